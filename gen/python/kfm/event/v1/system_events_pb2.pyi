@@ -1,0 +1,51 @@
+from kfm.options.v1 import options_pb2 as _options_pb2
+from kfm.type.v1 import type_pb2 as _type_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AuditEvent(_message.Message):
+    __slots__ = ("principal", "action", "resource", "allowed", "reason", "source_event_id")
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    principal: str
+    action: str
+    resource: str
+    allowed: bool
+    reason: str
+    source_event_id: str
+    def __init__(self, principal: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., source_event_id: _Optional[str] = ...) -> None: ...
+
+class DeadLetterEvent(_message.Message):
+    __slots__ = ("group", "source_topic", "source_partition", "source_offset", "original", "error", "deliveries")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_TOPIC_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    original: bytes
+    error: _type_pb2.Error
+    deliveries: int
+    def __init__(self, group: _Optional[str] = ..., source_topic: _Optional[str] = ..., source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., original: _Optional[bytes] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., deliveries: _Optional[int] = ...) -> None: ...
+
+class ConfigChangedEvent(_message.Message):
+    __slots__ = ("digest", "changed")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...

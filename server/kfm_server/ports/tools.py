@@ -1,0 +1,62 @@
+"""The seam of tools: what a tool says of itself, and how it is called."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kfm.type.v1 import type_pb2 as types
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a tool promises.
+
+    name: [a-z][a-z0-9_]*; input_schema: JSON Schema 2020-12 of its arguments, an object;
+    effect: its contract; compensation: the tool that undoes it, called with {"arguments", "key"} of
+    the attempt to undo, for COMPENSATABLE ones.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    effect: types.EffectContract
+    compensation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a tool may know of its call.
+
+    key: the same for every attempt of the step, unique to it; attempt and epoch: a fencing token, growing;
+    tenant_id, principal: on whose behalf; progress: tells watchers how far it is;
+    connection: the engine's transaction, for TRANSACTIONAL tools only: no commit, no engine tables.
+    """
+
+    key: str
+    attempt: int
+    epoch: int
+    tenant_id: str
+    principal: str
+    progress: Callable[[str], None]
+    connection: Any = None
+
+
+class ToolError(Exception):
+    """A tool's own failure, told to the user as it stands. `retryable`: another attempt may succeed."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Tool(Protocol):
+    """A tool. Calls may run concurrently; arguments have passed the schema; cancellation must not be swallowed."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What it promises."""
+        ...
+
+    async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
+        """Do it and return a JSON value. Raises ToolError."""
+        ...
