@@ -23,9 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.binpb")
         image.write_bytes(FileDescriptorSet(file=request.proto_file).SerializeToString())
-        code = protoc.main(
-            ["protoc", f"--descriptor_set_in={image}", f"--grpc_python_out={folder}", *wanted]
-        )
+        code = protoc.main(["protoc", f"--descriptor_set_in={image}", f"--grpc_python_out={folder}", *wanted])
         if code:
             sys.exit(code)
         for name in wanted:

@@ -182,9 +182,7 @@ class Lease:
 class Leases(Protocol):
     """Who owns which partition, by database time. Lost leases show as Fenced at the next append."""
 
-    async def acquire(
-        self, owner: str, address: str, *, take_over: bool, most: int
-    ) -> Sequence[Lease]:
+    async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
         """Take up to `most` partitions that nobody holds or whose lease ran out; each epoch grows by one.
 
         `take_over` takes held ones too, as clean: the caller knows that every earlier owner is dead.

@@ -55,8 +55,6 @@ Progress = Callable[[str], None]
 class StepRunner(Protocol):
     """Performs one attempt. It never retries, never appends, and raises nothing but cancellation."""
 
-    async def run(
-        self, attempt: Attempt, progress: Progress, connection: Any = None
-    ) -> AttemptResult:
+    async def run(self, attempt: Attempt, progress: Progress, connection: Any = None) -> AttemptResult:
         """Perform the attempt within its deadline. `connection` is lent to TRANSACTIONAL tools only."""
         ...
