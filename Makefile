@@ -1,0 +1,44 @@
+# Everything is set up by these targets themselves: a virtual environment, uv in it, the locked packages.
+PY := .venv/bin/python
+UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX .venv/bin/uv
+
+.PHONY: dev test check gen contract release bench faults clean
+
+.venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml gen/python/pyproject.toml
+	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
+	$(UV) sync -q --frozen --inexact --compile-bytecode
+	touch $@
+
+dev: .venv/.ready   ## a server on this machine, with sample calls
+	@.venv/bin/kfm dev
+
+test: .venv/.ready  ## all tests that need no outside server
+	$(PY) -m pytest
+
+contract: .venv/.ready  ## the compatibility checks of the schema
+	$(PY) -m pytest tests/contract
+
+gen: .venv/.ready  ## regenerate everything that comes from proto/
+	$(PY) codegen/generate.py
+
+release: .venv/.ready  ## snapshot the schema release named in proto/RELEASE
+	$(PY) codegen/release.py
+
+check: .venv/.ready  ## everything that CI checks
+	$(UV) lock -q --check
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+	.venv/bin/buf lint
+	.venv/bin/buf format -d --exit-code
+	$(PY) codegen/generate.py --check
+	$(MAKE) test
+
+faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
+	$(PY) -m pytest tests/faults
+
+bench: .venv/.ready  ## against the bare floor and the peers, in one run
+	$(PY) -m bench.run
+
+clean:
+	rm -rf .venv .kfm .bench
