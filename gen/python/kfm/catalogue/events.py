@@ -9,7 +9,7 @@ from kfm.event.v1 import system_events_pb2
 from kfm.event.v1 import turn_events_pb2
 from kfm.catalogue.errors import EventTypeUnknown, EventUndecodable
 
-SCHEMA_RELEASE = "1.0.0"
+SCHEMA_RELEASE = "1.1.0"
 URL_PREFIX = "type.googleapis.com/"
 
 
@@ -41,7 +41,8 @@ EVENT_TYPES: dict[str, EventType] = {
     "AuditEvent.v1": EventType("AuditEvent.v1", "kfm.event.v1.AuditEvent", URL_PREFIX + "kfm.event.v1.AuditEvent", "agent.audit", "1.0.0", False, system_events_pb2.AuditEvent),
     "DeadLetterEvent.v1": EventType("DeadLetterEvent.v1", "kfm.event.v1.DeadLetterEvent", URL_PREFIX + "kfm.event.v1.DeadLetterEvent", "agent.dead_letters", "1.0.0", False, system_events_pb2.DeadLetterEvent),
     "ConfigChangedEvent.v1": EventType("ConfigChangedEvent.v1", "kfm.event.v1.ConfigChangedEvent", URL_PREFIX + "kfm.event.v1.ConfigChangedEvent", "agent.system", "1.0.0", True, system_events_pb2.ConfigChangedEvent),
-    "TurnEvent.v1": EventType("TurnEvent.v1", "kfm.event.v1.TurnEvent", URL_PREFIX + "kfm.event.v1.TurnEvent", "agent.turns.requests", "1.0.0", False, turn_events_pb2.TurnEvent),
+    "LifecycleEvent.v1": EventType("LifecycleEvent.v1", "kfm.event.v1.LifecycleEvent", URL_PREFIX + "kfm.event.v1.LifecycleEvent", "agent.system", "1.1.0", True, system_events_pb2.LifecycleEvent),
+    "TurnEvent.v1": EventType("TurnEvent.v1", "kfm.event.v1.TurnEvent", URL_PREFIX + "kfm.event.v1.TurnEvent", "agent.turns.requests", "1.1.0", False, turn_events_pb2.TurnEvent),
     "TurnControlEvent.v1": EventType("TurnControlEvent.v1", "kfm.event.v1.TurnControlEvent", URL_PREFIX + "kfm.event.v1.TurnControlEvent", "agent.turns.requests", "1.0.0", False, turn_events_pb2.TurnControlEvent),
     "TurnStateEvent.v1": EventType("TurnStateEvent.v1", "kfm.event.v1.TurnStateEvent", URL_PREFIX + "kfm.event.v1.TurnStateEvent", "agent.turns.events", "1.0.0", False, turn_events_pb2.TurnStateEvent),
     "PlanEvent.v1": EventType("PlanEvent.v1", "kfm.event.v1.PlanEvent", URL_PREFIX + "kfm.event.v1.PlanEvent", "agent.plans", "1.0.0", False, turn_events_pb2.PlanEvent),

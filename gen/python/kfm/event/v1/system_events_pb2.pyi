@@ -1,12 +1,26 @@
 from kfm.options.v1 import options_pb2 as _options_pb2
 from kfm.type.v1 import type_pb2 as _type_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class LifecyclePhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIFECYCLE_PHASE_UNSPECIFIED: _ClassVar[LifecyclePhase]
+    LIFECYCLE_PHASE_STARTED: _ClassVar[LifecyclePhase]
+    LIFECYCLE_PHASE_READY: _ClassVar[LifecyclePhase]
+    LIFECYCLE_PHASE_DRAINING: _ClassVar[LifecyclePhase]
+    LIFECYCLE_PHASE_STOPPED: _ClassVar[LifecyclePhase]
+LIFECYCLE_PHASE_UNSPECIFIED: LifecyclePhase
+LIFECYCLE_PHASE_STARTED: LifecyclePhase
+LIFECYCLE_PHASE_READY: LifecyclePhase
+LIFECYCLE_PHASE_DRAINING: LifecyclePhase
+LIFECYCLE_PHASE_STOPPED: LifecyclePhase
 
 class AuditEvent(_message.Message):
     __slots__ = ("principal", "action", "resource", "allowed", "reason", "source_event_id")
@@ -49,3 +63,13 @@ class ConfigChangedEvent(_message.Message):
     digest: str
     changed: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, digest: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LifecycleEvent(_message.Message):
+    __slots__ = ("instance", "phase", "version")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    phase: LifecyclePhase
+    version: str
+    def __init__(self, instance: _Optional[str] = ..., phase: _Optional[_Union[LifecyclePhase, str]] = ..., version: _Optional[str] = ...) -> None: ...

@@ -134,7 +134,7 @@ STEP_STATUS_SKIPPED: StepStatus
 STEP_STATUS_UNKNOWN: StepStatus
 
 class TurnEvent(_message.Message):
-    __slots__ = ("principal", "personality", "input", "on_busy", "timeout", "limits", "labels", "parent_turn_id", "fork_step_key", "root_turn_id")
+    __slots__ = ("principal", "personality", "input", "on_busy", "timeout", "limits", "labels", "parent_turn_id", "fork_step_key", "root_turn_id", "policy_reference")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,7 @@ class TurnEvent(_message.Message):
     PARENT_TURN_ID_FIELD_NUMBER: _ClassVar[int]
     FORK_STEP_KEY_FIELD_NUMBER: _ClassVar[int]
     ROOT_TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     principal: str
     personality: str
     input: _containers.RepeatedCompositeFieldContainer[_type_pb2.Part]
@@ -162,7 +163,8 @@ class TurnEvent(_message.Message):
     parent_turn_id: str
     fork_step_key: str
     root_turn_id: str
-    def __init__(self, principal: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., parent_turn_id: _Optional[str] = ..., fork_step_key: _Optional[str] = ..., root_turn_id: _Optional[str] = ...) -> None: ...
+    policy_reference: str
+    def __init__(self, principal: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., parent_turn_id: _Optional[str] = ..., fork_step_key: _Optional[str] = ..., root_turn_id: _Optional[str] = ..., policy_reference: _Optional[str] = ...) -> None: ...
 
 class TurnControlEvent(_message.Message):
     __slots__ = ("principal", "verb", "reason", "step_key", "settle_as", "output_json")
