@@ -25,6 +25,7 @@ def generate(out: Path) -> None:
     for template in ("buf.gen.yaml", VALIDATE):
         command = [".venv/bin/buf", "generate", "--template", template, "-o", str(out)]
         subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run([".venv/bin/python", "-m", "codegen.image", str(out)], cwd=ROOT, check=True)
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -81,7 +81,7 @@ class Schema:
         own = self.message_class(options.DESCRIPTOR.full_name)
         parsed = own.FromString(options.SerializeToString(deterministic=True))
         try:
-            field = self.pool.FindExtensionByName(extension)
+            field: Any = self.pool.FindExtensionByName(extension)
         except KeyError:
             return None
         return parsed.Extensions[field] if parsed.HasExtension(field) else None

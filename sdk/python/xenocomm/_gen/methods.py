@@ -1,0 +1,38 @@
+"""Every RPC as the client needs it. Generated; never edited."""
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """One RPC: `request` and `response` are full message names; an idempotent one may be sent again under its key."""
+
+    path: str
+    request: str
+    response: str
+    server_streaming: bool
+    idempotent: bool
+    read_only: bool
+
+
+METHODS: dict[str, Method] = {
+    "AdminService.GetServerInfo": Method("/kfm.admin.v1.AdminService/GetServerInfo", "kfm.admin.v1.GetServerInfoRequest", "kfm.admin.v1.GetServerInfoResponse", False, True, True),
+    "AdminService.ListDeadLetters": Method("/kfm.admin.v1.AdminService/ListDeadLetters", "kfm.admin.v1.ListDeadLettersRequest", "kfm.admin.v1.ListDeadLettersResponse", False, True, True),
+    "AdminService.GetDeadLetter": Method("/kfm.admin.v1.AdminService/GetDeadLetter", "kfm.admin.v1.GetDeadLetterRequest", "kfm.admin.v1.GetDeadLetterResponse", False, True, True),
+    "AdminService.ReplayDeadLetter": Method("/kfm.admin.v1.AdminService/ReplayDeadLetter", "kfm.admin.v1.ReplayDeadLetterRequest", "kfm.admin.v1.ReplayDeadLetterResponse", False, True, False),
+    "AdminService.DropDeadLetter": Method("/kfm.admin.v1.AdminService/DropDeadLetter", "kfm.admin.v1.DropDeadLetterRequest", "kfm.admin.v1.DropDeadLetterResponse", False, True, False),
+    "TurnService.SubmitTurn": Method("/kfm.turn.v1.TurnService/SubmitTurn", "kfm.turn.v1.SubmitTurnRequest", "kfm.turn.v1.SubmitTurnResponse", False, True, False),
+    "TurnService.RunTurn": Method("/kfm.turn.v1.TurnService/RunTurn", "kfm.turn.v1.RunTurnRequest", "kfm.turn.v1.RunTurnResponse", True, True, False),
+    "TurnService.WatchTurn": Method("/kfm.turn.v1.TurnService/WatchTurn", "kfm.turn.v1.WatchTurnRequest", "kfm.turn.v1.WatchTurnResponse", True, True, True),
+    "TurnService.WaitTurn": Method("/kfm.turn.v1.TurnService/WaitTurn", "kfm.turn.v1.WaitTurnRequest", "kfm.turn.v1.WaitTurnResponse", False, True, True),
+    "TurnService.GetTurn": Method("/kfm.turn.v1.TurnService/GetTurn", "kfm.turn.v1.GetTurnRequest", "kfm.turn.v1.GetTurnResponse", False, True, True),
+    "TurnService.ListTurns": Method("/kfm.turn.v1.TurnService/ListTurns", "kfm.turn.v1.ListTurnsRequest", "kfm.turn.v1.ListTurnsResponse", False, True, True),
+    "TurnService.ListTurnEvents": Method("/kfm.turn.v1.TurnService/ListTurnEvents", "kfm.turn.v1.ListTurnEventsRequest", "kfm.turn.v1.ListTurnEventsResponse", False, True, True),
+    "TurnService.CancelTurn": Method("/kfm.turn.v1.TurnService/CancelTurn", "kfm.turn.v1.CancelTurnRequest", "kfm.turn.v1.CancelTurnResponse", False, True, False),
+    "TurnService.PauseTurn": Method("/kfm.turn.v1.TurnService/PauseTurn", "kfm.turn.v1.PauseTurnRequest", "kfm.turn.v1.PauseTurnResponse", False, True, False),
+    "TurnService.ResumeTurn": Method("/kfm.turn.v1.TurnService/ResumeTurn", "kfm.turn.v1.ResumeTurnRequest", "kfm.turn.v1.ResumeTurnResponse", False, True, False),
+    "TurnService.RetryTurn": Method("/kfm.turn.v1.TurnService/RetryTurn", "kfm.turn.v1.RetryTurnRequest", "kfm.turn.v1.RetryTurnResponse", False, True, False),
+    "TurnService.ForkTurn": Method("/kfm.turn.v1.TurnService/ForkTurn", "kfm.turn.v1.ForkTurnRequest", "kfm.turn.v1.ForkTurnResponse", False, True, False),
+    "TurnService.AnswerStep": Method("/kfm.turn.v1.TurnService/AnswerStep", "kfm.turn.v1.AnswerStepRequest", "kfm.turn.v1.AnswerStepResponse", False, True, False),
+    "TurnService.SettleStep": Method("/kfm.turn.v1.TurnService/SettleStep", "kfm.turn.v1.SettleStepRequest", "kfm.turn.v1.SettleStepResponse", False, True, False),
+    "TurnService.ExplainTurn": Method("/kfm.turn.v1.TurnService/ExplainTurn", "kfm.turn.v1.ExplainTurnRequest", "kfm.turn.v1.ExplainTurnResponse", False, True, True),
+}
