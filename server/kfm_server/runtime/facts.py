@@ -1,0 +1,85 @@
+"""What may arrive in a session's mailbox."""
+
+import asyncio
+from dataclasses import dataclass
+
+import orjson
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+
+from kfm_server.context import ExecutionContext
+from kfm_server.ports.journal import Claim
+from kfm_server.turns.state import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a request came to. `reason` is set when it was refused."""
+
+    turn_id: str
+    session_id: str
+    state: api.TurnState = api.TURN_STATE_UNSPECIFIED
+    reason: str = ""
+    message: str = ""
+
+    def encode(self) -> bytes:
+        """As it is kept with the idempotency key."""
+        return orjson.dumps([self.turn_id, self.session_id, int(self.state), self.reason, self.message])
+
+    @staticmethod
+    def decode(text: bytes) -> "Accepted":
+        """The reverse of `encode`."""
+        turn_id, session_id, state, reason, message = orjson.loads(text)
+        return Accepted(turn_id, session_id, state, reason, message)
+
+
+Reply = asyncio.Future[Accepted]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A message for the session."""
+
+    context: ExecutionContext
+    turn_id: str
+    request: ev.TurnEvent
+    claim: Claim
+    parent: Turn | None = None
+    reply: Reply | None = None
+    inbox_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A control of one of its turns."""
+
+    turn_id: str
+    asked: ev.TurnControlEvent
+    claim: Claim
+    reply: Reply | None = None
+    inbox_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that this process ran has ended."""
+
+    turn_id: str
+    attempt: int
+    result: ev.StepResultEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A timer of the session went off."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """This process became the owner. `clean`: the owner before is known to be dead."""
+
+    clean: bool
+
+
+Request = Submitted | Asked
+Fact = Request | Ended | Ticked | TakenOver

@@ -1,0 +1,137 @@
+"""Keeps the leases of this process: takes free partitions, renews, notices what was lost, reads the inbox."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from kfm_server import failpoints
+from kfm_server.clock import Clock
+from kfm_server.ports.journal import JournalUnavailable, Lease, Leases
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.sessions import OwnedPartition, Sessions
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS = 3.0
+RENEW_SECONDS = 1.0
+MARGIN_SECONDS = 0.5
+"""An effect starts only while the lease has this much left, by the monotonic clock."""
+_BEFORE_RENEW = failpoints.declare("lease.renew.before")
+_AFTER_RENEW = failpoints.declare("lease.renew.after")
+
+
+class LeaseKeeper:
+    """One per process. `serving` says whether the last renewal reached the database."""
+
+    def __init__(
+        self,
+        *,
+        leases: Leases,
+        sessions: Sessions,
+        broadcaster: Broadcaster,
+        clock: Clock,
+        owner: str,
+        address: str,
+        on_serving: Callable[[bool], None],
+    ) -> None:
+        self._leases = leases
+        self._sessions = sessions
+        self._broadcaster = broadcaster
+        self._clock = clock
+        self._owner = owner
+        self.address = address
+        self._on_serving = on_serving
+        self._valid_until: dict[int, float] = {}
+        self._wake = asyncio.Event()
+        self._seen: dict[int, set[int]] = {}
+
+    async def start(self, *, take_over: bool) -> None:
+        """Take what is free, or everything if every earlier owner is known to be dead."""
+        await self._acquire(take_over=take_over)
+        self._on_serving(True)
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._renew()
+                await self._acquire(take_over=False)
+            except JournalUnavailable as gone:
+                self._on_serving(False)
+                log.warning("lease_renewal_failed", error=str(gone))
+            else:
+                self._on_serving(True)
+
+    def wake(self) -> None:
+        """Look at the inbox now."""
+        self._wake.set()
+
+    async def release(self) -> None:
+        """Give everything back."""
+        self._sessions.close()
+        await self._leases.release(self._owner)
+
+    async def _renew(self) -> None:
+        failpoints.hit(_BEFORE_RENEW)
+        asked_at = self._clock.monotonic()
+        held, inbox = await self._leases.renew(self._owner)
+        failpoints.hit(_AFTER_RENEW)
+        epochs = {lease.partition: lease.epoch for lease in held}
+        for partition, owner in list(self._sessions.owned.items()):
+            if epochs.get(partition) == owner.epoch:
+                self._valid_until[partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
+            else:
+                self._lose(owner)
+        for lease in held:
+            if lease.partition not in self._sessions.owned:
+                # Dropped here for a failure of our own: whatever ran for it was stopped, so start clean.
+                self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
+                await self._take(replace(lease, clean=True))
+        waiting = {item.id for item in inbox}
+        for partition, seen in self._seen.items():
+            self._seen[partition] = seen & waiting
+        for item in inbox:
+            seen = self._seen.setdefault(item.partition, set())
+            if item.id not in seen:
+                seen.add(item.id)
+                await self._sessions.consume(item)
+
+    async def _acquire(self, *, take_over: bool) -> None:
+        if len(self._sessions.owned) == self._sessions.partitions:
+            return
+        asked_at = self._clock.monotonic()
+        taken = await self._leases.acquire(
+            self._owner, self.address, take_over=take_over, most=self._sessions.partitions
+        )
+        for lease in taken:
+            self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
+            await self._take(lease)
+
+    async def _take(self, lease: Lease) -> None:
+        self._seen.pop(lease.partition, None)
+        owner = OwnedPartition(
+            lease.partition,
+            lease.epoch,
+            lambda partition: self._valid_until.get(partition, 0.0),
+            self._clock.monotonic,
+            self._lose,
+        )
+        await self._sessions.take(lease, owner)
+
+    def _lose(self, owner: OwnedPartition) -> None:
+        """Forget a partition; it comes back, if at all, with a new epoch and from the journal."""
+        if self._sessions.owned.get(owner.partition) is not owner:
+            return
+        log.warning("partition_lost", partition=owner.partition, epoch=owner.epoch)
+        self._valid_until.pop(owner.partition, None)
+        turns = self._sessions.drop(owner.partition)
+        self._broadcaster.close("the session moved to another process", turns)
+        self._wake.set()

@@ -1,0 +1,501 @@
+"""The loop of one session (ENGINE section 4): facts in, one append, then tell and start."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+from kfm.catalogue.errors import ERROR_CLASSES, IdempotencyConflict, Internal, KfmError, Unavailable
+from kfm.catalogue.events import EVENT_TYPES
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server import failpoints
+from kfm_server.clock import Clock
+from kfm_server.context import ExecutionContext
+from kfm_server.ports.journal import (
+    Claim,
+    Claimed,
+    Entry,
+    Fenced,
+    Journal,
+    JournalUnavailable,
+    Record,
+    Rejected,
+    TurnRow,
+)
+from kfm_server.ports.steps import Attempt, AttemptResult, StepRunner
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.facts import (
+    Accepted,
+    Asked,
+    Ended,
+    Fact,
+    Reply,
+    Request,
+    Submitted,
+    TakenOver,
+    Ticked,
+)
+from kfm_server.turns.decide.advance import advance, next_wake_us
+from kfm_server.turns.decide.control import control
+from kfm_server.turns.decide.draft import Draft, Start, World, duration
+from kfm_server.turns.decide.recover import recover
+from kfm_server.turns.decide.step import attempt_ended
+from kfm_server.turns.decide.submit import submit
+from kfm_server.turns.fold import micros
+from kfm_server.turns.state import Phase, Session, Turn
+
+log = structlog.get_logger(__name__)
+
+INLINE_SECONDS = 0.005
+INLINE_EVENTS = 64
+_RETRY_SECONDS = 0.5
+_PHASES = {
+    Phase.TURN_STATE_QUEUED: "queued",
+    Phase.TURN_STATE_RUNNING: "running",
+    Phase.TURN_STATE_WAITING: "waiting",
+    Phase.TURN_STATE_FINISHED: "finished",
+}
+_BEFORE_DISPATCH = failpoints.declare("lane.dispatch.before")
+_AFTER_DISPATCH = failpoints.declare("lane.dispatch.after")
+_BEFORE_TELL = failpoints.declare("lane.tell.before")
+_AFTER_TELL = failpoints.declare("lane.tell.after")
+
+
+class Owner(Protocol):
+    """The partition that a lane belongs to, as its lane sees it."""
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Epoch under which this process owns it."""
+        ...
+
+    def may_start(self) -> bool:
+        """The lease is surely still ours: an effect may start."""
+        ...
+
+    def fenced(self) -> None:
+        """An append was refused: another process owns the partition."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaneParts:
+    """What every lane works with."""
+
+    journal: Journal
+    runner: StepRunner
+    clock: Clock
+    world: World
+    broadcaster: Broadcaster
+    spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+    late_result: Callable[[], None]
+
+
+class SessionLane:
+    """One session in memory. It runs while its mailbox holds something, and rests between."""
+
+    def __init__(self, session: Session, owner: Owner, parts: LaneParts, done: Callable[[str], None]) -> None:
+        self.session = session
+        self._owner = owner
+        self._parts = parts
+        self._done = done
+        self._mailbox: deque[Fact] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._attempts: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
+        self._rows: dict[str, tuple[str, int | None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._now_us = 0
+        self._closed = False
+
+    def post(self, fact: Fact) -> None:
+        """Put a fact in the mailbox; the lane sees to the rest. A closed lane refuses requests."""
+        if self._closed:
+            if isinstance(fact, Submitted | Asked):
+                _fail(fact.reply, Fenced(self._owner.partition))
+            return
+        self._mailbox.append(fact)
+        if self._task is None:
+            self._task = self._parts.spawn(self._run(), f"session {self.session.session_id}")
+
+    def close(self) -> None:
+        """Stop everything at once: the partition is another's. Requests are told so."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._attempts.values():
+            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        for fact in self._mailbox:
+            if isinstance(fact, Submitted | Asked):
+                _fail(fact.reply, Fenced(self._owner.partition))
+        self._mailbox.clear()
+
+    @property
+    def attempts_running(self) -> list[asyncio.Task[Any]]:
+        """The attempts that this process runs for the session."""
+        return list(self._attempts.values())
+
+    async def _run(self) -> None:
+        try:
+            while self._mailbox:
+                facts = self._take()
+                try:
+                    await self._iterate(facts)
+                except Fenced:
+                    _fail_all(facts, Fenced(self._owner.partition))
+                    self._owner.fenced()
+                    return
+                except JournalUnavailable:
+                    _fail_all(facts, Unavailable("the journal cannot be reached", retry_after_ms=1000))
+                    self._mailbox.extendleft(
+                        f for f in reversed(facts) if not isinstance(f, Submitted | Asked)
+                    )
+                    await asyncio.sleep(_RETRY_SECONDS)
+                except Exception:
+                    log.exception("session_failed", session_id=self.session.session_id)
+                    _fail_all(facts, Internal())
+                    if not all(isinstance(f, Submitted | Asked) for f in facts):
+                        self._owner.fenced()  # what was lost here is recovered from the journal
+                        return
+        finally:
+            self._task = None
+        if self.session.idle and not self._attempts:
+            self._done(self.session.session_id)
+
+    def _take(self) -> list[Fact]:
+        """One request alone, for it may be refused; or all other facts up to the next request."""
+        facts = [self._mailbox.popleft()]
+        if isinstance(facts[0], Ended | Ticked):
+            while self._mailbox and isinstance(self._mailbox[0], Ended | Ticked):
+                facts.append(self._mailbox.popleft())
+        return facts
+
+    async def _iterate(self, facts: list[Fact]) -> None:
+        draft = self._draft()
+        request = facts[0] if isinstance(facts[0], Submitted | Asked) else None
+        try:
+            for fact in facts:
+                self._apply(draft, fact)
+        except KfmError as refused:
+            assert request is not None
+            await self._refuse(request, refused)
+            return
+        if not isinstance(facts[0], TakenOver):
+            await self._run_pure(draft)
+        accepted: Accepted | None = None
+        claim: Claim | None = None
+        if request is not None:
+            turn = draft.touched[request.turn_id]
+            accepted = Accepted(request.turn_id, self.session.session_id, turn.phase)
+            claim = replace(request.claim, outcome=accepted.encode())
+        try:
+            consumed = (request.inbox_id,) if request is not None and request.inbox_id else ()
+            await self._commit(draft, claim, consumed)
+        except Claimed as taken:
+            assert request is not None
+            if request.inbox_id:
+                await self._parts.journal.append(self._entry((), claim=None, consumed=(request.inbox_id,)))
+            settle_claim(request, taken.claim)
+            return
+        except Rejected:
+            log.exception("append_rejected", session_id=self.session.session_id)
+            raise
+        if request is not None and request.reply is not None and not request.reply.done():
+            assert accepted is not None
+            request.reply.set_result(accepted)
+        await self._start(draft)
+
+    def _draft(self) -> Draft:
+        self._now_us = max(self._now_us, self._parts.clock.now_us())
+        return Draft(self.session, self._now_us, self._parts.world)
+
+    def _apply(self, draft: Draft, fact: Fact) -> None:
+        match fact:
+            case Submitted():
+                submit(draft, fact.context, fact.turn_id, fact.request, fact.parent)
+            case Asked():
+                control(draft, fact.turn_id, fact.asked)
+            case Ended():
+                if not attempt_ended(draft, fact.turn_id, fact.attempt, fact.result):
+                    self._parts.late_result()
+                    log.warning("late_result_refused", turn_id=fact.turn_id, step=fact.result.step_key)
+            case Ticked():
+                advance(draft)
+            case TakenOver():
+                recover(draft, clean=fact.clean)
+
+    async def _run_pure(self, draft: Draft) -> None:
+        """Run PURE steps that are ready at once: their results join this append (commit when you must)."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + INLINE_SECONDS
+        while len(draft.events) < INLINE_EVENTS and loop.time() < until:
+            start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
+            if start is None:
+                return
+            attempt = self._attempt(draft.turn(start.turn_id), start)
+            task = asyncio.create_task(self._parts.runner.run(attempt, _no_progress), name=attempt.key)
+            try:
+                await asyncio.wait((task,), timeout=max(0.0, until - loop.time()))
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            if not task.done():
+                # Slow after all. It runs again from its durable dispatch; being PURE, it may.
+                task.cancel()
+                return
+            draft.starts.remove(start)
+            attempt_ended(draft, start.turn_id, start.attempt, _result_event(start.step_key, task.result()))
+
+    def _is_pure(self, draft: Draft, start: Start) -> bool:
+        step = draft.turn(start.turn_id).steps[start.step_key]
+        return step.dispatch is not None and step.dispatch.contract == types.EFFECT_CONTRACT_PURE
+
+    def _attempt(self, turn: Turn, start: Start) -> Attempt:
+        step = turn.steps[start.step_key]
+        sent = step.dispatch
+        assert sent is not None
+        return Attempt(
+            context=ExecutionContext(
+                tenant_id=turn.tenant_id,
+                principal=turn.request.principal,
+                session_id=turn.session_id,
+                policy_reference=turn.request.policy_reference,
+                trace_id=turn.trace_id,
+                traceparent=turn.traceparent,
+            ),
+            turn_id=turn.turn_id,
+            step_key=start.step_key,
+            attempt=start.attempt,
+            kind=sent.step_type,
+            tool=sent.tool,
+            arguments_json=sent.parameters_json,
+            effect=sent.contract,
+            key=sent.key,
+            epoch=self._owner.epoch,
+            start_by_us=micros(sent.start_by),
+            deadline_us=micros(sent.deadline),
+            compensation=sent.compensation,
+        )
+
+    def _entry(
+        self,
+        turns: tuple[TurnRow, ...],
+        claim: Claim | None,
+        consumed: tuple[int, ...],
+        draft: Draft | None = None,
+    ) -> Entry:
+        records = ()
+        if draft is not None:
+            records = tuple(
+                Record(e.turn_id, e.sequence, EVENT_TYPES[e.type].topic, e.SerializeToString())
+                for e in draft.events
+            )
+        return Entry(self._owner.partition, self._owner.epoch, records, turns, claim, consumed)
+
+    async def _commit(
+        self,
+        draft: Draft,
+        claim: Claim | None,
+        consumed: tuple[int, ...],
+        append: Callable[[Entry], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """Append, and only then take the new state and tell of it."""
+        if draft.events or claim is not None or consumed:
+            rows = {t.turn_id: _row_key(t) for t in draft.touched.values()}
+            changed = tuple(
+                self._row(draft.touched[i]) for i, key in rows.items() if self._rows.get(i) != key
+            )
+            await (append or self._parts.journal.append)(self._entry(changed, claim, consumed, draft))
+            self._rows.update(rows)
+            for turn in draft.touched.values():
+                if turn.phase == Phase.TURN_STATE_FINISHED:
+                    self._rows.pop(turn.turn_id, None)
+            self.session = draft.session
+            failpoints.hit(_BEFORE_TELL)
+            self._parts.broadcaster.publish(draft.events, self._owner.epoch)
+            failpoints.hit(_AFTER_TELL)
+        for stop in draft.stops:
+            task = self._attempts.get((stop.turn_id, stop.step_key, stop.attempt))
+            if task is not None:
+                task.cancel()
+        self._set_timer()
+
+    def _row(self, turn: Turn) -> TurnRow:
+        phase, wake = _row_key(turn)
+        return TurnRow(
+            turn_id=turn.turn_id,
+            session_id=turn.session_id,
+            tenant_id=turn.tenant_id,
+            partition=self._owner.partition,
+            phase=phase,
+            wake_at_us=wake,
+            submitted_us=turn.submitted_us,
+        )
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake = next_wake_us(self.session)
+        if wake is not None:
+            delay = max(0.0, (wake - self._parts.clock.now_us()) / 1_000_000)
+            self._timer = asyncio.get_running_loop().call_later(delay, self.post, Ticked())
+
+    async def _start(self, draft: Draft) -> None:
+        for start in draft.starts:
+            turn = self.session.turn(start.turn_id)
+            if turn is None or turn.steps[start.step_key].attempt != start.attempt:
+                continue
+            attempt = self._attempt(turn, start)
+            failpoints.hit(_BEFORE_DISPATCH)
+            key = (start.turn_id, start.step_key, start.attempt)
+            if attempt.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
+                await self._transact(attempt)
+            else:
+                self._attempts[key] = self._parts.spawn(self._perform(attempt), f"attempt {attempt.key}")
+            failpoints.hit(_AFTER_DISPATCH)
+
+    async def _perform(self, attempt: Attempt) -> None:
+        try:
+            if attempt.effect != types.EFFECT_CONTRACT_PURE and not self._owner.may_start():
+                result = _not_started(attempt.step_key)
+            else:
+                result = _result_event(
+                    attempt.step_key, await self._parts.runner.run(attempt, self._progress(attempt))
+                )
+            result.compensation = attempt.compensation
+        finally:
+            self._attempts.pop((attempt.turn_id, attempt.step_key, attempt.attempt), None)
+        self.post(Ended(attempt.turn_id, attempt.attempt, result))
+
+    def _progress(self, attempt: Attempt) -> Callable[[str], None]:
+        index = 0
+
+        def tell(text: str) -> None:
+            nonlocal index
+            delta = api.StepDelta(
+                step_key=attempt.step_key, attempt=attempt.attempt, index=index, progress=text
+            )
+            index += 1
+            self._parts.broadcaster.delta(attempt.turn_id, delta, self._owner.epoch)
+
+        return tell
+
+    async def _transact(self, attempt: Attempt) -> None:
+        """Run a TRANSACTIONAL step: its writes and its result commit together, or neither."""
+        if not self._owner.may_start():
+            self.post(Ended(attempt.turn_id, attempt.attempt, _not_started(attempt.step_key)))
+            return
+        try:
+            async with self._parts.journal.transaction() as transaction:
+                ended = await self._parts.runner.run(attempt, self._progress(attempt), transaction.connection)
+                result = _result_event(attempt.step_key, ended)
+                if ended.status == ev.STEP_STATUS_SUCCEEDED:
+                    draft = self._draft()
+                    attempt_ended(draft, attempt.turn_id, attempt.attempt, result)
+                    await self._commit(draft, None, (), transaction.commit)
+                    follow = draft
+                else:
+                    follow = None
+        except (JournalUnavailable, Rejected) as gone:
+            failed = AttemptResult(ev.STEP_STATUS_FAILED)
+            result = _result_event(attempt.step_key, failed)
+            result.error.CopyFrom(
+                types.Error(
+                    reason="REASON_TOOL_UNAVAILABLE",
+                    message=str(gone) or "the journal went away",
+                    retryable=True,
+                )
+            )
+            follow = None
+        if follow is None:
+            self.post(Ended(attempt.turn_id, attempt.attempt, result))
+        else:
+            await self._start(follow)
+
+    async def _refuse(self, request: Request, refused: KfmError) -> None:
+        """Nothing changes. A request from the inbox leaves its refusal with its key, for whoever accepted it."""
+        if request.inbox_id:
+            outcome = Accepted(
+                request.turn_id, self.session.session_id, reason=refused.reason, message=refused.message
+            )
+            claim = replace(request.claim, outcome=outcome.encode())
+            try:
+                await self._parts.journal.append(self._entry((), claim, (request.inbox_id,)))
+            except Claimed:
+                await self._parts.journal.append(self._entry((), None, (request.inbox_id,)))
+        _fail(request.reply, refused)
+
+
+def settle_claim(request: Request, stored: Claim) -> None:
+    """Answer a request whose key was used before: the stored outcome, or a conflict."""
+    if request.reply is None or request.reply.done():
+        return
+    try:
+        request.reply.set_result(outcome_of(request.claim, stored))
+    except KfmError as error:
+        request.reply.set_exception(error)
+
+
+def outcome_of(mine: Claim, stored: Claim) -> Accepted:
+    """What a used key came to. Raises IdempotencyConflict for another body, or the stored refusal."""
+    if mine.digest != stored.digest:
+        raise IdempotencyConflict(metadata={"idempotency_key": mine.key, "rpc": mine.rpc})
+    accepted = Accepted.decode(stored.outcome)
+    if accepted.reason:
+        raise ERROR_CLASSES[accepted.reason](accepted.message)
+    return accepted
+
+
+def _row_key(turn: Turn) -> tuple[str, int | None]:
+    wake = turn.waiting.until_us if turn.waiting and turn.phase == Phase.TURN_STATE_WAITING else None
+    return _PHASES[turn.phase], wake
+
+
+def _result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
+    event = ev.StepResultEvent(
+        step_key=key,
+        status=result.status,
+        output_json=result.output_json,
+        metrics=ev.StepMetrics(run_time=duration(result.run_time_us)),
+    )
+    if result.failure is not None:
+        failure = result.failure
+        event.error.reason = failure.reason
+        event.error.message = failure.message
+        event.error.retryable = failure.retryable
+        event.error.metadata.update(failure.metadata)
+    return event
+
+
+def _not_started(key: str) -> ev.StepResultEvent:
+    why = types.Error(
+        reason="REASON_FENCED", message="the lease was not sure enough to start an effect", retryable=True
+    )
+    return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True)
+
+
+def _no_progress(text: str) -> None:
+    """PURE steps that run before their append tell nobody: nothing is durable yet."""
+
+
+def _fail(reply: Reply | None, error: Exception) -> None:
+    if reply is not None and not reply.done():
+        reply.set_exception(error)
+
+
+def _fail_all(facts: list[Fact], error: Exception) -> None:
+    for fact in facts:
+        if isinstance(fact, Submitted | Asked):
+            _fail(fact.reply, error)

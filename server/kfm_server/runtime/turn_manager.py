@@ -1,0 +1,432 @@
+"""TurnManager: what the doors ask of the runtime. It checks, finds the owner, and answers once it is durable."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from kfm.catalogue.errors import (
+    Draining,
+    NotOwner,
+    PageTokenInvalid,
+    StateConflict,
+    StepNotFound,
+    TurnNotFinished,
+    TurnNotFound,
+    Unavailable,
+)
+from kfm.catalogue.events import fill
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.turn.v1 import turn_service_pb2 as rpc
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.clock import Clock
+from kfm_server.context import ExecutionContext
+from kfm_server.ids import IdMaker, new_id, partition_of
+from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases, Stored
+from kfm_server.runtime.broadcaster import Broadcaster, Watcher
+from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
+from kfm_server.runtime.session_lane import outcome_of
+from kfm_server.runtime.sessions import Sessions, fold_stored_turn
+from kfm_server.turns.decide.draft import US, duration, micros, timestamp
+from kfm_server.turns.state import Phase, Session, StepPhase, Turn
+from kfm_server.turns.view import explain, show_turn
+
+_PAGE = 200
+_OWNER_SECONDS = 10.0
+_OWNER_POLL_SECONDS = 0.05
+_FOLLOW_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDefaults:
+    """What a turn gets where its request says nothing. Durations in microseconds."""
+
+    timeout_us: int = 3600 * US
+    max_steps: int = 100
+    max_attempts: int = 3
+    max_in_flight: int = 16
+    step_timeout_us: int = 30 * US
+
+
+class TurnManager:
+    """Takes turns from every door. All methods raise KfmError subclasses and nothing else."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        leases: Leases,
+        sessions: Sessions,
+        broadcaster: Broadcaster,
+        clock: Clock,
+        defaults: TurnDefaults,
+        ids: IdMaker = new_id,
+    ) -> None:
+        self._journal = journal
+        self._leases = leases
+        self._sessions = sessions
+        self._broadcaster = broadcaster
+        self._clock = clock
+        self._defaults = defaults
+        self._ids = ids
+        self._joined: dict[tuple[str, str, str, str], tuple[bytes, asyncio.Future[Accepted]]] = {}
+        self._draining = ""
+
+    async def submit(
+        self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
+    ) -> Accepted:
+        """Hand a message in; durable when it returns. Raises SessionBusy, Overloaded, IdempotencyConflict."""
+        fact = self._submission(ctx, spec, key, digest, rpc)
+        return await self._ask(ctx, fact)
+
+    async def run(
+        self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
+    ) -> AsyncIterator[list[api.TurnUpdate]]:
+        """Submit and watch. A key used before joins the turn that it made."""
+        fact = self._submission(ctx, spec, key, digest, rpc)
+        watcher = self._broadcaster.attach(fact.turn_id)
+        try:
+            accepted = await self._ask(ctx, fact)
+            if accepted.turn_id == fact.turn_id and self._here(accepted.session_id):
+                async for updates in self._follow(fact.turn_id, watcher, 0):
+                    yield updates
+                return
+        finally:
+            self._broadcaster.detach(fact.turn_id, watcher)
+        async with aclosing(self.watch(ctx, accepted.turn_id, 0)) as rest:
+            async for updates in rest:
+                yield updates
+
+    async def control(
+        self,
+        ctx: ExecutionContext,
+        turn_id: str,
+        control: ev.TurnControlEvent,
+        key: str,
+        digest: bytes,
+        rpc: str,
+    ) -> None:
+        """Ask something of a turn. Raises TurnNotFound, TurnFinished, StepNotFound, StateConflict."""
+        session_id = await self._session_of(ctx, turn_id)
+        control.principal = ctx.principal
+        claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
+        reply: Reply = asyncio.get_running_loop().create_future()
+        await self._ask(_in_session(ctx, session_id), Asked(turn_id, control, claim, reply))
+
+    async def fork(
+        self,
+        ctx: ExecutionContext,
+        turn_id: str,
+        step_key: str,
+        retry: bool,
+        key: str,
+        digest: bytes,
+        rpc: str,
+    ) -> Accepted:
+        """Run a turn again from a step as a new one; `retry` takes the failed step and the root's keys.
+
+        Raises TurnNotFound, TurnNotFinished or StateConflict (a retry of a turn that did not fail), StepNotFound.
+        """
+        parent = await self._turn(ctx, turn_id)
+        if retry:
+            if parent.phase != Phase.TURN_STATE_FINISHED:
+                raise TurnNotFinished(metadata={"turn_id": turn_id})
+            if parent.outcome == ev.OUTCOME_SUCCEEDED or not parent.steps:
+                raise StateConflict("only a turn that did not succeed, and that has a plan, can be retried")
+            step_key = next(k for k, s in parent.steps.items() if s.phase != StepPhase.STEP_STATE_SUCCEEDED)
+        elif step_key not in parent.steps:
+            raise StepNotFound(metadata={"turn_id": turn_id, "step_key": step_key})
+        request = ev.TurnEvent()
+        request.CopyFrom(parent.request)
+        request.on_busy = ev.BUSY_MODE_ENQUEUE
+        request.principal = ctx.principal
+        request.parent_turn_id = turn_id
+        request.fork_step_key = step_key
+        request.root_turn_id = parent.root_turn_id if retry else ""
+        claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
+        reply: Reply = asyncio.get_running_loop().create_future()
+        ctx = _in_session(ctx, parent.session_id)
+        fact = Submitted(ctx, self._ids("turn"), request, claim, parent, reply)
+        return await self._ask(ctx, fact)
+
+    async def get(self, ctx: ExecutionContext, turn_id: str) -> api.Turn:
+        """The turn as it is now. Raises TurnNotFound."""
+        return show_turn(await self._turn(ctx, turn_id))
+
+    async def list(
+        self, ctx: ExecutionContext, session_id: str, state: api.TurnState, page_size: int, page_token: str
+    ) -> tuple[list[api.Turn], str]:
+        """A page of turns, newest first, without steps, and the next page's token. Raises PageTokenInvalid."""
+        filters = f"{session_id}|{int(state)}|"
+        if page_token and not page_token.startswith(filters):
+            raise PageTokenInvalid
+        size = page_size or 50
+        phase = "" if not state else api.TurnState.Name(state).removeprefix("TURN_STATE_").lower()
+        try:
+            rows = await self._journal.list_turns(
+                tenant_id=ctx.tenant_id,
+                session_id=session_id,
+                phase=phase,
+                before=page_token[len(filters) :],
+                limit=size + 1,
+            )
+            stored = await self._journal.read_turns([row.turn_id for row in rows[:size]])
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
+        by_turn: dict[str, list[Stored]] = {}
+        for event in stored:
+            by_turn.setdefault(event.turn_id, []).append(event)
+        turns: list[api.Turn] = []
+        for row in rows[:size]:
+            turn = fold_stored_turn(by_turn.get(row.turn_id, ()))
+            if turn is not None:
+                turns.append(show_turn(turn, steps=False))
+        more = filters + rows[size - 1].turn_id if len(rows) > size else ""
+        return turns, more
+
+    async def events(
+        self, ctx: ExecutionContext, turn_id: str, after: int, limit: int
+    ) -> tuple[list[envelope_pb2.Envelope], bool]:
+        """Durable events after a sequence, and whether more follow. Raises TurnNotFound."""
+        await self._session_of(ctx, turn_id)
+        events = await self._read(turn_id, after, (limit or _PAGE) + 1)
+        most = limit or _PAGE
+        return events[:most], len(events) > most
+
+    async def watch(
+        self, ctx: ExecutionContext, turn_id: str, after: int
+    ) -> AsyncIterator[list[api.TurnUpdate]]:
+        """Replay the events after a sequence, then follow to the end. Raises TurnNotFound.
+
+        Attached to the broadcaster before the journal is read, and merged by sequence: no hole, no repeat.
+        """
+        session_id = await self._session_of(ctx, turn_id)
+        watcher = self._broadcaster.attach(turn_id)
+        try:
+            here = self._here(session_id)
+            watcher.lost = True  # what is in the journal comes first
+            async with aclosing(self._follow(turn_id, watcher, after, poll=not here)) as updates:
+                async for some in updates:
+                    yield some
+        finally:
+            self._broadcaster.detach(turn_id, watcher)
+
+    async def wait(self, ctx: ExecutionContext, turn_id: str, timeout_s: float) -> api.Turn:
+        """The turn once it has ended or needs someone, or as it is when the time is up. Raises TurnNotFound."""
+        turn = await self._turn(ctx, turn_id)
+        if _needs_nobody(turn):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    async with aclosing(self.watch(ctx, turn_id, turn.sequence)) as updates:
+                        async for _ in updates:
+                            turn = await self._turn(ctx, turn_id)
+                            if not _needs_nobody(turn):
+                                break
+            except TimeoutError:
+                pass
+            turn = await self._turn(ctx, turn_id)
+        return show_turn(turn)
+
+    async def explain(self, ctx: ExecutionContext, turn_id: str) -> rpc.ExplainTurnResponse:
+        """What the turn waits for. Raises TurnNotFound."""
+        turn = await self._turn(ctx, turn_id)
+        session = self._sessions.live(turn.session_id) or Session(turn.session_id)
+        return explain(session, turn)
+
+    def drain(self) -> None:
+        """Take nothing more, and ask every watcher to come back."""
+        self._draining = "the server is stopping"
+        self._broadcaster.close(self._draining)
+
+    # -- how a request reaches the owner
+
+    def _submission(
+        self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
+    ) -> Submitted:
+        session_id = spec.session_id or self._new_session(ctx, rpc, key)
+        claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
+        reply: Reply = asyncio.get_running_loop().create_future()
+        ctx = _in_session(ctx, session_id)
+        return Submitted(ctx, self._ids("turn"), self._request(ctx, spec), claim, reply=reply)
+
+    def _request(self, ctx: ExecutionContext, spec: api.TurnSpec) -> ev.TurnEvent:
+        asked, defaults = spec.limits, self._defaults
+        return ev.TurnEvent(
+            principal=ctx.principal,
+            personality=spec.personality,
+            input=spec.input,
+            on_busy=spec.on_busy or ev.BUSY_MODE_ENQUEUE,
+            timeout=duration(micros(spec.timeout) or defaults.timeout_us),
+            limits=types.Limits(
+                max_steps=asked.max_steps or defaults.max_steps,
+                max_attempts=asked.max_attempts or defaults.max_attempts,
+                max_in_flight=asked.max_in_flight or defaults.max_in_flight,
+                step_timeout=duration(micros(asked.step_timeout) or defaults.step_timeout_us),
+            ),
+            labels=spec.labels,
+            policy_reference=ctx.policy_reference,
+        )
+
+    def _new_session(self, ctx: ExecutionContext, rpc: str, key: str) -> str:
+        """A session id in the partition that the key names, so that a retry elsewhere meets the same owner."""
+        partitions = self._sessions.partitions
+        wanted = partition_of(f"{ctx.tenant_id}|{ctx.principal}|{rpc}|{key}", partitions)
+        while True:
+            session_id = self._ids("ses")
+            if partition_of(session_id, partitions) == wanted:
+                return session_id
+
+    async def _ask(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
+        if self._draining:
+            raise Draining(retry_after_ms=1000)
+        claim = fact.claim
+        same = (claim.tenant_id, claim.principal, claim.rpc, claim.key)
+        running = self._joined.get(same)
+        if running is not None:
+            # The same key is on its way in this process: one of them does the work, all are answered.
+            digest, future = running
+            accepted = await asyncio.shield(future)
+            return outcome_of(claim, _as_claim(claim, digest, accepted))
+        future = asyncio.ensure_future(self._deliver(ctx, fact))
+        self._joined[same] = (claim.digest, future)
+        future.add_done_callback(lambda done: self._forget(same, done))
+        return await asyncio.shield(future)
+
+    def _forget(self, same: tuple[str, str, str, str], done: asyncio.Future[Accepted]) -> None:
+        self._joined.pop(same, None)
+        if not done.cancelled():
+            done.exception()  # it was told to whoever asked; a caller that left needs no warning
+
+    async def _deliver(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
+        lane = self._sessions.lane(ctx.session_id)
+        if lane is not None and fact.reply is not None:
+            lane.post(fact)
+            try:
+                return await fact.reply
+            except Fenced:
+                pass  # not committed: it goes to the new owner under the same key
+        return await self._through_inbox(ctx, fact)
+
+    async def _through_inbox(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
+        payload = fact.request if isinstance(fact, Submitted) else fact.asked
+        claim = fact.claim
+        partition = self._sessions.partition(ctx.session_id)
+        envelope = envelope_pb2.Envelope(
+            event_id=self._ids("evt"),
+            timestamp=timestamp(self._clock.now_us()),
+            trace_id=ctx.trace_id,
+            traceparent=ctx.traceparent,
+            tenant_id=ctx.tenant_id,
+            session_id=ctx.session_id,
+            turn_id=fact.turn_id,
+        )
+        fill(envelope, payload)
+        try:
+            await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
+            async with asyncio.timeout(_OWNER_SECONDS):
+                while True:
+                    stored = await self._journal.find_claim(
+                        claim.tenant_id, claim.principal, claim.rpc, claim.key
+                    )
+                    if stored is not None:
+                        return outcome_of(claim, stored)
+                    await asyncio.sleep(_OWNER_POLL_SECONDS)
+        except TimeoutError:
+            raise NotOwner(retry_after_ms=1000) from None
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
+
+    # -- reading
+
+    def _here(self, session_id: str) -> bool:
+        return self._sessions.partition(session_id) in self._sessions.owned
+
+    async def _session_of(self, ctx: ExecutionContext, turn_id: str) -> str:
+        try:
+            row = await self._journal.turn(turn_id)
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
+        if row is None or row.tenant_id != ctx.tenant_id:
+            raise TurnNotFound(metadata={"turn_id": turn_id})
+        return row.session_id
+
+    async def _turn(self, ctx: ExecutionContext, turn_id: str) -> Turn:
+        try:
+            turn = await self._sessions.load_turn(turn_id)
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
+        if turn is None or turn.tenant_id != ctx.tenant_id:
+            raise TurnNotFound(metadata={"turn_id": turn_id})
+        return turn
+
+    async def _read(self, turn_id: str, after: int, limit: int) -> list[envelope_pb2.Envelope]:
+        try:
+            stored = await self._journal.read_turn(turn_id, after, limit)
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
+        return [envelope_pb2.Envelope.FromString(s.envelope) for s in stored]
+
+    async def _follow(
+        self, turn_id: str, watcher: Watcher, after: int, *, poll: bool = False
+    ) -> AsyncIterator[list[api.TurnUpdate]]:
+        last = after
+        while True:
+            if watcher.lost or poll:
+                watcher.lost = False
+                while events := await self._read(turn_id, last, _PAGE):
+                    last = events[-1].sequence
+                    yield [api.TurnUpdate(event=e) for e in events]
+                    if is_end(events[-1]):
+                        return
+            fresh: list[api.TurnUpdate] = []
+            for update in watcher.take():
+                if update.HasField("event"):
+                    if update.event.sequence <= last:
+                        continue
+                    if update.event.sequence != last + 1:
+                        watcher.lost = True
+                        break
+                    last = update.event.sequence
+                fresh.append(update)
+            if fresh:
+                yield fresh
+                if any(is_end(u.event) for u in fresh if u.HasField("event")):
+                    return
+            if watcher.closed and not watcher.updates:
+                yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]
+                return
+            if not poll:
+                await watcher.ready()
+                continue
+            try:
+                async with asyncio.timeout(_FOLLOW_SECONDS):
+                    await watcher.ready()
+            except TimeoutError:
+                pass
+
+
+def is_end(event: envelope_pb2.Envelope) -> bool:
+    """The event is the last one of its turn."""
+    if event.type != "TurnStateEvent.v1":
+        return False
+    return ev.TurnStateEvent.FromString(event.payload.value).change == ev.TURN_CHANGE_FINISHED
+
+
+def _needs_nobody(turn: Turn) -> bool:
+    if turn.phase == Phase.TURN_STATE_FINISHED:
+        return False
+    waiting = turn.waiting.reason if turn.waiting else ev.WAIT_REASON_UNSPECIFIED
+    return waiting not in (ev.WAIT_REASON_HUMAN, ev.WAIT_REASON_NEEDS_REVIEW, ev.WAIT_REASON_PAUSED)
+
+
+def _in_session(ctx: ExecutionContext, session_id: str) -> ExecutionContext:
+    return ExecutionContext(
+        ctx.tenant_id, ctx.principal, session_id, ctx.policy_reference, ctx.trace_id, ctx.traceparent
+    )
+
+
+def _as_claim(claim: Claim, digest: bytes, accepted: Accepted) -> Claim:
+    return Claim(claim.tenant_id, claim.principal, claim.rpc, claim.key, digest, accepted.encode())

@@ -1,0 +1,405 @@
+"""Advance: from a state, record and start everything that can be recorded and started now."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.turns.answer import render_answer
+from kfm_server.turns.decide.draft import US, Draft, Start, Stop, error, micros, timestamp
+from kfm_server.turns.decide.plan import make_plan
+from kfm_server.turns.references import UnresolvedReference, resolve_arguments
+from kfm_server.turns.state import ENDED_STEP, Session, Step, StepPhase, Turn
+
+_RERUN = frozenset(
+    {types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_TRANSACTIONAL}
+)
+_CANCELLABLE = frozenset({types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT})
+_BACKOFF_FIRST_US = 200_000
+_BACKOFF_MOST_US = 30 * US
+
+
+def advance(draft: Draft) -> None:
+    """Go on until nothing more follows: start the next turn, plan, dispatch, retry, wait, finish."""
+    while True:
+        if draft.session.active is None:
+            if not draft.session.queue:
+                return
+            if not _start_next(draft):
+                continue
+        turn = draft.session.active
+        assert turn is not None
+        _advance_turn(draft, turn.turn_id)
+        for queued in draft.session.queue:
+            _expire(draft, queued.turn_id)
+            if draft.turn(queued.turn_id).ending:
+                _finish(draft, queued.turn_id)
+        if draft.session.active is not None:
+            return
+
+
+def next_wake_us(session: Session) -> int | None:
+    """When the session must be looked at again though nothing arrives."""
+    wakes = [t.deadline_us for t in session.queue if not t.ending]
+    if session.active is not None:
+        if not session.active.ending:
+            wakes.append(session.active.deadline_us)
+        wakes += [s.wake_us for s in session.active.steps.values() if s.wake_us is not None]
+    return min(wakes, default=None)
+
+
+def _start_next(draft: Draft) -> bool:
+    turn = draft.session.queue[0]
+    if turn.ending:
+        _finish(draft, turn.turn_id)
+        return False
+    world = draft.world
+    draft.record(
+        turn.turn_id,
+        ev.TurnStateEvent(
+            change=ev.TURN_CHANGE_STARTED,
+            personality_digest=world.personality_digest,
+            schema_release=world.schema_release,
+            tools_digest=world.tools_digest,
+            deadline=timestamp(turn.deadline_us),
+        ),
+    )
+    if not turn.plan_id:
+        draft.record(turn.turn_id, make_plan(draft.turn(turn.turn_id), world))
+    return True
+
+
+def _advance_turn(draft: Draft, turn_id: str) -> None:
+    _expire(draft, turn_id)
+    turn = draft.turn(turn_id)
+    if turn.ending:
+        _end(draft, turn)
+        return
+    if turn.refusal is not None:
+        _finish(draft, turn_id)
+        return
+    for key in tuple(turn.steps):
+        _mend(draft, turn_id, key)
+    turn = draft.turn(turn_id)
+    if any(s.phase == StepPhase.STEP_STATE_FAILED and not s.compensate for s in turn.steps.values()):
+        _end(draft, turn)
+        return
+    if all(s.phase == StepPhase.STEP_STATE_SUCCEEDED for s in turn.steps.values()):
+        _finish(draft, turn_id)
+        return
+    if not turn.paused:
+        for step in _ready(turn, draft.now_us):
+            _dispatch(draft, turn_id, step)
+            if draft.turn(turn_id).steps[step.definition.key].phase == StepPhase.STEP_STATE_FAILED:
+                _end(draft, draft.turn(turn_id))
+                return
+    _wait(draft, turn_id)
+
+
+def _expire(draft: Draft, turn_id: str) -> None:
+    """Record the timers of a turn that have passed."""
+    turn = draft.turn(turn_id)
+    if draft.now_us >= turn.deadline_us and not turn.ending:
+        draft.record(turn_id, ev.TurnStateEvent(change=ev.TURN_CHANGE_TIMER_FIRED))
+    for key, step in turn.steps.items():
+        if step.orphaned and step.wake_us is not None and draft.now_us >= step.wake_us:
+            outcome_unknown(draft, turn_id, key)
+        elif (
+            step.phase == StepPhase.STEP_STATE_WAITING and (step.wake_us or draft.now_us + 1) <= draft.now_us
+        ):
+            late = error("REASON_STEP_TIMEOUT", f"nobody answered step {key} in time")
+            result = ev.StepResultEvent(
+                step_key=key, status=ev.STEP_STATUS_FAILED, error=late, synthesised=True
+            )
+            draft.record(turn_id, result, step.attempt)
+
+
+def outcome_unknown(
+    draft: Draft, turn_id: str, key: str, reason: str = "REASON_STEP_OUTCOME_UNKNOWN"
+) -> None:
+    """Record that a dispatched attempt will never answer, and that its effect may have happened."""
+    step = draft.turn(turn_id).steps[key]
+    text = "the process that ran the step is gone; whether its effect happened is not known"
+    if reason == "REASON_STEP_CRASHES_PROCESS":
+        text = f"the process died {step.reruns + 1} times while it ran this step"
+    draft.record(
+        turn_id,
+        ev.StepResultEvent(
+            step_key=key,
+            status=ev.STEP_STATUS_UNKNOWN,
+            error=error(reason, text),
+            compensation=bool(step.dispatch and step.dispatch.compensation),
+            synthesised=True,
+        ),
+        step.attempt,
+    )
+
+
+def _mend(draft: Draft, turn_id: str, key: str) -> None:
+    """A failed attempt: undo it, try again after a back-off, or leave it failed."""
+    turn = draft.turn(turn_id)
+    step = turn.steps[key]
+    if step.phase != StepPhase.STEP_STATE_FAILED:
+        return
+    most = turn.request.limits.max_attempts
+    if step.compensate:
+        if turn.paused:
+            return
+        if step.compensations >= most:
+            outcome_unknown(draft, turn_id, key)
+        else:
+            _dispatch(draft, turn_id, step, compensation=True)
+        return
+    may_retry = (
+        step.error is not None
+        and (step.error.retryable or step.error.reason == "REASON_STEP_OUTCOME_UNKNOWN")
+        # REASON_FENCED: it was never started, so that starting it is not a second start
+        and (
+            step.definition.effect != types.EFFECT_CONTRACT_AT_MOST_ONCE
+            or step.error.reason == "REASON_FENCED"
+        )
+    )
+    if may_retry and step.attempt > 0 and step.tries < most:
+        draft.record(
+            turn_id,
+            ev.TurnStateEvent(
+                change=ev.TURN_CHANGE_WAITING,
+                wait_reason=ev.WAIT_REASON_RETRY_BACKOFF,
+                step_key=key,
+                wake_at=timestamp(draft.now_us + backoff_us(step.tries, turn.last_event_id)),
+                ended_by=ev.TURN_VERB_CANCEL,
+            ),
+        )
+
+
+def backoff_us(tries: int, event_id: str) -> int:
+    """Exponential back-off with jitter in [0.5, 1), derived from an event id so that a replay agrees."""
+    full = min(_BACKOFF_MOST_US, _BACKOFF_FIRST_US << max(0, min(tries - 1, 20)))
+    return full // 2 + zlib.crc32(event_id.encode()) * (full // 2) // 2**32
+
+
+def _ready(turn: Turn, now_us: int) -> list[Step]:
+    """Steps that may be dispatched now, in plan order, within the bound on steps in flight."""
+    running = sum(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values())
+    room = turn.request.limits.max_in_flight - running
+    ready: list[Step] = []
+    for step in turn.steps.values():
+        if len(ready) >= room:
+            break
+        again = step.phase == StepPhase.STEP_STATE_BACKING_OFF and (step.wake_us or 0) <= now_us
+        fresh = step.phase == StepPhase.STEP_STATE_PENDING and all(
+            turn.steps[d].phase == StepPhase.STEP_STATE_SUCCEEDED for d in step.definition.depends_on
+        )
+        if again or fresh:
+            ready.append(step)
+    return ready
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    tool: str
+    arguments_json: str
+
+
+def _dispatch(
+    draft: Draft, turn_id: str, step: Step, *, rerun: bool = False, compensation: bool = False
+) -> None:
+    turn = draft.turn(turn_id)
+    definition = step.definition
+    if rerun:
+        assert step.dispatch is not None
+        call = _Call(step.dispatch.tool, step.dispatch.parameters_json)
+    elif compensation:
+        assert step.dispatch is not None
+        before = step.dispatch
+        if before.compensation:
+            call = _Call(before.tool, before.parameters_json)
+        else:
+            call = _Call(
+                definition.compensation_tool,
+                f'{{"arguments":{before.parameters_json},"key":"{before.key}"}}',
+            )
+    else:
+        try:
+            outputs = {
+                k: s.output_json for k, s in turn.steps.items() if s.phase == StepPhase.STEP_STATE_SUCCEEDED
+            }
+            call = _Call(definition.tool, resolve_arguments(definition.arguments_json, outputs))
+        except UnresolvedReference as bad:
+            failed = error("REASON_PLAN_INVALID", f"step {definition.key}: {bad}")
+            draft.record(
+                turn_id,
+                ev.StepResultEvent(
+                    step_key=definition.key, status=ev.STEP_STATUS_FAILED, error=failed, synthesised=True
+                ),
+            )
+            return
+    timeout_us = micros(definition.timeout) or micros(turn.request.limits.step_timeout)
+    human = definition.kind == types.STEP_KIND_HUMAN
+    window = draft.world.start_window_us
+    # The engine starts a PURE step when it likes; for others the window bounds when a frozen process may wake.
+    deadline = draft.now_us + timeout_us + (0 if human else window)
+    attempt = step.attempt + 1
+    key = f"{turn.root_turn_id}:{definition.key}"
+    draft.record(
+        turn_id,
+        ev.StepEvent(
+            plan_id=turn.plan_id,
+            step_id=f"{turn_id}:{definition.key}",
+            step_key=definition.key,
+            step_index=step.index,
+            step_type=definition.kind,
+            tool=call.tool,
+            instructions=definition.instructions,
+            parameters_json=call.arguments_json,
+            contract=types.EFFECT_CONTRACT_IDEMPOTENT if compensation else definition.effect,
+            key=f"{key}:undo{step.attempt}"
+            if compensation and not rerun
+            else step.dispatch.key
+            if rerun and step.dispatch
+            else key,
+            start_by=None if human else timestamp(draft.now_us + window),
+            deadline=timestamp(deadline) if not human or micros(definition.timeout) else None,
+            pool=definition.pool or "local",
+            rerun=rerun,
+            compensation=compensation,
+        ),
+        attempt,
+    )
+    if not human:
+        draft.starts.append(Start(turn_id, definition.key, attempt))
+
+
+def redispatch(draft: Draft, turn_id: str, key: str) -> None:
+    """Start a step again whose process died, as its contract allows, and count it."""
+    step = draft.turn(turn_id).steps[key]
+    if step.reruns >= draft.world.max_reruns:
+        outcome_unknown(draft, turn_id, key, "REASON_STEP_CRASHES_PROCESS")
+        return
+    compensation = bool(step.dispatch and step.dispatch.compensation)
+    _dispatch(draft, turn_id, step, rerun=True, compensation=compensation)
+
+
+def may_rerun(step: Step) -> bool:
+    """The running attempt may be started again without asking anyone."""
+    return step.dispatch is not None and step.dispatch.contract in _RERUN
+
+
+def _end(draft: Draft, turn: Turn) -> None:
+    """Bring a turn to its end: cancel what may be cancelled, await what may not, then finish."""
+    for key, step in turn.steps.items():
+        if step.phase in ENDED_STEP or step.phase == StepPhase.STEP_STATE_PENDING:
+            continue
+        running = step.phase == StepPhase.STEP_STATE_RUNNING and not step.orphaned
+        if running and step.dispatch is not None and step.dispatch.contract not in _CANCELLABLE:
+            continue
+        if running:
+            draft.stops.append(Stop(turn.turn_id, key, step.attempt))
+        cancelled(draft, turn.turn_id, key)
+    turn = draft.turn(turn.turn_id)
+    if not any(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values()):
+        _finish(draft, turn.turn_id)
+
+
+def cancelled(draft: Draft, turn_id: str, key: str) -> None:
+    """Answer a dispatched attempt that will not answer itself: no turn closes with an unanswered call."""
+    step = draft.turn(turn_id).steps[key]
+    draft.record(
+        turn_id,
+        ev.StepResultEvent(
+            step_key=key,
+            status=ev.STEP_STATUS_CANCELLED,
+            error=error("REASON_CANCELLED", "the turn ended before the step did"),
+            compensation=bool(step.dispatch and step.dispatch.compensation),
+            synthesised=True,
+        ),
+        step.attempt,
+    )
+
+
+def _finish(draft: Draft, turn_id: str) -> None:
+    turn = draft.turn(turn_id)
+    failed = next((s for s in turn.steps.values() if s.phase == StepPhase.STEP_STATE_FAILED), None)
+    outcome, why = ev.OUTCOME_SUCCEEDED, None
+    if turn.ending == ev.OUTCOME_CANCELLED:
+        outcome, why = turn.ending, error("REASON_CANCELLED", "the turn was cancelled")
+    elif turn.ending == ev.OUTCOME_TIMED_OUT:
+        outcome, why = turn.ending, error("REASON_TURN_TIMEOUT", "the turn did not end within its timeout")
+    elif turn.refusal is not None:
+        outcome, why = ev.OUTCOME_FAILED, turn.refusal
+    elif failed is not None:
+        outcome = ev.OUTCOME_FAILED
+        why = failed.error or error("REASON_STEP_FAILED", f"step {failed.definition.key} failed")
+    succeeded = outcome == ev.OUTCOME_SUCCEEDED
+    draft.record(
+        turn_id,
+        ev.TurnStateEvent(
+            change=ev.TURN_CHANGE_FINISHED,
+            outcome=outcome,
+            output=render_answer(tuple(_answers(turn))) if succeeded else (),
+            usage=types.Usage(tool_calls=sum(s.attempt for s in turn.steps.values())),
+            error=why,
+            dropped=turn.dropped,
+            effects_done=() if succeeded else tuple(_effects_done(turn)),
+        ),
+    )
+
+
+def _answers(turn: Turn) -> Iterator[tuple[types.PlanStep, str]]:
+    for step in turn.steps.values():
+        yield step.definition, step.output_json
+
+
+def _effects_done(turn: Turn) -> Iterator[str]:
+    """Steps whose effects stand, or may stand."""
+    for key, step in turn.steps.items():
+        if (
+            step.definition.effect == types.EFFECT_CONTRACT_PURE
+            or step.definition.kind != types.STEP_KIND_TOOL
+        ):
+            continue
+        unsure = any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
+        if step.phase == StepPhase.STEP_STATE_SUCCEEDED or unsure:
+            yield key
+
+
+def _wait(draft: Draft, turn_id: str) -> None:
+    """Say why the turn does not go on, once, if nothing of it runs."""
+    turn = draft.turn(turn_id)
+    if any(s.phase == StepPhase.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values()):
+        return
+    reason, key, until, verb = _why(turn)
+    if turn.waiting is not None and (turn.waiting.reason, turn.waiting.step_key) == (reason, key):
+        return
+    draft.record(
+        turn_id,
+        ev.TurnStateEvent(
+            change=ev.TURN_CHANGE_WAITING,
+            wait_reason=reason,
+            step_key=key,
+            wake_at=None if until is None else timestamp(until),
+            ended_by=verb,
+        ),
+    )
+
+
+def _why(turn: Turn) -> tuple[ev.WaitReason, str, int | None, ev.TurnVerb]:
+    by_phase: dict[int, tuple[str, Step]] = {}
+    for key, step in turn.steps.items():
+        by_phase.setdefault(step.phase, (key, step))
+        if step.orphaned:
+            return ev.WAIT_REASON_SETTLE_GRACE, key, step.wake_us, ev.TURN_VERB_CANCEL
+    if StepPhase.STEP_STATE_NEEDS_REVIEW in by_phase:
+        key, _ = by_phase[StepPhase.STEP_STATE_NEEDS_REVIEW]
+        return ev.WAIT_REASON_NEEDS_REVIEW, key, turn.deadline_us, ev.TURN_VERB_SETTLE
+    if turn.paused:
+        return ev.WAIT_REASON_PAUSED, "", turn.deadline_us, ev.TURN_VERB_RESUME
+    if StepPhase.STEP_STATE_WAITING in by_phase:
+        key, step = by_phase[StepPhase.STEP_STATE_WAITING]
+        return ev.WAIT_REASON_HUMAN, key, step.wake_us or turn.deadline_us, ev.TURN_VERB_ANSWER
+    if StepPhase.STEP_STATE_BACKING_OFF in by_phase:
+        key, step = by_phase[StepPhase.STEP_STATE_BACKING_OFF]
+        return ev.WAIT_REASON_RETRY_BACKOFF, key, step.wake_us, ev.TURN_VERB_CANCEL
+    return ev.WAIT_REASON_STEPS, "", turn.deadline_us, ev.TURN_VERB_CANCEL

@@ -1,0 +1,147 @@
+"""A decision in the making: events recorded on a copy of the session, and the attempts to start after them."""
+
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from kfm.catalogue.events import BY_CLASS
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.context import ExecutionContext
+from kfm_server.turns.fold import fold_session, fold_turn
+from kfm_server.turns.planners.types import ToolCatalogue
+from kfm_server.turns.state import Session, Turn
+
+US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What decisions may rely on beside the state: pinned at start-up, and recorded where it matters."""
+
+    tools: ToolCatalogue
+    tools_digest: str
+    schema_release: str
+    personality: str = "assistant"
+    personality_digest: str = "builtin"
+    max_queued_turns: int = 100
+    max_reruns: int = 5
+    start_window_us: int = 2 * US
+    """An attempt must start this soon after its dispatch, or not at all. Below the lease, so that a frozen owner's
+    attempt cannot start after a takeover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An attempt to start, by its dispatch."""
+
+    turn_id: str
+    step_key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An attempt to cancel; its result has been recorded already."""
+
+    turn_id: str
+    step_key: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class Draft:
+    """Facts go in, events and effects come out. Discarded whole if its append is refused."""
+
+    session: Session
+    now_us: int
+    world: World
+    cause: str = ""
+    events: list[envelope_pb2.Envelope] = field(default_factory=list[envelope_pb2.Envelope])
+    starts: list[Start] = field(default_factory=list[Start])
+    stops: list[Stop] = field(default_factory=list[Stop])
+    touched: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    """Every turn that an event was recorded for, as it stands after the last one."""
+
+    def turn(self, turn_id: str) -> Turn:
+        """A turn of the session, which must hold it."""
+        turn = self.session.turn(turn_id)
+        assert turn is not None, turn_id
+        return turn
+
+    def submitted(self, context: ExecutionContext, turn_id: str, payload: ev.TurnEvent) -> None:
+        """Record the first event of a new turn."""
+        envelope = self._seal(
+            context.tenant_id, context.trace_id, context.traceparent, turn_id, 1, payload, 0
+        )
+        self.session = fold_session(self.session, envelope, payload)
+        self.touched[turn_id] = self.turn(turn_id)
+
+    def record(self, turn_id: str, payload: Message, attempt: int = 0) -> None:
+        """Record one more event of a turn and fold it."""
+        turn = self.turn(turn_id)
+        envelope = self._seal(
+            turn.tenant_id, turn.trace_id, turn.traceparent, turn_id, turn.sequence + 1, payload, attempt
+        )
+        self.session = fold_session(self.session, envelope, payload)
+        after = self.session.turn(turn_id)
+        if (
+            after is None
+        ):  # it finished and left the session; fold it alone, for the projection and the answer
+            after = fold_turn(turn, envelope, payload)
+        self.touched[turn_id] = after
+
+    def _seal(
+        self,
+        tenant_id: str,
+        trace_id: str,
+        traceparent: str,
+        turn_id: str,
+        sequence: int,
+        payload: Message,
+        attempt: int,
+    ) -> envelope_pb2.Envelope:
+        kind = BY_CLASS[type(payload)]
+        envelope = envelope_pb2.Envelope(
+            event_id=f"{turn_id}.{sequence}",
+            type=kind.name,
+            spec_version=kind.spec_version,
+            timestamp=timestamp(self.now_us),
+            trace_id=trace_id,
+            traceparent=traceparent,
+            tenant_id=tenant_id,
+            session_id=self.session.session_id,
+            turn_id=turn_id,
+            sequence=sequence,
+            causation_id=self.cause,
+            attempt=attempt,
+            may_ignore=kind.may_ignore,
+        )
+        # Pack is slower and not deterministic: the URL comes from the catalogue (SCHEMA section 4).
+        envelope.payload.type_url = kind.url
+        envelope.payload.value = payload.SerializeToString(deterministic=True)
+        self.events.append(envelope)
+        return envelope
+
+
+def timestamp(us: int) -> Timestamp:
+    """Microseconds since the epoch as a Timestamp."""
+    return Timestamp(seconds=us // US, nanos=us % US * 1000)
+
+
+def duration(us: int) -> Duration:
+    """Microseconds as a Duration."""
+    return Duration(seconds=us // US, nanos=us % US * 1000)
+
+
+def micros(value: Duration) -> int:
+    """A Duration in microseconds."""
+    return value.seconds * US + value.nanos // 1000
+
+
+def error(reason: str, message: str, *, retryable: bool = False, **metadata: str) -> types.Error:
+    """An error as events keep it."""
+    return types.Error(reason=reason, message=message, retryable=retryable, metadata=metadata)

@@ -1,0 +1,274 @@
+"""Fold: events -> state. The only place that changes state; the same events always give the same state."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.turns.state import (
+    ENDED_STEP,
+    AttemptRecord,
+    Phase,
+    Session,
+    Step,
+    StepPhase,
+    Turn,
+    Waiting,
+)
+
+Envelope = envelope_pb2.Envelope
+
+
+class HistoryError(Exception):
+    """An event does not fit the ones before it: the history cannot be folded."""
+
+
+def micros(stamp: Timestamp) -> int:
+    """Microseconds since the epoch."""
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+
+
+def fold_session(session: Session, envelope: Envelope, payload: Message) -> Session:
+    """The session after one more event of one of its turns. Raises HistoryError."""
+    if isinstance(payload, ev.TurnEvent):
+        turn = begin(envelope, payload)
+        session = replace(session, tenant_id=envelope.tenant_id)
+        if payload.on_busy in (ev.BUSY_MODE_INTERRUPT, ev.BUSY_MODE_ROLLBACK):
+            if session.active is not None and payload.on_busy == ev.BUSY_MODE_ROLLBACK:
+                session = replace(session, active=replace(session.active, dropped=True))
+            return replace(session, queue=(turn, *session.queue))
+        return replace(session, queue=(*session.queue, turn))
+    turn = session.turn(envelope.turn_id)
+    if turn is None:
+        raise HistoryError(f"event {envelope.event_id} is for a turn that the session does not hold")
+    turn = fold_turn(turn, envelope, payload)
+    if turn is session.active or (session.active and turn.turn_id == session.active.turn_id):
+        return replace(session, active=None if turn.phase == Phase.TURN_STATE_FINISHED else turn)
+    rest = tuple(t for t in session.queue if t.turn_id != turn.turn_id)
+    if turn.phase == Phase.TURN_STATE_FINISHED:
+        return replace(session, queue=rest)
+    if turn.phase != Phase.TURN_STATE_QUEUED:
+        if session.active is not None:
+            raise HistoryError(f"turn {turn.turn_id} started while {session.active.turn_id} runs")
+        return replace(session, active=turn, queue=rest)
+    return replace(session, queue=tuple(turn if t.turn_id == turn.turn_id else t for t in session.queue))
+
+
+def begin(envelope: Envelope, payload: ev.TurnEvent) -> Turn:
+    """A turn from its first event."""
+    if envelope.sequence != 1:
+        raise HistoryError(f"turn {envelope.turn_id} begins at sequence {envelope.sequence}")
+    submitted = micros(envelope.timestamp)
+    timeout = payload.timeout.seconds * 1_000_000 + payload.timeout.nanos // 1000
+    return Turn(
+        turn_id=envelope.turn_id,
+        session_id=envelope.session_id,
+        tenant_id=envelope.tenant_id,
+        trace_id=envelope.trace_id,
+        traceparent=envelope.traceparent,
+        request=payload,
+        submitted_us=submitted,
+        deadline_us=submitted + timeout,
+        last_event_id=envelope.event_id,
+    )
+
+
+def fold_turn(turn: Turn, envelope: Envelope, payload: Message) -> Turn:
+    """The turn after one more event. Raises HistoryError for a gap, a repeat or an event after the end."""
+    if envelope.sequence != turn.sequence + 1:
+        raise HistoryError(f"turn {turn.turn_id}: event {envelope.sequence} follows {turn.sequence}")
+    if turn.phase == Phase.TURN_STATE_FINISHED:
+        raise HistoryError(f"turn {turn.turn_id}: event {envelope.sequence} follows its end")
+    handler = _FOLDS.get(type(payload))
+    if handler is None:
+        raise HistoryError(f"turn {turn.turn_id}: {envelope.type} has no place in a turn")
+    turn = handler(turn, envelope, payload)
+    return replace(turn, sequence=envelope.sequence, last_event_id=envelope.event_id)
+
+
+def _plan(turn: Turn, envelope: Envelope, payload: ev.PlanEvent) -> Turn:
+    if payload.change == ev.PLAN_CHANGE_REFUSED:
+        return replace(turn, planner=payload.planner, refusal=payload.error)
+    steps = dict(turn.steps)
+    for definition in payload.steps:
+        steps[definition.key] = Step(definition=definition, index=len(steps))
+    return replace(turn, plan_id=payload.plan_id, planner=payload.planner, steps=steps)
+
+
+def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Turn:
+    step = _step(turn, payload.step_key)
+    human = payload.step_type == types.STEP_KIND_HUMAN  # nothing runs, a person is asked
+    record = AttemptRecord(
+        attempt=envelope.attempt,
+        dispatched_us=micros(envelope.timestamp),
+        rerun=payload.rerun,
+        compensation=payload.compensation,
+    )
+    counted = not payload.rerun and not payload.compensation
+    return _with(
+        turn,
+        replace(
+            step,
+            phase=StepPhase.STEP_STATE_WAITING if human else StepPhase.STEP_STATE_RUNNING,
+            attempt=envelope.attempt,
+            tries=step.tries + counted,
+            reruns=step.reruns + 1 if payload.rerun else 0,
+            compensations=step.compensations + (payload.compensation and not payload.rerun),
+            dispatch=payload,
+            dispatch_event_id=envelope.event_id,
+            orphaned=False,
+            wake_us=micros(payload.deadline) if human and payload.HasField("deadline") else None,
+            history=(*step.history, record),
+        ),
+        waiting=None,
+        phase=Phase.TURN_STATE_RUNNING,
+    )
+
+
+_AFTER = {
+    ev.STEP_STATUS_SUCCEEDED: StepPhase.STEP_STATE_SUCCEEDED,
+    ev.STEP_STATUS_FAILED: StepPhase.STEP_STATE_FAILED,
+    ev.STEP_STATUS_CANCELLED: StepPhase.STEP_STATE_CANCELLED,
+    ev.STEP_STATUS_SKIPPED: StepPhase.STEP_STATE_SKIPPED,
+    ev.STEP_STATUS_UNKNOWN: StepPhase.STEP_STATE_NEEDS_REVIEW,
+}
+
+
+def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
+    step = _step(turn, payload.step_key)
+    history = step.history
+    if history and history[-1].attempt == envelope.attempt and not history[-1].ended_us:
+        last = replace(
+            history[-1],
+            ended_us=micros(envelope.timestamp),
+            status=payload.status,
+            error=payload.error if payload.HasField("error") else None,
+        )
+        history = (*history[:-1], last)
+    phase = _AFTER.get(payload.status, StepPhase.STEP_STATE_FAILED)
+    compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
+    if payload.compensation:
+        # Undone: the step is as if its attempt had failed. Not undone: undo again, or a person looks.
+        undone = payload.status == ev.STEP_STATUS_SUCCEEDED
+        phase = StepPhase.STEP_STATE_FAILED
+        compensate = not undone
+        if payload.status == ev.STEP_STATUS_UNKNOWN:
+            phase = StepPhase.STEP_STATE_NEEDS_REVIEW
+    else:
+        started = envelope.attempt > 0
+        compensate = (
+            compensatable
+            and started
+            and not (payload.synthesised and step.phase == StepPhase.STEP_STATE_NEEDS_REVIEW)
+            and payload.status in (ev.STEP_STATUS_FAILED, ev.STEP_STATUS_UNKNOWN)
+            and payload.error.reason != "REASON_FENCED"  # it never started
+        )
+        if compensate:
+            phase = StepPhase.STEP_STATE_FAILED
+    return _with(
+        turn,
+        replace(
+            step,
+            phase=phase,
+            compensate=compensate,
+            reruns=0,
+            orphaned=False,
+            wake_us=None,
+            output_json=payload.output_json if payload.status == ev.STEP_STATUS_SUCCEEDED else "",
+            error=payload.error if payload.HasField("error") else step.error,
+            history=history,
+        ),
+        waiting=None,
+        phase=Phase.TURN_STATE_RUNNING if turn.phase != Phase.TURN_STATE_QUEUED else turn.phase,
+    )
+
+
+def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Turn:
+    match payload.verb:
+        case ev.TURN_VERB_CANCEL:
+            return replace(turn, ending=ev.OUTCOME_CANCELLED, waiting=None)
+        case ev.TURN_VERB_PAUSE:
+            return replace(turn, paused=True, waiting=None)
+        case ev.TURN_VERB_RESUME:
+            return replace(turn, paused=False, waiting=None)
+        case ev.TURN_VERB_SETTLE if payload.settle_as == ev.SETTLE_AS_RETRY:
+            step = _step(turn, payload.step_key)
+            fresh = replace(
+                step, phase=StepPhase.STEP_STATE_PENDING, compensate=False, reruns=0, compensations=0
+            )
+            return _with(turn, fresh, waiting=None, phase=Phase.TURN_STATE_RUNNING)
+        case _:
+            return turn
+
+
+def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn:
+    at = micros(envelope.timestamp)
+    match payload.change:
+        case ev.TURN_CHANGE_QUEUED:
+            return replace(turn, queued=True)
+        case ev.TURN_CHANGE_STARTED:
+            return replace(turn, phase=Phase.TURN_STATE_RUNNING)
+        case ev.TURN_CHANGE_WAITING:
+            until = micros(payload.wake_at) if payload.HasField("wake_at") else None
+            waiting = Waiting(payload.wait_reason, payload.step_key, until, at)
+            if payload.wait_reason == ev.WAIT_REASON_RETRY_BACKOFF:
+                step = replace(
+                    _step(turn, payload.step_key), phase=StepPhase.STEP_STATE_BACKING_OFF, wake_us=until
+                )
+                turn = _with(turn, step)
+            elif payload.wait_reason == ev.WAIT_REASON_SETTLE_GRACE:
+                turn = _with(turn, replace(_step(turn, payload.step_key), orphaned=True, wake_us=until))
+            return replace(turn, waiting=waiting, phase=_phase_while_waiting(turn))
+        case ev.TURN_CHANGE_TIMER_FIRED:
+            if payload.step_key:
+                return turn
+            return replace(turn, ending=ev.OUTCOME_TIMED_OUT, waiting=None)
+        case ev.TURN_CHANGE_FINISHED:
+            steps = {
+                k: s if s.phase in ENDED_STEP else replace(s, phase=StepPhase.STEP_STATE_SKIPPED)
+                for k, s in turn.steps.items()
+            }
+            return replace(
+                turn,
+                steps=steps,
+                phase=Phase.TURN_STATE_FINISHED,
+                outcome=payload.outcome,
+                output=tuple(payload.output),
+                error=payload.error if payload.HasField("error") else None,
+                finished_us=at,
+                dropped=payload.dropped,
+                effects_done=tuple(payload.effects_done),
+                waiting=None,
+            )
+        case _:
+            return turn
+
+
+def _phase_while_waiting(turn: Turn) -> Phase:
+    running = any(s.phase == StepPhase.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values())
+    return Phase.TURN_STATE_RUNNING if running else Phase.TURN_STATE_WAITING
+
+
+def _step(turn: Turn, key: str) -> Step:
+    step = turn.steps.get(key)
+    if step is None:
+        raise HistoryError(f"turn {turn.turn_id} has no step {key!r}")
+    return step
+
+
+def _with(turn: Turn, step: Step, **changes: Any) -> Turn:
+    return replace(turn, steps={**turn.steps, step.definition.key: step}, **changes)
+
+
+_FOLDS: dict[type[Any], Callable[[Turn, Envelope, Any], Turn]] = {
+    ev.PlanEvent: _plan,
+    ev.StepEvent: _dispatched,
+    ev.StepResultEvent: _ended,
+    ev.TurnControlEvent: _control,
+    ev.TurnStateEvent: _changed,
+}

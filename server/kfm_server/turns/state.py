@@ -1,0 +1,127 @@
+"""What is known of a session: frozen values folded from events. Nothing here reads a clock or a disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.type.v1 import type_pb2 as types
+
+Phase = api.TurnState
+StepPhase = api.StepState
+
+ENDED_STEP = frozenset(
+    {
+        StepPhase.STEP_STATE_SUCCEEDED,
+        StepPhase.STEP_STATE_FAILED,
+        StepPhase.STEP_STATE_CANCELLED,
+        StepPhase.STEP_STATE_SKIPPED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One try of a step, as its history shows it. Times are microseconds since the epoch."""
+
+    attempt: int
+    dispatched_us: int
+    rerun: bool = False
+    compensation: bool = False
+    ended_us: int = 0
+    status: ev.StepStatus = ev.STEP_STATUS_UNSPECIFIED
+    error: types.Error | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the plan and all that happened to it."""
+
+    definition: types.PlanStep
+    index: int
+    phase: StepPhase = StepPhase.STEP_STATE_PENDING
+    attempt: int = 0
+    """Number of the last attempt; a result for another one is late."""
+    tries: int = 0
+    """Attempts that count against the retry budget: no reruns, no compensations."""
+    reruns: int = 0
+    """Starts repeated because a process died, since the last result."""
+    compensations: int = 0
+    compensate: bool = False
+    """An attempt ended without a known good end: undo it before anything else."""
+    orphaned: bool = False
+    """The process that ran the attempt is gone, or may be frozen; wake_us says when it surely gave up."""
+    dispatch: ev.StepEvent | None = None
+    dispatch_event_id: str = ""
+    wake_us: int | None = None
+    output_json: str = ""
+    error: types.Error | None = None
+    history: tuple[AttemptRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a turn does not go on by itself."""
+
+    reason: ev.WaitReason
+    step_key: str
+    until_us: int | None
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn. `ending` is how it will end once nothing runs any more."""
+
+    turn_id: str
+    session_id: str
+    tenant_id: str
+    trace_id: str
+    traceparent: str
+    request: ev.TurnEvent
+    submitted_us: int
+    deadline_us: int
+    sequence: int = 1
+    last_event_id: str = ""
+    phase: Phase = Phase.TURN_STATE_QUEUED
+    queued: bool = False
+    plan_id: str = ""
+    planner: str = ""
+    refusal: types.Error | None = None
+    steps: Mapping[str, Step] = field(default_factory=dict[str, Step])
+    paused: bool = False
+    ending: ev.Outcome = ev.OUTCOME_UNSPECIFIED
+    ending_error: types.Error | None = None
+    dropped: bool = False
+    waiting: Waiting | None = None
+    outcome: ev.Outcome = ev.OUTCOME_UNSPECIFIED
+    output: tuple[types.Part, ...] = ()
+    error: types.Error | None = None
+    finished_us: int = 0
+    effects_done: tuple[str, ...] = ()
+
+    @property
+    def root_turn_id(self) -> str:
+        """The turn whose id stands in the keys of tools."""
+        return self.request.root_turn_id or self.turn_id
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The unit of decision: the turn that runs, and those that wait for it."""
+
+    session_id: str
+    tenant_id: str = ""
+    active: Turn | None = None
+    queue: tuple[Turn, ...] = ()
+
+    def turn(self, turn_id: str) -> Turn | None:
+        """A turn of the session that has not finished."""
+        if self.active is not None and self.active.turn_id == turn_id:
+            return self.active
+        return next((t for t in self.queue if t.turn_id == turn_id), None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return self.active is None and not self.queue

@@ -1,0 +1,133 @@
+"""What a client sees of a turn, from its folded state."""
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.turn.v1 import turn_service_pb2 as rpc
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.turns.decide.draft import timestamp
+from kfm_server.turns.state import Phase, Session, Step, StepPhase, Turn
+
+
+def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
+    """The turn as the API shows it; without steps for lists."""
+    request = turn.request
+    return api.Turn(
+        turn_id=turn.turn_id,
+        session_id=turn.session_id,
+        state=turn.phase,
+        outcome=turn.outcome,
+        spec=api.TurnSpec(
+            session_id=turn.session_id,
+            personality=request.personality,
+            input=request.input,
+            on_busy=request.on_busy,
+            timeout=request.timeout,
+            limits=request.limits,
+            labels=request.labels,
+        ),
+        planner=turn.planner,
+        steps=[_step(s) for s in turn.steps.values()] if steps else (),
+        output=turn.output,
+        error=turn.error,
+        usage=types.Usage(tool_calls=sum(s.attempt for s in turn.steps.values())),
+        wait_reason=turn.waiting.reason if turn.waiting else ev.WAIT_REASON_UNSPECIFIED,
+        submitted_at=timestamp(turn.submitted_us),
+        finished_at=timestamp(turn.finished_us) if turn.finished_us else None,
+        deadline=timestamp(turn.deadline_us),
+        last_sequence=turn.sequence,
+        parent_turn_id=request.parent_turn_id,
+        effects_done=turn.effects_done,
+    )
+
+
+def _step(step: Step) -> api.Step:
+    return api.Step(
+        definition=step.definition,
+        state=step.phase,
+        output_json=step.output_json,
+        attempts=[
+            api.StepAttempt(
+                attempt=a.attempt,
+                dispatched_at=timestamp(a.dispatched_us),
+                ended_at=timestamp(a.ended_us) if a.ended_us else None,
+                status=a.status,
+                error=a.error,
+                rerun=a.rerun,
+                compensation=a.compensation,
+            )
+            for a in step.history
+        ],
+    )
+
+
+_CANCEL = ev.TURN_VERB_CANCEL
+_BY_PHASE: dict[int, tuple[ev.WaitReason, str, tuple[ev.TurnVerb, ...]]] = {
+    StepPhase.STEP_STATE_RUNNING: (
+        ev.WAIT_REASON_STEPS,
+        "the attempt is given up and its contract decides",
+        (_CANCEL,),
+    ),
+    StepPhase.STEP_STATE_BACKING_OFF: (ev.WAIT_REASON_RETRY_BACKOFF, "the step is tried again", (_CANCEL,)),
+    StepPhase.STEP_STATE_WAITING: (
+        ev.WAIT_REASON_HUMAN,
+        "the step fails for want of an answer",
+        (ev.TURN_VERB_ANSWER, _CANCEL),
+    ),
+    StepPhase.STEP_STATE_NEEDS_REVIEW: (
+        ev.WAIT_REASON_NEEDS_REVIEW,
+        "the turn times out",
+        (ev.TURN_VERB_SETTLE, _CANCEL),
+    ),
+}
+
+
+def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
+    """What the turn waits for, outermost first; empty once it has finished."""
+    answer = rpc.ExplainTurnResponse(state=turn.phase)
+    if turn.phase == Phase.TURN_STATE_FINISHED:
+        return answer
+    if turn.phase == Phase.TURN_STATE_QUEUED:
+        ahead = [session.active, *session.queue] if session.active else list(session.queue)
+        for other in ahead:
+            if other is None or other.turn_id == turn.turn_id:
+                break
+            answer.waits.add(
+                reason=ev.WAIT_REASON_QUEUED,
+                blocking_turn_id=other.turn_id,
+                since=timestamp(turn.submitted_us),
+                until=timestamp(turn.deadline_us),
+                then="this turn times out",
+                ended_by=[_CANCEL],
+            )
+        return answer
+    if turn.paused:
+        answer.waits.add(
+            reason=ev.WAIT_REASON_PAUSED,
+            since=timestamp(turn.waiting.since_us if turn.waiting else turn.submitted_us),
+            until=timestamp(turn.deadline_us),
+            then="the turn times out",
+            ended_by=[ev.TURN_VERB_RESUME, _CANCEL],
+        )
+    for key, step in turn.steps.items():
+        row = _BY_PHASE.get(step.phase)
+        if row is None:
+            continue
+        reason, then, verbs = row
+        until = step.wake_us or turn.deadline_us
+        if step.orphaned:
+            reason, then = ev.WAIT_REASON_SETTLE_GRACE, "its outcome counts as unknown"
+        elif step.phase == StepPhase.STEP_STATE_RUNNING and step.dispatch is not None:
+            until = step.dispatch.deadline.seconds * 1_000_000 + step.dispatch.deadline.nanos // 1000
+        since = step.history[-1].dispatched_us if step.history else turn.submitted_us
+        if step.history and step.history[-1].ended_us:
+            since = step.history[-1].ended_us
+        answer.waits.add(
+            reason=reason,
+            step_key=key,
+            since=timestamp(since),
+            until=timestamp(until),
+            then=then,
+            ended_by=verbs,
+        )
+    return answer
