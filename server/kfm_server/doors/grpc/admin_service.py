@@ -1,0 +1,90 @@
+"""AdminService: what the server is, and dead letters."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kfm.admin.v1 import admin_service_pb2
+
+from kfm_server.context import ExecutionContext
+from kfm_server.doors.grpc.interceptor import Call
+from kfm_server.doors.grpc.turn_service import take_key
+from kfm_server.doors.grpc.validation import check_text
+
+_pb = admin_service_pb2
+_DEFAULT_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What GetServerInfo answers."""
+
+    version: str
+    schema_release: str
+    capabilities: tuple[str, ...] = ()
+
+
+class DeadLetters(Protocol):
+    """The desk for messages that a consumer could not take. Raises DeadLetterNotFound, PageTokenInvalid, IdempotencyConflict."""
+
+    async def list(
+        self, ctx: ExecutionContext, group: str, page_size: int, page_token: str
+    ) -> tuple[list[admin_service_pb2.DeadLetter], str]: ...
+    async def get(self, ctx: ExecutionContext, dead_letter_id: str) -> admin_service_pb2.DeadLetter: ...
+    async def replay(
+        self, ctx: ExecutionContext, dead_letter_id: str, key: str, digest: bytes, rpc: str
+    ) -> None: ...
+    async def drop(
+        self, ctx: ExecutionContext, dead_letter_id: str, key: str, digest: bytes, rpc: str
+    ) -> None: ...
+
+
+class AdminService:
+    """The bodies of kfm.admin.v1.AdminService, by the names of its RPCs."""
+
+    SERVICE = "kfm.admin.v1.AdminService"
+
+    def __init__(self, info: ServerInfo, dead_letters: DeadLetters) -> None:
+        """`info` does not change while the server runs."""
+        self._info = info
+        self._dead_letters = dead_letters
+
+    async def GetServerInfo(self, call: Call, request: _pb.GetServerInfoRequest) -> _pb.GetServerInfoResponse:
+        """What the server is."""
+        return _pb.GetServerInfoResponse(
+            version=self._info.version,
+            schema_release=self._info.schema_release,
+            capabilities=self._info.capabilities,
+        )
+
+    async def ListDeadLetters(
+        self, call: Call, request: _pb.ListDeadLettersRequest
+    ) -> _pb.ListDeadLettersResponse:
+        """A page, without the bytes."""
+        check_text("group", request.group)
+        check_text("page_token", request.page_token)
+        letters, token = await self._dead_letters.list(
+            call.ctx, request.group, request.page_size or _DEFAULT_PAGE, request.page_token
+        )
+        return _pb.ListDeadLettersResponse(dead_letters=letters, next_page_token=token)
+
+    async def GetDeadLetter(self, call: Call, request: _pb.GetDeadLetterRequest) -> _pb.GetDeadLetterResponse:
+        """One, with its bytes."""
+        return _pb.GetDeadLetterResponse(
+            dead_letter=await self._dead_letters.get(call.ctx, request.dead_letter_id)
+        )
+
+    async def ReplayDeadLetter(
+        self, call: Call, request: _pb.ReplayDeadLetterRequest
+    ) -> _pb.ReplayDeadLetterResponse:
+        """Hand it to its consumer again."""
+        key, digest = take_key(request)
+        await self._dead_letters.replay(call.ctx, request.dead_letter_id, key, digest, "ReplayDeadLetter")
+        return _pb.ReplayDeadLetterResponse()
+
+    async def DropDeadLetter(
+        self, call: Call, request: _pb.DropDeadLetterRequest
+    ) -> _pb.DropDeadLetterResponse:
+        """Give it up."""
+        key, digest = take_key(request)
+        await self._dead_letters.drop(call.ctx, request.dead_letter_id, key, digest, "DropDeadLetter")
+        return _pb.DropDeadLetterResponse()

@@ -1,0 +1,241 @@
+"""What every call passes, outermost: token, request id, limits, decoding, validation, deadline, errors.
+
+Handlers get bytes and give bytes. gRPC's own deserialisers answer UNKNOWN with a Python text to bytes that
+they cannot read; here the same bytes are a typed INVALID_ARGUMENT.
+"""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc.aio import ServicerContext
+from kfm.catalogue.errors import DeadlineExceeded, Internal, KfmError, Unauthenticated, Unimplemented
+from kfm.catalogue.methods import Method
+from prometheus_client import Counter, Histogram
+
+from kfm_server.context import ExecutionContext
+from kfm_server.doors.binding import token_matches
+from kfm_server.doors.grpc.errors import to_status
+from kfm_server.doors.grpc.limits import Gate, Limits
+from kfm_server.doors.grpc.validation import parse
+
+_log = structlog.get_logger("kfm.door.grpc")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
+_REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+_OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+
+_calls = Counter(
+    "kfm_grpc_calls_total", "Calls by method and reason; OK when they went well.", ["rpc", "reason"]
+)
+_seconds = Histogram(
+    "kfm_grpc_call_seconds",
+    "Time from a unary call's arrival to its answer.",
+    ["rpc"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as a service sees it. `remaining_s` is None when the caller set no deadline."""
+
+    ctx: ExecutionContext
+    request_id: str
+    remaining_s: float | None
+
+
+UnaryBody = Callable[[Call, Any], Awaitable[Message]]
+StreamBody = Callable[[Call, Any], AsyncIterator[Message]]
+Handler = Callable[..., Any]
+AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Edge:
+    """Makes gRPC handlers out of the bodies that services write."""
+
+    def __init__(self, limits: Limits, gate: Gate, token: str = "") -> None:
+        """With an empty token no call needs one."""
+        self._limits = limits
+        self._gate = gate
+        self._token = token
+
+    def handler(self, method: Method, body: UnaryBody | StreamBody) -> AnyHandler:
+        """The handler of one method of the catalogue."""
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, body))  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, body))  # type: ignore[arg-type]
+
+    def _unary(self, method: Method, body: UnaryBody) -> Handler:
+        ok, seconds = _calls.labels(method.path, "OK"), _seconds.labels(method.path)
+        waits = method.name == "WaitTurn"
+        limits, gate = self._limits, self._gate
+
+        async def unary(raw: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
+            began = time.perf_counter()
+            call = self._call(context)
+            scope: asyncio.Timeout | None = None
+            try:
+                self._authorise(context)
+                with gate.stream() if waits else gate.unary(method.read_only):
+                    request = parse(method.request, raw, limits.max_message_bytes)
+                    async with asyncio.timeout(None if waits else limits.unary_timeout_s) as scope:
+                        answer = await body(call, request)
+                    raw_answer = answer.SerializeToString()
+            except Exception as error:
+                if isinstance(error, TimeoutError) and scope is not None and scope.expired():
+                    error = DeadlineExceeded()
+                return await self._fail(method.path, error, call, context)
+            ok.inc()
+            seconds.observe(time.perf_counter() - began)
+            return raw_answer
+
+        return unary
+
+    def _stream(self, method: Method, body: StreamBody) -> Handler:
+        ok = _calls.labels(method.path, "OK")
+        limits, gate = self._limits, self._gate
+
+        async def stream(raw: bytes, context: ServicerContext[bytes, bytes]) -> AsyncGenerator[bytes, None]:
+            call = self._call(context)
+            try:
+                self._authorise(context)
+                with gate.stream():
+                    request = parse(method.request, raw, limits.max_message_bytes)
+                    async with aclosing(body(call, request)) as answers:  # type: ignore[type-var]
+                        async for answer in answers:
+                            yield answer.SerializeToString()
+            except Exception as error:
+                await self._fail(method.path, error, call, context)
+            ok.inc()
+
+        return stream
+
+    def guard(self, path: str, inner: AnyHandler) -> AnyHandler:
+        """The same handler of another service (reflection), behind the token. Health stays open: probes carry no token."""
+        if not self._token or path.startswith(_OPEN_SERVICES):
+            return inner
+        return _TokenGuard(self, path, inner).handler()
+
+    def unknown(self, path: str) -> AnyHandler:
+        """A handler that refuses a method which the server does not have."""
+
+        async def refuse(requests: AsyncIterator[bytes], context: ServicerContext[bytes, bytes]) -> bytes:
+            del requests
+            call = self._call(context)
+            try:
+                self._authorise(context)
+                raise Unimplemented(f"The server has no method {path[:200]}.")
+            except KfmError as error:
+                return await self._fail("unknown", error, call, context)
+
+        return grpc.stream_unary_rpc_method_handler(refuse)  # type: ignore[arg-type]
+
+    async def admit(self, path: str, context: ServicerContext[Any, Any]) -> None:
+        """End the call with Unauthenticated unless it carries the token."""
+        try:
+            self._authorise(context)
+        except KfmError as error:
+            await self._fail(path, error, self._call(context), context)
+
+    def _authorise(self, context: ServicerContext[Any, Any]) -> None:
+        if not self._token:
+            return
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization" and token_matches(value, self._token):
+                return
+        raise Unauthenticated("Send the token as metadata `authorization: Bearer <token>`.")
+
+    def _call(self, context: ServicerContext[Any, Any]) -> Call:
+        request_id = traceparent = trace_id = ""
+        for key, value in context.invocation_metadata() or ():
+            if isinstance(value, bytes):
+                continue
+            if key == "x-request-id" and _REQUEST_ID.match(value):
+                request_id = value
+            elif key == "traceparent" and (match := _TRACEPARENT.match(value)):
+                traceparent, trace_id = value, match[1]
+        fresh = "" if request_id and trace_id else uuid.uuid4().hex
+        ctx = ExecutionContext(
+            principal="token" if self._token else "anonymous",
+            trace_id=trace_id or fresh,
+            traceparent=traceparent,
+        )
+        return Call(ctx, request_id or fresh, context.time_remaining())
+
+    async def _fail(self, path: str, error: Exception, call: Call, context: ServicerContext[Any, Any]) -> Any:
+        if isinstance(error, KfmError):
+            level = _log.error if error.reason == "REASON_INTERNAL" else _log.info
+            level(
+                "call refused",
+                rpc=path,
+                reason=error.reason,
+                request_id=call.request_id,
+                text=error.message[:300],
+            )
+        else:
+            _log.error(
+                "call failed",
+                rpc=path,
+                request_id=call.request_id,
+                trace_id=call.ctx.trace_id,
+                exc_info=error,
+            )
+            error = Internal(metadata={})
+        _calls.labels(path, error.reason).inc()
+        code, message, trailer = to_status(error, call.request_id)
+        await context.abort(code, message, trailer)
+
+
+class _TokenGuard:
+    """Asks for the token before a handler of another library runs."""
+
+    def __init__(self, edge: Edge, path: str, inner: AnyHandler) -> None:
+        self._edge, self._path, self._inner = edge, path, inner
+
+    def handler(self) -> AnyHandler:
+        inner = self._inner
+        if inner.request_streaming and inner.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streamed, inner.request_deserializer, inner.response_serializer
+            )
+        raise TypeError(f"no guard is written for the shape of {self._path}")
+
+    async def _streamed(self, requests: Any, context: ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
+        await self._edge.admit(self._path, context)
+        async with aclosing(self._inner.stream_stream(requests, context)) as answers:  # type: ignore[misc]
+            async for answer in answers:
+                yield answer
+
+
+class Router(grpc.GenericRpcHandler):
+    """Finds the handler of a path. Everything has one: what is not known is refused in the same typed way."""
+
+    def __init__(self, edge: Edge, handlers: dict[str, AnyHandler]) -> None:
+        """`handlers` by full path, `/package.Service/Method`."""
+        self._edge = edge
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> AnyHandler:
+        """The handler for one call."""
+        found = self._handlers.get(handler_call_details.method)
+        return found if found is not None else self._edge.unknown(handler_call_details.method)
+
+
+def routes(edge: Edge, methods: dict[str, Method], services: Sequence[object]) -> dict[str, AnyHandler]:
+    """A handler for every method of the catalogue. LookupError if no service has a body for one."""
+    found: dict[str, AnyHandler] = {}
+    for path, method in methods.items():
+        owner = next((s for s in services if getattr(s, "SERVICE", None) == method.service), None)
+        body = getattr(owner, method.name, None)
+        if body is None:
+            raise LookupError(f"no service handles {path}")
+        found[path] = edge.handler(method, body)
+    return found

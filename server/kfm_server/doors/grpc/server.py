@@ -1,0 +1,106 @@
+"""The gRPC door: opens, serves, drains, closes."""
+
+import asyncio
+import logging
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from kfm.catalogue.methods import METHODS
+
+from kfm_server.doors.binding import check_bind, join_address, split_address
+from kfm_server.doors.grpc.admin_service import AdminService, DeadLetters, ServerInfo
+from kfm_server.doors.grpc.drain import Drain
+from kfm_server.doors.grpc.health import Health
+from kfm_server.doors.grpc.interceptor import AnyHandler, Edge, Router, routes
+from kfm_server.doors.grpc.limits import Gate, Limits
+from kfm_server.doors.grpc.reflection import Reflection
+from kfm_server.doors.grpc.turn_service import Turns, TurnService
+
+
+class BindFailed(OSError):
+    """The address could not be taken."""
+
+
+class GrpcDoor:
+    """One listening gRPC server. `start`, then `drain` and `stop`, each once."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        turns: Turns,
+        dead_letters: DeadLetters,
+        info: ServerInfo,
+        health: Health,
+        image: bytes,
+        token: str = "",
+        limits: Limits | None = None,
+    ) -> None:
+        """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token."""
+        check_bind(address, token)
+        self._address = address
+        self._health = health
+        self._limits = limits or Limits()
+        self.gate = Gate(self._limits)
+        self._drain = Drain()
+        self._edge = Edge(self._limits, self.gate, token)
+        self._services = (TurnService(turns, self._drain), AdminService(info, dead_letters))
+        self._reflection = Reflection(image)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen, and return the address that was bound (port 0 becomes a real one). BindFailed if it is taken."""
+        server = grpc.aio.server(options=self._limits.options())
+        handlers = routes(self._edge, METHODS, self._services)
+        handlers |= self._standard(self._reflection.handlers())
+        handlers |= self._standard(_health_handlers(self._health))
+        server.add_generic_rpc_handlers((Router(self._edge, handlers),))
+        host, port = split_address(self._address)
+        try:
+            bound = server.add_insecure_port(join_address(host, port))
+        except RuntimeError as error:
+            raise BindFailed(f"gRPC cannot listen on {self._address}: {error}") from error
+        # A cancelled stream is not news; the library would log each as an error.
+        logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
+        await self._health.start()
+        await server.start()
+        self._server = server
+        return join_address(host, bound)
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new work, ask watchers to come back, let calls at work finish for `grace_s` seconds."""
+        self.gate.draining = True
+        await self._health.stop()
+        self._drain.begin()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.gate.empty()
+        except TimeoutError:
+            return
+
+    async def stop(self, grace_s: float = 0.5) -> None:
+        """Close the port; what is still open is cut after `grace_s` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _standard(self, handlers: dict[str, AnyHandler]) -> dict[str, AnyHandler]:
+        return {path: self._edge.guard(path, handler) for path, handler in handlers.items()}
+
+
+class _Collector:
+    """Stands where generated code expects a server, and keeps the handlers that it is given."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, AnyHandler] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        del handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, AnyHandler]) -> None:
+        self.found |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+
+def _health_handlers(health: Health) -> dict[str, AnyHandler]:
+    collector = _Collector()
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, collector)  # type: ignore[arg-type]
+    return collector.found

@@ -1,0 +1,105 @@
+"""The HTTP door: liveness, readiness and metrics, nothing else for now."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator, Mapping
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from kfm_server.doors.binding import check_bind, join_address, split_address, token_matches
+
+_MAX_CONNECTIONS = 256
+_MAX_HEADER_BYTES = 16 * 1024
+
+
+def build_app(parts: Callable[[], Mapping[str, bool]], token: str = "") -> Starlette:
+    """The routes. `parts` tells which parts serve; the one with the empty name is the whole."""
+
+    async def live(request: Request) -> Response:
+        del request
+        return JSONResponse({"status": "live"})
+
+    async def ready(request: Request) -> Response:
+        del request
+        known = parts()
+        serving = known.get("", False)
+        named = {name: ok for name, ok in known.items() if name}
+        body = {"status": "ready" if serving else "not ready", "parts": named}
+        return JSONResponse(body, status_code=200 if serving else 503)
+
+    async def metrics(request: Request) -> Response:
+        if token and not token_matches(request.headers.get("authorization", ""), token):
+            return _problem(
+                401, "REASON_UNAUTHENTICATED", "A valid token is required.", {"WWW-Authenticate": "Bearer"}
+            )
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    async def missing(request: Request, error: Exception) -> Response:
+        del request, error
+        return _problem(404, "REASON_UNIMPLEMENTED", "There is nothing here.", {})
+
+    return Starlette(
+        routes=[Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)],
+        exception_handlers={404: missing},
+    )
+
+
+class HttpDoor:
+    """One listening HTTP server in this event loop; `start` and `stop` once each."""
+
+    def __init__(self, *, address: str, parts: Callable[[], Mapping[str, bool]], token: str = "") -> None:
+        """BindRefused beyond loopback without a token."""
+        check_bind(address, token)
+        self._address = address
+        self._server = _Server(
+            uvicorn.Config(
+                build_app(parts, token),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                limit_concurrency=_MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Listen, and return the address that was bound. OSError if it is taken."""
+        host, port = split_address(self._address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="http-door")
+        return join_address(host, sock.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Finish what is being answered, then close; at most about two seconds."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone: the order in which doors close is the program's business."""
+        yield
+
+
+def _problem(status: int, reason: str, title: str, headers: Mapping[str, str]) -> Response:
+    body = {"type": "about:blank", "title": title, "status": status, "reason": reason}
+    return JSONResponse(body, status, dict(headers), "application/problem+json")
