@@ -1,0 +1,1 @@
+"""One closed-loop client process per measured system."""

@@ -1,0 +1,1 @@
+"""The peers: what they run, each in an environment of its own."""

@@ -1,0 +1,43 @@
+"""The work of one turn for our own server: a given plan of three steps, one after the other."""
+
+import json
+import uuid
+
+from kfm.event.v1 import turn_events_pb2 as events
+from kfm.turn.v1 import turn_pb2 as turns
+from kfm.turn.v1 import turn_service_pb2 as service
+from kfm.type.v1 import type_pb2 as types
+
+ARGUMENTS = {"calculator": {"expression": "1+1"}, "bench_effect": {"n": 1}}
+
+
+def plan(tool: str) -> str:
+    """The input's JSON: three sequential steps of the tool."""
+    steps = [
+        {
+            "key": f"s{n}",
+            "kind": "tool",
+            "tool": tool,
+            "arguments": ARGUMENTS[tool],
+            "depends_on": [f"s{n - 1}"] if n > 1 else [],
+        }
+        for n in (1, 2, 3)
+    ]
+    return json.dumps({"plan": {"steps": steps}})
+
+
+def request(body: str) -> service.RunTurnRequest:
+    """A request for a turn in a session of its own, under a fresh key."""
+    return service.RunTurnRequest(
+        turn=turns.TurnSpec(input=[types.Part(data_json=body)]), idempotency_key=uuid.uuid4().hex
+    )
+
+
+def finished(response: service.RunTurnResponse) -> events.TurnStateEvent | None:
+    """The terminal event, if this response carries it."""
+    for update in response.updates:
+        if update.event.type == "TurnStateEvent.v1":
+            state = events.TurnStateEvent.FromString(update.event.payload.value)
+            if state.change == events.TURN_CHANGE_FINISHED:
+                return state
+    return None
