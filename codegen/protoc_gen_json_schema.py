@@ -1,0 +1,27 @@
+"""protoc plugin for the JSON Schemas of events: one 2020-12 document per type."""
+
+import json
+
+from codegen.json_types import event_schema
+from codegen.plugin import Files, run
+from codegen.schema import Schema
+
+
+def generate(schema: Schema) -> Files:
+    """`schemas/<Event>.json` for each event, and one for the envelope."""
+    topics = schema.topics()
+    out: Files = {}
+    for name, message, options in schema.events():
+        document = event_schema(schema, message)
+        document["title"] = name
+        document["x-topic"] = topics[options.topic]
+        document["x-spec-version"] = options.spec_version
+        document["x-may-ignore"] = options.may_ignore
+        out[f"schemas/{name}.json"] = json.dumps(document, indent=2) + "\n"
+    envelope = event_schema(schema, schema.pool.FindMessageTypeByName("kfm.event.v1.Envelope"))
+    out["schemas/Envelope.json"] = json.dumps(envelope, indent=2) + "\n"
+    return out
+
+
+if __name__ == "__main__":
+    run(generate)
