@@ -1,0 +1,117 @@
+"""JSON as the engine keeps it: one text for one value, so that digests and replays agree."""
+
+import math
+import re
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 100
+"""Deepest nesting of a value that is read, checked or written."""
+
+_INT_BITS = 64
+_UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_OPTIONS = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
+
+def canonical_json(value: Any) -> str:
+    """The canonical text of a JSON value: keys sorted, no spaces, UTF-8.
+
+    Raises ValueError, with the path of the offending part, for what JSON cannot hold without loss:
+    NaN and infinities, integers beyond 64 bits, keys that are not strings, foreign types, lone
+    surrogates, nesting deeper than MAX_DEPTH.
+    """
+    _check(value, "", 0)
+    return _dump(value)
+
+
+def sanitised_json(value: Any) -> str:
+    """As `canonical_json`, with control characters other than newline and tab taken out of all strings."""
+    return _dump(_clean(value, "", 0))
+
+
+def clean_text(text: str) -> str:
+    """The text without control characters other than newline and tab; lone surrogates are dropped too."""
+    return text if text.isprintable() else _UNWANTED.sub("", text)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError if it is none, or is nested deeper than MAX_DEPTH."""
+    try:
+        value = orjson.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    _check(value, "", 0)
+    return value
+
+
+def pointer_token(name: str) -> str:
+    """One name of a JSON pointer, escaped as RFC 6901 says."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _dump(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=_OPTIONS).decode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot be written as JSON: {error}") from None
+
+
+def _check_number(value: int | float, path: str) -> None:
+    if isinstance(value, int):
+        if not -(1 << (_INT_BITS - 1)) <= value < 1 << _INT_BITS:
+            raise ValueError(f"{path or '/'}: an integer beyond {_INT_BITS} bits")
+    elif not math.isfinite(value):
+        raise ValueError(f"{path or '/'}: {value} is not a JSON number")
+
+
+def _check(value: Any, path: str, depth: int) -> None:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is int or kind is float:
+        _check_number(value, path)
+        return
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if kind is dict:
+        for name, item in value.items():
+            _check_name(name, path)
+            _check(item, f"{path}/{pointer_token(name)}", depth + 1)
+    elif kind is list or kind is tuple:
+        for index, item in enumerate(value):
+            _check(item, f"{path}/{index}", depth + 1)
+    else:
+        raise ValueError(f"{path or '/'}: a {kind.__name__} is not a JSON value")
+
+
+def _check_name(name: Any, path: str) -> None:
+    if type(name) is not str:
+        raise ValueError(f"{path or '/'}: the key {name!r:.40} is not a string")
+
+
+def _clean(value: Any, path: str, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return clean_text(value)
+    if kind is bool or value is None:
+        return value
+    if kind is int or kind is float:
+        _check_number(value, path)
+        return value
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if kind is dict:
+        cleaned: dict[str, Any] = {}
+        for name, item in value.items():
+            _check_name(name, path)
+            cleaned[clean_text(name)] = _clean(item, f"{path}/{pointer_token(name)}", depth + 1)
+        return cleaned
+    if kind is list or kind is tuple:
+        return [_clean(item, f"{path}/{index}", depth + 1) for index, item in enumerate(value)]
+    raise ValueError(f"{path or '/'}: a {kind.__name__} is not a JSON value")

@@ -1,0 +1,222 @@
+"""The layers around a tool's call. Each does one thing and hands on; none retries, none appends."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kfm.event.v1 import turn_events_pb2 as events
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.canonical import parse_json, sanitised_json
+from kfm_server.clock import Clock
+from kfm_server.ports.steps import Attempt, AttemptResult, Failure, Progress
+from kfm_server.ports.tools import Tool
+from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry
+
+MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
+"""Largest output of a tool, as canonical JSON. What is too large for an event goes to a blob: not here."""
+
+_UNSURE = frozenset(
+    (
+        types.EFFECT_CONTRACT_UNSPECIFIED,
+        types.EFFECT_CONTRACT_AT_MOST_ONCE,
+        types.EFFECT_CONTRACT_COMPENSATABLE,
+    )
+)
+
+
+@dataclass(slots=True)
+class Invocation:
+    """An attempt on its way to its tool, with what the layers found out so far."""
+
+    attempt: Attempt
+    progress: Progress
+    connection: Any
+    tool: Tool | None = None
+    entry: ToolEntry | None = None
+    arguments: dict[str, Any] | None = None
+    started: bool = False
+    output: Any = None
+
+
+Handler = Callable[[Invocation], Coroutine[Any, Any, AttemptResult]]
+Middleware = Callable[[Handler], Handler]
+
+
+def compose(layers: Sequence[Middleware], innermost: Handler) -> Handler:
+    """One handler of many: the first layer is the outermost."""
+    return functools.reduce(lambda handler, layer: layer(handler), reversed(layers), innermost)
+
+
+def failed(
+    reason: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    status: events.StepStatus = events.STEP_STATUS_FAILED,
+    **metadata: str,
+) -> AttemptResult:
+    """An attempt that came to nothing."""
+    return AttemptResult(status, failure=Failure(reason, message, retryable, metadata))
+
+
+def given_up(attempt: Attempt) -> events.StepStatus:
+    """What is known of an attempt that was started and did not answer: FAILED, or UNKNOWN where the effect may stand."""
+    return events.STEP_STATUS_UNKNOWN if attempt.effect in _UNSURE else events.STEP_STATUS_FAILED
+
+
+def with_log(log: Any, clock: Clock) -> Middleware:
+    """Times the attempt, says how it went at level debug (failures too: they are events), and is its last guard.
+
+    An exception that no layer below expected is logged whole here, at level error, and answered without its text.
+    """
+    enabled = log.is_enabled_for
+
+    def layer(following: Handler) -> Handler:
+        async def handle(invocation: Invocation) -> AttemptResult:
+            began = clock.monotonic()
+            try:
+                result = await following(invocation)
+            except (Exception, SystemExit) as error:
+                attempt = invocation.attempt
+                log.error("step_broke", **facts(attempt), exc_info=error)
+                status = given_up(attempt) if invocation.started else events.STEP_STATUS_FAILED
+                result = failed(
+                    "REASON_TOOL_FAILED",
+                    "The tool failed unexpectedly; the server's log says how.",
+                    status=status,
+                )
+            run_time_us = int((clock.monotonic() - began) * 1_000_000)
+            if enabled(logging.DEBUG):
+                log.debug(
+                    "step_attempted",
+                    **facts(invocation.attempt),
+                    status=events.StepStatus.Name(result.status),
+                    reason=result.failure.reason if result.failure else "",
+                    run_time_us=run_time_us,
+                )
+            return AttemptResult(result.status, result.output_json, result.failure, run_time_us)
+
+        return handle
+
+    return layer
+
+
+def facts(attempt: Attempt) -> dict[str, Any]:
+    """What every log line about an attempt carries. Never arguments: they are the user's."""
+    return {
+        "turn_id": attempt.turn_id,
+        "step_key": attempt.step_key,
+        "attempt": attempt.attempt,
+        "tool": attempt.tool,
+        "tenant_id": attempt.context.tenant_id,
+        "trace_id": attempt.context.trace_id,
+    }
+
+
+def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue) -> Middleware:
+    """Finds the tool, and holds it to the contract that the plan pinned."""
+
+    def layer(following: Handler) -> Handler:
+        async def handle(invocation: Invocation) -> AttemptResult:
+            attempt = invocation.attempt
+            if attempt.kind != types.STEP_KIND_TOOL:
+                return failed("REASON_UNIMPLEMENTED", "Steps of this kind are not performed here.")
+            tool, entry = tools.get(attempt.tool), catalogue.get(attempt.tool)
+            if tool is None or entry is None:
+                return failed(
+                    "REASON_TOOL_NOT_FOUND", f"There is no tool {attempt.tool[:80]!r}.", tool=attempt.tool
+                )
+            pinned = attempt.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
+            if not attempt.compensation and pinned != (entry.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE):
+                return failed(
+                    "REASON_STATE_CONFLICT",
+                    f"The tool {attempt.tool!r} has changed its effect contract since the step was planned.",
+                    tool=attempt.tool,
+                )
+            invocation.tool, invocation.entry = tool, entry
+            return await following(invocation)
+
+        return handle
+
+    return layer
+
+
+def with_arguments() -> Middleware:
+    """Reads the arguments and holds them against the tool's schema."""
+
+    def layer(following: Handler) -> Handler:
+        async def handle(invocation: Invocation) -> AttemptResult:
+            assert invocation.entry is not None
+            try:
+                arguments = parse_json(invocation.attempt.arguments_json or "{}")
+            except ValueError as error:
+                return failed("REASON_TOOL_ARGUMENTS_INVALID", f"The arguments are {error}")
+            if not isinstance(arguments, dict):
+                return failed("REASON_TOOL_ARGUMENTS_INVALID", "The arguments are not an object.")
+            problem = invocation.entry.problem(arguments)
+            if problem:
+                return failed("REASON_TOOL_ARGUMENTS_INVALID", problem, tool=invocation.attempt.tool)
+            invocation.arguments = arguments
+            return await following(invocation)
+
+        return handle
+
+    return layer
+
+
+def with_deadline(clock: Clock) -> Middleware:
+    """Refuses a start that comes too late, and ends an attempt at its deadline."""
+
+    def layer(following: Handler) -> Handler:
+        async def handle(invocation: Invocation) -> AttemptResult:
+            attempt = invocation.attempt
+            now = clock.now_us()
+            if attempt.effect != types.EFFECT_CONTRACT_PURE and attempt.start_by_us < now:
+                late = (now - attempt.start_by_us) // 1000
+                return failed(
+                    "REASON_FENCED",
+                    f"The step was not started: it is {late} ms too late for that.",
+                    retryable=True,
+                )
+            left = (attempt.deadline_us - now) / 1_000_000
+            if left <= 0:
+                return failed(
+                    "REASON_FENCED", "The step was not started: its deadline has passed.", retryable=True
+                )
+            try:
+                async with asyncio.timeout(left) as timer:
+                    return await following(invocation)
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                message = f"The step took longer than {left:.3g} s."
+                return failed("REASON_STEP_TIMEOUT", message, retryable=True, status=given_up(attempt))
+
+        return handle
+
+    return layer
+
+
+def with_bound(most: int = MAX_RESULT_BYTES) -> Middleware:
+    """Writes the tool's output as canonical, sanitised JSON, and refuses what is none or too large."""
+
+    def layer(following: Handler) -> Handler:
+        async def handle(invocation: Invocation) -> AttemptResult:
+            result = await following(invocation)
+            if result.status != events.STEP_STATUS_SUCCEEDED:
+                return result
+            try:
+                text = sanitised_json(invocation.output)
+            except ValueError as error:
+                return failed("REASON_TOOL_FAILED", f"The tool's output is no JSON value: {error}")
+            if len(text) > most or (len(text) * 4 > most and len(text.encode()) > most):
+                return failed("REASON_PAYLOAD_TOO_LARGE", f"The tool's output is larger than {most} bytes.")
+            return AttemptResult(result.status, text)
+
+        return handle
+
+    return layer

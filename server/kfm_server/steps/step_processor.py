@@ -1,0 +1,110 @@
+"""The step processor: performs one attempt of one step. It never retries and never appends."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from kfm.event.v1 import turn_events_pb2 as events
+
+from kfm_server import failpoints
+from kfm_server.canonical import clean_text
+from kfm_server.clock import Clock, SystemClock
+from kfm_server.ports.steps import Attempt, AttemptResult, Progress
+from kfm_server.ports.tools import Tool, ToolCall, ToolError
+from kfm_server.steps.middleware import (
+    MAX_RESULT_BYTES,
+    Invocation,
+    Middleware,
+    compose,
+    failed,
+    with_arguments,
+    with_bound,
+    with_deadline,
+    with_log,
+    with_tool,
+)
+from kfm_server.tool_catalogue import ToolCatalogue
+
+MAX_PROGRESS = 4096
+"""Longest progress message that is passed on, in characters."""
+
+_START_BEFORE = failpoints.declare("tool.start.before")
+_START_AFTER = failpoints.declare("tool.start.after")
+_RESULT = failpoints.declare("tool.result")
+
+
+class StepProcessor:
+    """The StepRunner of the pool `local`: a chain of layers around the tool's call."""
+
+    def __init__(
+        self,
+        tools: Mapping[str, Tool],
+        catalogue: ToolCatalogue,
+        clock: Clock | None = None,
+        *,
+        log: Any = None,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+        layers: Sequence[Middleware] = (),
+    ) -> None:
+        """Compose the chain.
+
+        Args:
+            tools: what can be called, by name.
+            catalogue: the same tools, as they are planned with.
+            clock: tells `start_by` and deadlines.
+            log: a structlog logger; bound when the processor is made.
+            max_result_bytes: largest output, as canonical JSON.
+            layers: further layers, innermost: they see validated arguments within the deadline.
+        """
+        clock = clock or SystemClock()
+        log = log if log is not None else structlog.get_logger("kfm.steps").bind()
+        chain = (
+            with_log(log, clock),
+            with_tool(dict(tools), catalogue),
+            with_arguments(),
+            with_bound(max_result_bytes),
+            with_deadline(clock),
+            *layers,
+        )
+        self._handle = compose(chain, _call)
+
+    async def run(self, attempt: Attempt, progress: Progress, connection: Any = None) -> AttemptResult:
+        """Perform the attempt within its deadline; raises nothing but cancellation (see ports/steps)."""
+        return await self._handle(Invocation(attempt, progress, connection))
+
+
+async def _call(invocation: Invocation) -> AttemptResult:
+    attempt = invocation.attempt
+    tool, arguments = invocation.tool, invocation.arguments
+    assert tool is not None and arguments is not None
+
+    def tell(message: str) -> None:
+        invocation.progress(clean_text(message)[:MAX_PROGRESS])
+
+    call = ToolCall(
+        attempt.key,
+        attempt.attempt,
+        attempt.epoch,
+        attempt.context.tenant_id,
+        attempt.context.principal,
+        tell,
+        invocation.connection,
+    )
+    failpoints.hit(_START_BEFORE)
+    invocation.started = True
+    try:
+        coroutine = tool.call(arguments, call)
+        failpoints.hit(_START_AFTER)
+        invocation.output = await coroutine
+    except ToolError as error:
+        reason = "REASON_TOOL_UNAVAILABLE" if error.retryable else "REASON_TOOL_FAILED"
+        return failed(reason, clean_text(str(error))[:4096], retryable=error.retryable, tool=attempt.tool)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody asked for it: the tool let a cancellation of its own escape.
+        raise RuntimeError("the tool raised CancelledError by itself") from error
+    failpoints.hit(_RESULT)
+    return AttemptResult(events.STEP_STATUS_SUCCEEDED)

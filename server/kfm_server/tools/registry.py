@@ -1,0 +1,118 @@
+"""The registry: which tools this process offers, checked once at the start."""
+
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.canonical import canonical_json
+from kfm_server.ports.tools import Tool, ToolSpec
+from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry, catalogue_digest, describe
+from kfm_server.tools import BUILTIN_TOOLS
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_UNDOING = (types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_PURE)
+
+
+class ToolsInvalid(Exception):
+    """The configured tools cannot be offered; the message says which and why. It stops the start."""
+
+
+class ToolRegistry:
+    """All tools of a process, and the catalogue that turns pin."""
+
+    def __init__(self, tools: Iterable[Tool] = BUILTIN_TOOLS.values()) -> None:
+        """Check the tools and compile their schemas. Raises ToolsInvalid."""
+        found: dict[str, Tool] = {}
+        entries: dict[str, ToolEntry] = {}
+        for tool in tools:
+            entry = _entry(tool.spec)
+            if entry.name in found:
+                raise ToolsInvalid(f"two tools are called {entry.name!r}")
+            found[entry.name], entries[entry.name] = tool, entry
+        for entry in entries.values():
+            _check_compensation(entry, entries)
+        self.tools: Mapping[str, Tool] = MappingProxyType(found)
+        """The tools by name."""
+        self.catalogue: ToolCatalogue = MappingProxyType(entries)
+        """What planners and checks know of them."""
+        self.digest: str = catalogue_digest(entries)
+        """Hex SHA-256 of the catalogue."""
+
+
+def load_tools(names: str) -> list[Tool]:
+    """The tools that a setting names: `module:ATTRIBUTE`, separated by commas; each attribute is a list of tools.
+
+    Raises ToolsInvalid. Importing runs the modules: the setting is the operator's, never a user's.
+    """
+    tools: list[Tool] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        module, _, attribute = name.partition(":")
+        if not module or not attribute:
+            raise ToolsInvalid(f"{name!r} is not of the form module:ATTRIBUTE")
+        try:
+            value: Any = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ToolsInvalid(f"{name!r} cannot be loaded: {error}") from error
+        if not isinstance(value, list | tuple):
+            raise ToolsInvalid(f"{name!r} is not a list of tools")
+        for tool in cast("list[Any]", value):
+            if not isinstance(getattr(tool, "spec", None), ToolSpec) or not callable(
+                getattr(tool, "call", None)
+            ):
+                raise ToolsInvalid(
+                    f"{name!r} holds a {type(tool).__name__}, which has no spec and call of a tool"
+                )
+            tools.append(cast("Tool", tool))
+    return tools
+
+
+def build_registry(extra: str = "") -> ToolRegistry:
+    """The registry of the built-in tools and of those that the setting `extra` names. Raises ToolsInvalid."""
+    return ToolRegistry((*BUILTIN_TOOLS.values(), *load_tools(extra)))
+
+
+def _entry(spec: ToolSpec) -> ToolEntry:
+    if not _NAME.fullmatch(spec.name):
+        raise ToolsInvalid(f"{spec.name[:80]!r} is no name of a tool: [a-z][a-z0-9_]*, at most 64")
+    if not spec.description.strip():
+        raise ToolsInvalid(f"{spec.name}: has no description")
+    if spec.effect not in types.EffectContract.values():
+        raise ToolsInvalid(f"{spec.name}: has an unknown effect contract")
+    schema = dict(spec.input_schema)
+    try:
+        canonical_json(schema)
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ToolsInvalid(f"{spec.name}: its schema is not valid: {describe(error)}") from None
+    except ValueError as error:
+        raise ToolsInvalid(f"{spec.name}: its schema is no JSON: {error}") from None
+    if schema.get("type") != "object":
+        raise ToolsInvalid(f"{spec.name}: its schema must have the type object")
+    effect = spec.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
+    entry = ToolEntry(spec.name, spec.description, effect, schema, spec.compensation)
+    try:
+        entry.problem({})
+    except Exception as error:
+        raise ToolsInvalid(f"{spec.name}: its schema cannot be used: {error}") from None
+    return entry
+
+
+def _check_compensation(entry: ToolEntry, entries: Mapping[str, ToolEntry]) -> None:
+    compensatable = entry.effect == types.EFFECT_CONTRACT_COMPENSATABLE
+    if compensatable != bool(entry.compensation):
+        raise ToolsInvalid(
+            f"{entry.name}: a compensation goes with the contract COMPENSATABLE, and only with it"
+        )
+    if not compensatable:
+        return
+    undoing = entries.get(entry.compensation)
+    if undoing is None:
+        raise ToolsInvalid(f"{entry.name}: there is no tool {entry.compensation!r} to undo it")
+    if undoing.effect not in _UNDOING:
+        raise ToolsInvalid(f"{entry.name}: the tool that undoes it, {undoing.name}, must be IDEMPOTENT")
