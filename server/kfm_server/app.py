@@ -1,0 +1,196 @@
+"""The composition root: the only file that names concrete adapters."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+import uvloop
+from kfm.catalogue.events import SCHEMA_RELEASE
+
+from kfm_server import failpoints, logs, metrics
+from kfm_server.bus.dead_letters import DeadLetterDesk
+from kfm_server.clock import SystemClock
+from kfm_server.doors.grpc.admin_service import ServerInfo
+from kfm_server.doors.grpc.health import Health
+from kfm_server.doors.grpc.server import GrpcDoor
+from kfm_server.doors.http.app import HttpDoor
+from kfm_server.ids import new_id
+from kfm_server.journal import embedded
+from kfm_server.journal.leases import PostgresLeases
+from kfm_server.journal.migrate import migrate
+from kfm_server.journal.postgres import PostgresJournal
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.lease_keeper import LeaseKeeper
+from kfm_server.runtime.session_lane import LaneParts
+from kfm_server.runtime.sessions import Sessions
+from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
+from kfm_server.settings import Settings
+from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.tools.registry import load_tools
+from kfm_server.turns.decide.draft import World
+
+log = structlog.get_logger(__name__)
+_READY = failpoints.declare("process.ready")
+CAPABILITIES = ("planner.rules", "planner.given", "turns.fork", "turns.settle")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the doors listen, after binding."""
+
+    grpc: str
+    http: str
+
+
+def run(settings: Settings, on_ready: Callable[[Endpoints], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; answers the exit code."""
+    logs.configure(settings.log_level)
+    return uvloop.run(_main(settings, on_ready))
+
+
+async def _main(settings: Settings, on_ready: Callable[[Endpoints], None] | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serve(settings) as endpoints:
+        failpoints.hit(_READY)
+        if on_ready is not None:
+            on_ready(endpoints)
+        await stop.wait()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
+    """A whole server in this event loop; leaving it drains and stops it.
+
+    Raises SettingsError, BindRefused, BindFailed or OSError when it cannot start, before anything is accepted.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    health = Health()
+    broadcaster = Broadcaster()
+    tools = load_tools(settings.tools)
+    async with contextlib.AsyncExitStack() as stack:
+        dsn, exclusive = settings.database_url, False
+        if not dsn:
+            postgres = await embedded.start(settings.home)
+            stack.push_async_callback(postgres.stop)
+            dsn, exclusive = postgres.dsn, True
+        await migrate(dsn, partitions=settings.partitions)
+        group = await stack.enter_async_context(_task_group())
+        journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
+        leases = await stack.enter_async_context(PostgresLeases.open(dsn))
+        world = World(
+            tools=tools.catalogue,
+            tools_digest=tools.digest,
+            schema_release=SCHEMA_RELEASE,
+        )
+        parts = LaneParts(
+            journal=journal,
+            runner=StepProcessor(tools.tools, tools.catalogue, clock),
+            clock=clock,
+            world=world,
+            broadcaster=broadcaster,
+            spawn=group.spawn,
+            late_result=metrics.LATE_RESULTS.inc,
+        )
+        sessions = Sessions(journal, parts, settings.partitions)
+
+        def serving(up: bool) -> None:
+            if health.serving("journal") != up:
+                group.spawn(health.set_all(up), "health")
+
+        keeper = LeaseKeeper(
+            leases=leases,
+            sessions=sessions,
+            broadcaster=broadcaster,
+            clock=clock,
+            owner=new_id("proc"),
+            address=settings.grpc_address,
+            on_serving=serving,
+        )
+        manager = TurnManager(
+            journal=journal,
+            leases=leases,
+            sessions=sessions,
+            broadcaster=broadcaster,
+            clock=clock,
+            defaults=TurnDefaults(),
+        )
+        metrics.SESSIONS_IN_MEMORY.set_function(lambda: sessions.count)
+        metrics.PARTITIONS_OWNED.set_function(lambda: len(sessions.owned))
+        metrics.WATCHERS.set_function(lambda: broadcaster.count)
+        await keeper.start(take_over=exclusive)
+        renewing = group.spawn(keeper.run(), "leases")
+        leases.on_wake(keeper.wake)
+        grpc_door = GrpcDoor(
+            address=settings.grpc_address,
+            turns=manager,
+            dead_letters=DeadLetterDesk(journal),
+            info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
+            health=health,
+            image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
+            token=settings.token,
+        )
+        http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token)
+        endpoints = Endpoints(await grpc_door.start(), await http_door.start())
+        await health.set_all(True)
+        _write_endpoints(settings.home, endpoints)
+        gc.freeze()
+        log.info("ready", grpc=endpoints.grpc, http=endpoints.http)
+        try:
+            yield endpoints
+        finally:
+            log.info("draining")
+            manager.drain()
+            await grpc_door.drain(2.0)
+            attempts = sessions.attempts_running
+            if attempts:
+                await asyncio.wait(attempts, timeout=settings.drain_seconds)
+            await grpc_door.stop()
+            await http_door.stop()
+            renewing.cancel()
+            await keeper.release()
+
+
+class _Group:
+    """The tasks of the process. One that fails ends the process: a half-dead server is worse."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run it as a task of the process."""
+        return self._tasks.create_task(work, name=name)
+
+    def fail(self, error: BaseException) -> None:
+        """A part that everything needs has died: say so and end at once; the journal has the truth."""
+        log.critical("process_failed", error=repr(error))
+        sys.stderr.flush()
+        os._exit(70)
+
+
+@contextlib.asynccontextmanager
+async def _task_group() -> AsyncIterator[_Group]:
+    async with asyncio.TaskGroup() as tasks:
+        yield _Group(tasks)
+
+
+def _write_endpoints(home: Path, endpoints: Endpoints) -> None:
+    text = orjson.dumps({"grpc": endpoints.grpc, "http": endpoints.http})
+    fresh = home / "endpoints.json.new"
+    fresh.write_bytes(text)
+    fresh.replace(home / "endpoints.json")

@@ -1,0 +1,10 @@
+"""The numbers that operators watch, on /metrics."""
+
+from prometheus_client import Counter, Gauge
+
+TURNS_SUBMITTED = Counter("kfm_turns_submitted_total", "Turns that were accepted.")
+TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outcome"])
+LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts that were refused.")
+PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")
+SESSIONS_IN_MEMORY = Gauge("kfm_sessions_in_memory", "Sessions with unfinished turns in this process.")
+WATCHERS = Gauge("kfm_watchers", "Readers of turns in this process.")

@@ -1,0 +1,82 @@
+"""Settings: the only reader of the environment. Flags win over KFM_* variables, those over defaults."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that rules where and how the server runs. Durations in seconds."""
+
+    home: Path = Path(".kfm")
+    """State: the embedded database and endpoints.json. KFM_HOME"""
+    grpc_address: str = "127.0.0.1:50051"
+    """KFM_GRPC_ADDRESS; port 0 takes a free one"""
+    http_address: str = "127.0.0.1:8080"
+    """KFM_HTTP_ADDRESS; port 0 takes a free one"""
+    database_url: str = ""
+    """KFM_DATABASE_URL; empty is the embedded Postgres"""
+    token: str = ""
+    """KFM_TOKEN; when set, every door asks for it"""
+    tools: str = ""
+    """KFM_TOOLS; more tools, as `module:ATTRIBUTE`, separated by commas"""
+    partitions: int = 16
+    """KFM_PARTITIONS; fixed once a database is initialised"""
+    drain_seconds: float = 30.0
+    """KFM_DRAIN_SECONDS; longest wait for running attempts at a stop"""
+    log_level: str = "info"
+    """KFM_LOG_LEVEL: debug, info, warning or error"""
+
+    @classmethod
+    def load(
+        cls, overrides: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+    ) -> "Settings":
+        """Read the environment, then the overrides that are not None. Raises SettingsError.
+
+        A KFM_ variable that means nothing is an error: a misspelt setting must not be silently lost.
+        """
+        source = dict(os.environ if environment is None else environment)
+        known = {f.name: f for f in fields(cls)}
+        elsewhere = {"KFM_ENDPOINT", "KFM_FAILPOINTS"}
+        values: dict[str, object] = {}
+        for name, text in source.items():
+            if not name.startswith("KFM_") or name in elsewhere or name.startswith("KFM_TEST_"):
+                continue
+            field = name.removeprefix("KFM_").lower()
+            if field not in known:
+                raise SettingsError(f"{name} is no setting; there are: {', '.join(sorted(_names(known)))}")
+            values[field] = text
+        values |= {k: v for k, v in (overrides or {}).items() if v is not None}
+        return cls(**{k: _typed(k, v) for k, v in values.items()})  # type: ignore[arg-type]
+
+
+def _names(known: Mapping[str, object]) -> list[str]:
+    return [f"KFM_{name.upper()}" for name in known]
+
+
+def _typed(name: str, value: object) -> object:
+    try:
+        match name:
+            case "home":
+                return Path(str(value))
+            case "partitions":
+                number = int(str(value))
+                if not 1 <= number <= 1024:
+                    raise ValueError("not between 1 and 1024")
+                return number
+            case "drain_seconds":
+                return float(str(value))
+            case "log_level":
+                if str(value) not in ("debug", "info", "warning", "error"):
+                    raise ValueError("not one of debug, info, warning, error")
+                return str(value)
+            case _:
+                return str(value)
+    except ValueError as bad:
+        raise SettingsError(f"KFM_{name.upper()}={value!r}: {bad}") from None
