@@ -13,7 +13,7 @@ from kfm.turn.v1 import turn_pb2, turn_service_pb2
 from kfm_server.context import ExecutionContext
 from kfm_server.doors.grpc.drain import Drain
 from kfm_server.doors.grpc.interceptor import Call
-from kfm_server.doors.grpc.validation import check_json
+from kfm_server.doors.grpc.validation import check_json, check_text
 
 _pb = turn_service_pb2
 _Verb = turn_events_pb2.TurnVerb
@@ -48,6 +48,9 @@ class Turns(Protocol):
     async def submit(
         self, ctx: ExecutionContext, spec: turn_pb2.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Submitted: ...
+    def run(
+        self, ctx: ExecutionContext, spec: turn_pb2.TurnSpec, key: str, digest: bytes, rpc: str
+    ) -> AsyncIterator[Updates]: ...
     async def control(
         self,
         ctx: ExecutionContext,
@@ -105,7 +108,8 @@ class TurnService:
 
     async def SubmitTurn(self, call: Call, request: _pb.SubmitTurnRequest) -> _pb.SubmitTurnResponse:
         """Durable when it answers."""
-        submitted = await self._submit(call, request, "SubmitTurn")
+        key, digest = _take_spec(request)
+        submitted = await self._turns.submit(call.ctx, request.turn, key, digest, "SubmitTurn")
         return _pb.SubmitTurnResponse(
             turn_id=submitted.turn_id, session_id=submitted.session_id, state=submitted.state
         )
@@ -114,8 +118,9 @@ class TurnService:
         self, call: Call, request: _pb.RunTurnRequest
     ) -> AsyncGenerator[_pb.RunTurnResponse, None]:
         """Submit, then follow; a client that leaves changes nothing."""
-        submitted = await self._submit(call, request, "RunTurn")
-        async with aclosing(self._follow(call, submitted.turn_id, 0)) as batches:
+        key, digest = _take_spec(request)
+        started = self._turns.run(call.ctx, request.turn, key, digest, "RunTurn")
+        async with aclosing(self._follow(started, 0)) as batches:
             async for updates in batches:
                 yield _pb.RunTurnResponse(updates=updates)
 
@@ -124,7 +129,8 @@ class TurnService:
     ) -> AsyncGenerator[_pb.WatchTurnResponse, None]:
         """Replay, then follow."""
         after = min(request.after_sequence, _LAST_SEQUENCE)
-        async with aclosing(self._follow(call, request.turn_id, after)) as batches:
+        watched = self._turns.watch(call.ctx, request.turn_id, after)
+        async with aclosing(self._follow(watched, after)) as batches:
             async for updates in batches:
                 yield _pb.WatchTurnResponse(updates=updates)
 
@@ -144,6 +150,7 @@ class TurnService:
 
     async def ListTurns(self, call: Call, request: _pb.ListTurnsRequest) -> _pb.ListTurnsResponse:
         """A page."""
+        check_text("page_token", request.page_token)
         turns, token = await self._turns.list(
             call.ctx,
             request.session_id,
@@ -216,15 +223,6 @@ class TurnService:
         """What it waits for."""
         return await self._turns.explain(call.ctx, request.turn_id)
 
-    async def _submit(
-        self, call: Call, request: _pb.SubmitTurnRequest | _pb.RunTurnRequest, rpc: str
-    ) -> Submitted:
-        for index, part in enumerate(request.turn.input):
-            if part.WhichOneof("content") == "data_json":
-                check_json(f"turn.input[{index}].data_json", part.data_json)
-        key, digest = take_key(request)
-        return await self._turns.submit(call.ctx, request.turn, key, digest, rpc)
-
     async def _control(
         self, call: Call, request: _Control, control: turn_events_pb2.TurnControlEvent, rpc: str
     ) -> turn_pb2.Turn:
@@ -233,11 +231,9 @@ class TurnService:
         await self._turns.control(call.ctx, request.turn_id, control, key, digest, rpc)
         return await self._turns.get(call.ctx, request.turn_id)
 
-    async def _follow(
-        self, call: Call, turn_id: str, after: int
-    ) -> AsyncGenerator[list[turn_pb2.TurnUpdate], None]:
+    async def _follow(self, source: AsyncIterator[Updates], after: int) -> AsyncGenerator[Updates, None]:
         last = after
-        batches = aiter(self._turns.watch(call.ctx, turn_id, after))
+        batches = aiter(source)
         try:
             while True:
                 updates = await self._drain.wait(lambda: anext(batches, None))
@@ -254,6 +250,13 @@ class TurnService:
         finally:
             if isinstance(batches, AsyncGenerator):
                 await batches.aclose()
+
+
+def _take_spec(request: _pb.SubmitTurnRequest | _pb.RunTurnRequest) -> tuple[str, bytes]:
+    for index, part in enumerate(request.turn.input):
+        if part.WhichOneof("content") == "data_json":
+            check_json(f"turn.input[{index}].data_json", part.data_json)
+    return take_key(request)
 
 
 def take_key(request: Message) -> tuple[str, bytes]:

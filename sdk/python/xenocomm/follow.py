@@ -1,0 +1,132 @@
+"""Following a turn across disconnects: every sequence once, in order."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
+from xenocomm._gen.types import Outcome, TurnChange, TurnStateEvent, TurnUpdate
+from xenocomm.failures import TRANSIENT
+from xenocomm.transport import Stream, Transport, pause_s
+
+_RECONNECT_S = 120.0
+
+
+class Follower:
+    """Reads a turn's updates; comes back by sequence after a Reconnect or a lost connection."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        turn_id: str,
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+        opened: Stream | None = None,
+        first: Any = None,
+    ) -> None:
+        """`timeout` bounds the whole in seconds; `opened` and `first` are a stream already open and what was read from it."""
+        self._transport = transport
+        self._turn_id = turn_id
+        self._ends = None if timeout is None else time.monotonic() + timeout
+        self._opened = opened
+        self._first = first
+        self._epoch = 0
+        self.last = after
+        self.outcome: Outcome | int = Outcome.UNSPECIFIED
+
+    async def updates(self) -> AsyncGenerator[TurnUpdate, None]:
+        """Events, deltas and gaps until the turn's last event. DeadlineExceeded when the time is up.
+
+        Unavailable when no server could be reached for two minutes, or, before any was reached, for a few attempts.
+        """
+        attempt = 0
+        lost_since: float | None = None
+        while True:
+            failure: XenocommError | None = None
+            try:
+                async with aclosing(self._one_stream()) as updates:
+                    async for update in updates:
+                        attempt, lost_since = 0, None
+                        if update.reconnect is not None:
+                            break
+                        yield update
+                        if self.outcome:
+                            return
+                    else:
+                        return
+            except XenocommError as error:
+                if not isinstance(error, TRANSIENT):
+                    raise
+                failure = error
+            now = time.monotonic()
+            lost_since = lost_since or now
+            pause = pause_s(attempt, failure)
+            attempt += 1
+            if failure is not None and not self._transport.may_retry(failure, attempt):
+                raise failure
+            if now - lost_since > _RECONNECT_S:
+                raise failure or Unavailable("the server keeps asking to reconnect")
+            if self._ends is not None and now + pause >= self._ends:
+                raise self._late() from failure
+            await asyncio.sleep(pause)
+
+    async def _one_stream(self) -> AsyncGenerator[TurnUpdate, None]:
+        stream, self._opened = self._opened, None
+        if stream is None:
+            stream = self._transport.stream(
+                "TurnService.WatchTurn", {"turn_id": self._turn_id, "after_sequence": self.last}
+            )
+        first, self._first = self._first, None
+        try:
+            if first is not None:
+                for update in self._fresh(first):
+                    yield update
+            while True:
+                # Bounds only the wait for the next response, not what the reader does with it.
+                scope = asyncio.timeout(self._left())
+                try:
+                    async with scope:
+                        response = await stream.read()
+                except TimeoutError:
+                    if scope.expired():
+                        raise self._late() from None
+                    raise
+                if response is None:
+                    return
+                for update in self._fresh(response):
+                    yield update
+        finally:
+            stream.cancel()
+
+    def _fresh(self, response: Any) -> list[TurnUpdate]:
+        found: list[TurnUpdate] = []
+        for message in response.updates:
+            kind = message.WhichOneof("update")
+            if kind == "event":
+                sequence = message.event.sequence
+                if sequence <= self.last:
+                    continue
+                if sequence != self.last + 1:
+                    raise Unavailable(f"sequence {sequence} came after {self.last}")
+                self.last = sequence
+                update = TurnUpdate.from_pb(message)
+                self._epoch = max(self._epoch, update.epoch)
+                event = update.event.event if update.event else None
+                if isinstance(event, TurnStateEvent) and event.change == TurnChange.FINISHED:
+                    self.outcome = event.outcome
+                found.append(update)
+                continue
+            if kind is None or message.epoch < self._epoch:
+                continue
+            self._epoch = message.epoch
+            found.append(TurnUpdate.from_pb(message))
+        return found
+
+    def _left(self) -> float | None:
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"turn {self._turn_id} had not ended in time; it goes on")

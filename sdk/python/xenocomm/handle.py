@@ -1,0 +1,190 @@
+"""A turn in the caller's hand."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+from xenocomm._gen.types import (
+    Envelope,
+    ExplainTurnResponse,
+    SettleAs,
+    Turn,
+    TurnState,
+    TurnStateEvent,
+    TurnUpdate,
+    WaitReason,
+)
+from xenocomm.failures import ResultTimeout, TurnNeedsPerson, check_outcome
+from xenocomm.follow import Follower
+from xenocomm.transport import Stream, Transport
+
+_LONGEST_WAIT_S = 60.0
+_PERSON = (WaitReason.HUMAN, WaitReason.NEEDS_REVIEW, WaitReason.PAUSED)
+
+
+def new_key() -> str:
+    """A fresh idempotency key."""
+    return uuid.uuid4().hex
+
+
+class TurnHandle:
+    """One turn by its id. Holding one holds nothing open; losing one loses nothing."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        turn_id: str,
+        session_id: str = "",
+        *,
+        opened: Stream | None = None,
+        first: Any = None,
+    ) -> None:
+        """Made by `kfm.turns`. `opened` is a stream from sequence 0 that the first reader takes over."""
+        self._transport = transport
+        self._opened = opened
+        self._first = first
+        self.id = turn_id
+        self.session_id = session_id
+
+    def __repr__(self) -> str:
+        return f"TurnHandle({self.id!r})"
+
+    def updates(self, after: int = 0, *, timeout: float | None = None) -> AsyncGenerator[TurnUpdate, None]:
+        """Everything a watcher is told after a sequence: durable events, deltas, gaps; ends after the last event.
+
+        Re-attaches by itself; each sequence comes once. DeadlineExceeded after `timeout` seconds, if given.
+        """
+        opened = first = None
+        if after == 0:
+            opened, self._opened = self._opened, None
+            first, self._first = self._first, None
+        follower = Follower(
+            self._transport, self.id, after=after, timeout=timeout, opened=opened, first=first
+        )
+        return follower.updates()
+
+    async def events(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[Envelope]:
+        """The durable events after a sequence, each once and in order; `envelope.event` is the typed payload."""
+        async with aclosing(self.updates(after, timeout=timeout)) as updates:
+            async for update in updates:
+                if update.event is not None:
+                    yield update.event
+
+    async def text(self, *, timeout: float | None = None) -> AsyncIterator[str]:
+        """The answer's text as it forms; joined, the pieces are the answer.
+
+        An attempt that starts over cannot take back what was yielded: then the whole answer follows on a new line.
+        """
+        shown = ""
+        async with aclosing(self.updates(timeout=timeout)) as updates:
+            async for update in updates:
+                if update.delta is not None and update.delta.text:
+                    shown += update.delta.text
+                    yield update.delta.text
+                event = update.event.event if update.event else None
+                if isinstance(event, TurnStateEvent) and event.output:
+                    whole = "\n".join(
+                        p.text if p.text is not None else p.data_json or "" for p in event.output
+                    )
+                    rest = whole[len(shown) :] if whole.startswith(shown) else f"\n{whole}"
+                    if rest:
+                        yield rest
+                    shown = whole
+
+    async def result(self, *, timeout: float | None = None, check: bool = True) -> Turn:
+        """Wait for the end and return the turn with its plan, attempts and output.
+
+        With `check`, raises TurnFailed, TurnCancelled or TurnTimedOut for a turn that did not succeed, and
+        TurnNeedsPerson for one that waits for a person; without, returns it. ResultTimeout after `timeout` seconds.
+        """
+        self.release()
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _LONGEST_WAIT_S if ends is None else ends - time.monotonic()
+            bound = max(0.0, min(left, _LONGEST_WAIT_S))
+            fields = {"turn_id": self.id, "timeout": timedelta(seconds=bound)}
+            answer = await self._transport.call(
+                "TurnService.WaitTurn", fields, timeout=bound + self._transport.timeout
+            )
+            turn = Turn.from_pb(answer.turn)
+            if turn.state == TurnState.FINISHED:
+                return check_outcome(turn) if check else turn
+            if turn.wait_reason in _PERSON:
+                if check:
+                    raise TurnNeedsPerson(turn, f"turn {turn.turn_id} waits for a person; see explain()")
+                return turn
+            if ends is not None and time.monotonic() >= ends:
+                raise ResultTimeout(f"turn {self.id} had not ended after {timeout:g} s; it goes on")
+
+    async def get(self) -> Turn:
+        """The turn as it is now. TurnNotFound."""
+        return await self._turn("GetTurn", {})
+
+    async def explain(self) -> ExplainTurnResponse:
+        """What it waits for, since when, until when, what happens then, and which verb ends it now."""
+        answer = await self._transport.call("TurnService.ExplainTurn", {"turn_id": self.id})
+        return ExplainTurnResponse.from_pb(answer)
+
+    async def cancel(self, reason: str = "", *, idempotency_key: str = "") -> Turn:
+        """End it; effects already done stand and are listed. TurnFinished if it has ended."""
+        return await self._control("CancelTurn", idempotency_key, {"reason": reason})
+
+    async def pause(self, reason: str = "", *, idempotency_key: str = "") -> Turn:
+        """Start no more steps until `resume`."""
+        return await self._control("PauseTurn", idempotency_key, {"reason": reason})
+
+    async def resume(self, reason: str = "", *, idempotency_key: str = "") -> Turn:
+        """Go on after `pause`."""
+        return await self._control("ResumeTurn", idempotency_key, {"reason": reason})
+
+    async def answer(self, step_key: str, output_json: str, *, idempotency_key: str = "") -> Turn:
+        """Answer a HUMAN step with a JSON value."""
+        fields = {"step_key": step_key, "output_json": output_json}
+        return await self._control("AnswerStep", idempotency_key, fields)
+
+    async def settle(
+        self,
+        step_key: str,
+        settle_as: SettleAs,
+        *,
+        output_json: str = "",
+        reason: str = "",
+        idempotency_key: str = "",
+    ) -> Turn:
+        """Say how a step of unknown outcome ended."""
+        fields = {
+            "step_key": step_key,
+            "settle_as": int(settle_as),
+            "output_json": output_json,
+            "reason": reason,
+        }
+        return await self._control("SettleStep", idempotency_key, fields)
+
+    async def retry(self, *, idempotency_key: str = "") -> "TurnHandle":
+        """Run it again from its failed step, as a new turn whose tools see the same keys."""
+        return await self._again("RetryTurn", {}, idempotency_key)
+
+    async def fork(self, step_key: str, *, idempotency_key: str = "") -> "TurnHandle":
+        """Run it again from a step, as a new turn with keys of its own."""
+        return await self._again("ForkTurn", {"step_key": step_key}, idempotency_key)
+
+    def release(self) -> None:
+        """Let go of the stream that `start(watch=True)` left open, if nobody has read it."""
+        opened, self._opened, self._first = self._opened, None, None
+        if opened is not None:
+            opened.cancel()
+
+    async def _again(self, rpc: str, fields: dict[str, Any], key: str) -> "TurnHandle":
+        fields |= {"turn_id": self.id, "idempotency_key": key or new_key()}
+        answer = await self._transport.call(f"TurnService.{rpc}", fields)
+        return TurnHandle(self._transport, answer.turn_id, answer.session_id)
+
+    async def _control(self, rpc: str, key: str, fields: dict[str, Any]) -> Turn:
+        return await self._turn(rpc, fields | {"idempotency_key": key or new_key()})
+
+    async def _turn(self, rpc: str, fields: dict[str, Any]) -> Turn:
+        answer = await self._transport.call(f"TurnService.{rpc}", {"turn_id": self.id} | fields)
+        return Turn.from_pb(answer.turn)
