@@ -4,8 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from bench.processes import ROOT, Child, Client, Missing, environment, free_port
 
 ENVIRONMENTS = ROOT / ".bench"
 PINS = ROOT / "bench" / "peers"
-KFM_EVENT_BYTES = "select sum(octet_length(envelope)) from journal"
+KFM_EVENT_BYTES = "select sum(octet_length(envelope)) from kfm.journal"
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Server(Child):
     def __init__(self, home: Path, **extra: str) -> None:
         self.home = home / "kfm"
         self.home.mkdir(exist_ok=True)
+        (self.home / "endpoints.json").unlink(missing_ok=True)
         self.begun = time.monotonic()
         super().__init__(
             [Path(sys.executable).with_name("kfm"), "serve"],
@@ -76,7 +78,11 @@ class Server(Child):
                 **extra,
             ),
         )
-        self.endpoints = self._wait()
+        try:
+            self.endpoints = self._wait()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def grpc(self) -> str:
@@ -98,10 +104,8 @@ class Server(Child):
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Generator[Path]:
     """A folder on a real disk (fsync must cost something), removed at the end."""
-    import tempfile
-
     home = Path(tempfile.mkdtemp(prefix="kfm-bench-", dir="/var/tmp"))
     home.chmod(0o755)
     try:

@@ -33,11 +33,18 @@ def request(body: str) -> service.RunTurnRequest:
     )
 
 
-def finished(response: service.RunTurnResponse) -> events.TurnStateEvent | None:
-    """The terminal event, if this response carries it."""
+def state_change(
+    response: service.RunTurnResponse | service.WatchTurnResponse, change: events.TurnChange
+) -> events.TurnStateEvent | None:
+    """The event of this change of the turn, if this response carries it."""
     for update in response.updates:
         if update.event.type == "TurnStateEvent.v1":
             state = events.TurnStateEvent.FromString(update.event.payload.value)
-            if state.change == events.TURN_CHANGE_FINISHED:
+            if state.change == change:
                 return state
     return None
+
+
+def finished(response: service.RunTurnResponse | service.WatchTurnResponse) -> events.TurnStateEvent | None:
+    """The terminal event, if this response carries it."""
+    return state_change(response, events.TURN_CHANGE_FINISHED)

@@ -1,10 +1,9 @@
 """SDK client of our server: start a turn, await its result. Usage: python -m bench.clients.kfm_sdk HOST:PORT TOOL"""
 
 import asyncio
-import json
 import sys
 
-from xenocomm import Client
+from xenocomm import Client, Part
 
 from bench.driver import obey
 from bench.work import plan
@@ -12,7 +11,7 @@ from bench.work import plan
 
 async def main(endpoint: str, tool: str) -> None:
     """Run the closed loop through the SDK."""
-    body = json.loads(plan(tool))
+    body = Part(data_json=plan(tool))
     async with Client(endpoint=endpoint) as kfm:
 
         async def one(_: int) -> None:
