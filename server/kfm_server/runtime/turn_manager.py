@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from kfm.catalogue.errors import (
     Draining,
@@ -33,6 +34,10 @@ from kfm_server.runtime.sessions import Sessions, fold_stored_turn
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Phase, Session, StepPhase, Turn
 from kfm_server.turns.view import explain, show_turn
+
+Envelopes = list[envelope_pb2.Envelope]
+Updates = list[api.TurnUpdate]
+Turns = list[api.Turn]
 
 _PAGE = 200
 _OWNER_SECONDS = 10.0
@@ -84,7 +89,7 @@ class TurnManager:
 
     async def run(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
-    ) -> AsyncIterator[list[api.TurnUpdate]]:
+    ) -> AsyncIterator[Updates]:
         """Submit and watch. A key used before joins the turn that it made."""
         fact = self._submission(ctx, spec, key, digest, rpc)
         watcher = self._broadcaster.attach(fact.turn_id)
@@ -158,7 +163,7 @@ class TurnManager:
 
     async def list(
         self, ctx: ExecutionContext, session_id: str, state: api.TurnState, page_size: int, page_token: str
-    ) -> tuple[list[api.Turn], str]:
+    ) -> tuple[Turns, str]:
         """A page of turns, newest first, without steps, and the next page's token. Raises PageTokenInvalid."""
         filters = f"{session_id}|{int(state)}|"
         if page_token and not page_token.startswith(filters):
@@ -176,10 +181,10 @@ class TurnManager:
             stored = await self._journal.read_turns([row.turn_id for row in rows[:size]])
         except JournalUnavailable:
             raise Unavailable(retry_after_ms=1000) from None
-        by_turn: dict[str, list[Stored]] = {}
+        by_turn: dict[str, Any] = {}
         for event in stored:
             by_turn.setdefault(event.turn_id, []).append(event)
-        turns: list[api.Turn] = []
+        turns: Turns = []
         for row in rows[:size]:
             turn = fold_stored_turn(by_turn.get(row.turn_id, ()))
             if turn is not None:
@@ -189,7 +194,7 @@ class TurnManager:
 
     async def events(
         self, ctx: ExecutionContext, turn_id: str, after: int, limit: int
-    ) -> tuple[list[envelope_pb2.Envelope], bool]:
+    ) -> tuple[Envelopes, bool]:
         """Durable events after a sequence, and whether more follow. Raises TurnNotFound."""
         await self._session_of(ctx, turn_id)
         events = await self._read(turn_id, after, (limit or _PAGE) + 1)
@@ -198,7 +203,7 @@ class TurnManager:
 
     async def watch(
         self, ctx: ExecutionContext, turn_id: str, after: int
-    ) -> AsyncIterator[list[api.TurnUpdate]]:
+    ) -> AsyncIterator[Updates]:
         """Replay the events after a sequence, then follow to the end. Raises TurnNotFound.
 
         Attached to the broadcaster before the journal is read, and merged by sequence: no hole, no repeat.
@@ -362,7 +367,7 @@ class TurnManager:
             raise TurnNotFound(metadata={"turn_id": turn_id})
         return turn
 
-    async def _read(self, turn_id: str, after: int, limit: int) -> list[envelope_pb2.Envelope]:
+    async def _read(self, turn_id: str, after: int, limit: int) -> Envelopes:
         try:
             stored = await self._journal.read_turn(turn_id, after, limit)
         except JournalUnavailable:
@@ -371,7 +376,7 @@ class TurnManager:
 
     async def _follow(
         self, turn_id: str, watcher: Watcher, after: int, *, poll: bool = False
-    ) -> AsyncIterator[list[api.TurnUpdate]]:
+    ) -> AsyncIterator[Updates]:
         last = after
         while True:
             if watcher.lost or poll:
