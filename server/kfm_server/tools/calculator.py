@@ -27,7 +27,7 @@ Number = int | Fraction
 _TOKENS = re.compile(
     r"(?>\s+|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?(?![\w.])|[A-Za-z]\w*|\*\*|//|[-+*/%(),])+", re.ASCII
 )
-_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "^": "**"})
+_SIGNS = str.maketrans({"\u00d7": "*", "·": "*", "÷": "/", "\u2212": "-", "^": "**"})
 _IRRATIONAL = Context(prec=60)
 _SHOWN = Context(prec=SHOWN_DIGITS)
 _SNAP = Fraction(1, 10**40)

@@ -1,0 +1,381 @@
+"""Arithmetic in words and signs, read into an expression for the calculator. All of it is understood, or nothing."""
+
+import re
+from dataclasses import dataclass
+
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
+    word: 10 * (index + 2) for index, word in enumerate(_TENS)
+}
+
+_LEAD = re.compile(
+    r"(?:(?:hey|hi|hello|ok|okay|so|now|kfm|please|kindly|quick question|quickly|just|(?:can|could|would|will) you|"
+    r"i(?:'d| would) like(?: you)? to(?: know)?|i (?:want|need)(?: you)? to(?: know)?|do you know|"
+    r"what(?:'s|s| is| are| does| do| will)|how much (?:is|are|does|do)|calculate|compute|evaluate|work out|figure out|"
+    r"solve|tell me|give me|show me|find(?: out)?|(?:when|if) (?:i|you|we)|(?:you|i|we|do you|do i|do we) get|"
+    r"the (?:result|value|answer|total) (?:of|to|for)|the following|this|result of)(?:[\s,:]+|$))+"
+)
+_TAIL = re.compile(
+    r"[\s,]*(?:(?:=|\bequals?(?: to)?|\bcome to|\bmake|\bgive|\bplease|\bfor me|\bthanks|\bthank you)?[\s?!.]*)*$"
+)
+_DATE_OR_PHONE = re.compile(
+    r"\d{1,4}/\d{1,2}/\d{2,4}|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-\d{4}|(?<!\d)\d{3}-\d{4}(?!\d)|\d{3}-\d{3}-\d{4}"
+    r"|\b0[xob]|^24/7$|^9/11$"
+)
+_PHRASES = (
+    (r"(?:raised )?to the power(?: of)?|\*\*|\^", "**"),
+    (r"divided by|÷", "/"),
+    (r"multiplied (?:by|with)|\u00d7|·|\btimes\b", "*"),
+    (r"\bplus\b", "+"),
+    (r"\bminus\b|\u2212", "-"),
+    (r"\bmodulo\b|\bmod\b", "mod"),
+    (r"(?<=[\d\s)])x(?=[\d\s(])", "*"),
+    (r"²", " squared"),
+    (r"³", " cubed"),
+    (r"\bopen (?:parenthes[ie]s|bracket|paren)\b", "("),
+    (r"\bclose (?:parenthes[ie]s|bracket|paren)\b", ")"),
+    (r"\bper ?cent of\b|(?<=\d)\s?% of\b", "percentof"),
+    (r"\b(?:the )?square root of\b|\bsqrt of\b", "root"),
+    (r"\b(?:the )?(?:sum|total) of\b", "sumof"),
+    (r"\b(?:the )?product of\b", "productof"),
+    (r"\b(?:the )?quotient of\b", "quotientof"),
+    (r"\bhalf of\b", "halfof"),
+    (r"\btwice\b", "twice"),
+    (r"\bto (?:it|that|this|the (?:result|sum|total|product|answer))\b", "toit"),
+    (r"\bfrom (?:it|that|this|the (?:result|sum|total|product|answer))\b", "fromit"),
+    (r"\b(?:it|that|this|the (?:result|sum|total|product|answer|whole thing|lot))\b", "it"),
+    (r"\bnegative (?=\d)", "-"),
+)
+_REPLACE = tuple((re.compile(pattern), f" {word} ") for pattern, word in _PHRASES)
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+\.\d+|\.\d+|\d+"
+_TOKEN = re.compile(
+    rf"\s*(?:(?P<number>(?:{_NUMBER})(?![\w.]))|(?P<word>[a-z]+(?:-[a-z]+)?)|(?P<sign>\*\*|//|\s%|[-+*/(),;]))"
+)
+_CALLS = frozenset(("sqrt", "abs", "min", "max", "round", "floor", "ceil"))
+_LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
+_THEN = frozenset(("then", "next", "finally", "now"))
+
+
+class _NotArithmetic(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A part of the expression. level: how tightly its outermost operator binds, 4 if none; operators: how many."""
+
+    text: str
+    level: int = 4
+    operators: int = 0
+
+    def inside(self, level: int) -> str:
+        return self.text if self.level >= level else f"({self.text})"
+
+
+def _join(left: _Value, sign: str, right: _Value) -> _Value:
+    level = _LEVELS[sign]
+    if sign == "**":
+        text = f"{left.inside(4)} ** {right.inside(3)}"
+    else:
+        text = f"{left.inside(level)} {sign} {right.inside(level + 1)}"
+    return _Value(text, level, left.operators + right.operators + 1)
+
+
+def read_arithmetic(text: str) -> str | None:
+    """The expression that a text asks for, with explicit parentheses; None unless all of it is plain arithmetic.
+
+    Anything that people read in two ways is None too: "17 and 5", "5% more", dates, units, 2(3 + 4).
+    """
+    body = " ".join(text.lower().replace("\u2019", "'").split())
+    body = _LEAD.sub("", body, count=1) if _LEAD.match(body) else body
+    body = _TAIL.sub("", body)
+    if not body or len(body) > 900 or _DATE_OR_PHONE.search(body):
+        return None
+    try:
+        value = _Reader(_tokens(body)).message()
+    except (_NotArithmetic, RecursionError):
+        return None
+    return value.text if value.operators and len(value.text) <= 1000 else None
+
+
+def _tokens(body: str) -> list[str]:
+    for pattern, word in _REPLACE:
+        body = pattern.sub(word, body)
+    tokens: list[str] = []
+    position, end = 0, len(body.rstrip())
+    while position < end:
+        match = _TOKEN.match(body, position)
+        if match is None:
+            raise _NotArithmetic
+        position = match.end()
+        if match["number"]:
+            tokens.append(_plain_number(match["number"]))
+        elif match["word"]:
+            tokens.extend(_plain_word(match["word"], tokens))
+        else:
+            tokens.append(match["sign"].strip())
+    return tokens
+
+
+def _plain_number(text: str) -> str:
+    text = text.replace(",", "")
+    if len(text) > 1 and text[0] == "0" and text[1] != ".":
+        raise _NotArithmetic
+    return "0" + text if text[0] == "." else text
+
+
+def _plain_word(word: str, tokens: list[str]) -> list[str]:
+    first, _, second = word.partition("-")
+    if second:
+        if first in _TENS and 0 < _WORDS.get(second, 0) < 10:
+            return [str(_WORDS[first] + _WORDS[second])]
+        raise _NotArithmetic
+    if word not in _WORDS:
+        return [word]
+    value = _WORDS[word]
+    if tokens and 0 < value < 10 and tokens[-1] in {str(ten) for ten in range(20, 100, 10)}:
+        return [str(int(tokens.pop()) + value)]
+    return [str(value)]
+
+
+class _Reader:
+    """Recursive descent over the tokens."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.at = 0
+        self.depth = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        index = self.at + ahead
+        return self.tokens[index] if index < len(self.tokens) else ""
+
+    def take(self, *wanted: str) -> str:
+        token = self.peek()
+        if token not in wanted or not token:
+            raise _NotArithmetic
+        self.at += 1
+        return token
+
+    def skip(self, *optional: str) -> bool:
+        if self.peek() and self.peek() in optional:
+            self.at += 1
+            return True
+        return False
+
+    def message(self) -> _Value:
+        """A command or an expression, then what is to be done with its result, one after the other."""
+        commanded = self.peek() in _COMMANDS
+        value = self.command() if commanded else self.expression()
+        if self.peek() and not commanded and value.operators > 1 and self.peek() != ")":
+            raise _NotArithmetic  # "2 + 3 * 4, divided by 2": of what?
+        while self.peek():
+            value = self.further(value)
+        return value
+
+    def command(self) -> _Value:
+        verb = self.take(*_COMMANDS)
+        if verb in ("take", "start", "begin"):
+            self.skip("with")
+            value = self.operand()
+            if not self.peek():
+                raise _NotArithmetic
+            return value
+        if verb in ("add", "sum"):
+            return self.several("+", "and", "to", "+")
+        if verb == "multiply":
+            return self.several("*", "and", "by", "with")
+        first = self.operand()
+        if verb == "subtract":
+            self.take("from")
+            return _join(self.operand(), "-", first)
+        if verb == "raise":
+            self.take("**")
+            return _join(first, "**", self.operand())
+        self.take("by")
+        return _join(first, "/", self.operand())
+
+    def several(self, sign: str, *links: str) -> _Value:
+        value = self.operand()
+        listed = self.skip(",")
+        if listed:
+            value = _join(value, sign, self.operand())
+            while self.peek() == "," and self.starts_operand(1):
+                self.at += 1
+                value = _join(value, sign, self.operand())
+            self.skip(",")
+            links = ("and",)
+        self.take(*links)
+        return _join(value, sign, self.operand())
+
+    def starts_operand(self, ahead: int) -> bool:
+        token = self.peek(ahead)
+        return token[:1].isdigit() or token in ("(", "-")
+
+    def further(self, value: _Value) -> _Value:
+        separated = self.skip(",", ";")
+        joined = self.skip("and")
+        then = False
+        while self.skip(*_THEN):
+            then = True
+            self.skip(",")
+        if not (separated or joined or then):
+            raise _NotArithmetic
+        verb = self.peek()
+        if verb in ("add", "subtract", "multiply", "divide"):
+            self.at += 1
+            sign = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}[verb]
+            if sign in "*/":
+                self.skip("it")
+                self.take("by")
+                return _join(value, sign, self.operand())
+            operand = self.operand()
+            self.skip("toit" if sign == "+" else "fromit")
+            return _join(value, sign, operand)
+        if verb in ("double", "halve", "square"):
+            self.at += 1
+            self.take("it")
+            sign = {"double": "*", "halve": "/", "square": "**"}[verb]
+            return _join(value, sign, _Value("2"))
+        if verb in ("+", "-", "*", "/") and not (joined and not then):
+            self.at += 1
+            return _join(value, verb, self.operand())
+        raise _NotArithmetic
+
+    def operand(self) -> _Value:
+        """One number, a parenthesis, or a phrase that has its own end."""
+        self.depth += 1
+        if self.depth > 40:
+            raise _NotArithmetic
+        try:
+            if self.skip("-"):
+                value = self.operand()
+                return _Value(f"(-{value.inside(4)})", 4, value.operators)
+            value = self.phrase() or self.atom()
+            if self.peek() in ("squared", "cubed"):
+                return self.power_word(value)
+            return value
+        finally:
+            self.depth -= 1
+
+    def power_word(self, value: _Value) -> _Value:
+        word = self.take("squared", "cubed")
+        return _join(value, "**", _Value("2" if word == "squared" else "3"))
+
+    def phrase(self) -> _Value | None:
+        token = self.peek()
+        if token in ("sumof", "productof"):
+            self.at += 1
+            return self.several("+" if token == "sumof" else "*", "and")
+        if token == "quotientof":
+            self.at += 1
+            first = self.operand()
+            self.take("and")
+            return _join(first, "/", self.operand())
+        if token == "root":
+            self.at += 1
+            value = self.operand()
+            return _Value(f"sqrt({value.text})", 4, value.operators + 1)
+        if token in ("halfof", "twice", "double", "triple"):
+            self.at += 1
+            value = self.operand()
+            factor = _Value("3" if token == "triple" else "2")
+            return _join(value, "/", factor) if token == "halfof" else _join(factor, "*", value)
+        if token[:1].isdigit() and self.peek(1) == "percentof":
+            self.at += 2
+            share = _join(_Value(token), "/", _Value("100"))
+            return _join(share, "*", self.operand())
+        return None
+
+    def atom(self) -> _Value:
+        token = self.peek()
+        self.at += 1
+        if token[:1].isdigit() or token == "pi":
+            if self.peek()[:1].isdigit() or self.peek() == "(":
+                raise _NotArithmetic
+            return _Value(token)
+        if token == "(":
+            value = self.phrase_or_expression()
+            self.take(")")
+            if self.peek() == "(" or self.peek()[:1].isdigit():
+                raise _NotArithmetic
+            return value if value.level == 4 else _Value(f"({value.text})", 4, value.operators)
+        if token in _CALLS and self.skip("("):
+            arguments = [self.expression()]
+            while self.skip(","):
+                arguments.append(self.expression())
+            self.take(")")
+            inner = ", ".join(argument.text for argument in arguments)
+            return _Value(f"{token}({inner})", 4, 1 + sum(argument.operators for argument in arguments))
+        raise _NotArithmetic
+
+    def phrase_or_expression(self) -> _Value:
+        self.depth += 1
+        if self.depth > 40:
+            raise _NotArithmetic
+        try:
+            return self.expression()
+        finally:
+            self.depth -= 1
+
+    def expression(self) -> _Value:
+        """Numbers and signs with the usual precedence; a phrase may only stand at the end, where it is clear."""
+        parts: list[str] = []
+        operators = 0
+        lowest = 4
+        while True:
+            value = self.signed()
+            parts.append(value.inside(4) if parts or value.level < 4 else value.text)
+            single = value
+            operators += value.operators
+            sign = "%" if self.peek() == "mod" else self.peek()
+            if sign not in _LEVELS:
+                break
+            self.at += 1
+            lowest = min(lowest, _LEVELS[sign])
+            parts.append(sign)
+            operators += 1
+        if len(parts) == 1:
+            return single
+        return _Value(" ".join(parts), lowest, operators)
+
+    def signed(self) -> _Value:
+        negative = self.skip("-")
+        phrase = self.phrase()
+        if phrase is not None:
+            if negative or self.peek() in _LEVELS or self.peek() in ("squared", "cubed", "mod"):
+                raise _NotArithmetic  # "the sum of 2 and 3 times 4"
+            return phrase
+        value = self.atom()
+        if self.peek() in ("squared", "cubed"):
+            value = self.power_word(value)
+        if negative:
+            if value.level < 4 or self.peek() == "**":
+                raise _NotArithmetic  # -2 ** 2
+            return _Value(f"-{value.text}", 4, value.operators)
+        return value
+
+
+_COMMANDS = ("add", "sum", "subtract", "multiply", "divide", "raise", "take", "start", "begin")

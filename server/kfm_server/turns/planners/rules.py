@@ -1,0 +1,176 @@
+"""The planner without a model: it takes a message only if it understands the whole of it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.canonical import canonical_json
+from kfm_server.turns.planners.arithmetic import read_arithmetic
+from kfm_server.turns.planners.todos import NotUnderstood, read_todo
+from kfm_server.turns.planners.types import (
+    PLAN_NOT_POSSIBLE,
+    Planned,
+    Refused,
+    ToolCatalogue,
+    complexity_of,
+)
+
+NAME: Final = "rules"
+MAX_TEXT: Final = 2000
+"""Longest message that is read, in characters."""
+MAX_CLAUSES: Final = 20
+
+_CAN = (
+    "Without a model I can compute arithmetic (what is (17 + 5) * 3 / 2 ?) and keep your todo list "
+    "(add a todo to buy milk; show me all my tasks; complete, rename or delete a todo by its title)."
+)
+_QUOTED = re.compile(
+    "\"([^\"\n]{1,600})\"|“([^”\n]{1,600})”|\u2018([^\u2019\n]{1,600})\u2019(?!\\w)|(?<![^\\s:(])'([^'\n]{1,600})'(?![^\\s.,;:!?)])|«([^»\n]{1,600})»"
+)
+_HARD = re.compile(
+    r"\s*;\s*|\s*\n\s*|(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bSt\.)(?<!\bvs\.)(?<=[.!?])\s+"
+    r"|(?:\s*,)?\s+(?:and\s+)?(?:then|afterwards|after that|finally)\b[\s,]*"
+    r"|(?:\s*,\s*|\s+and\s+)(?:also|once (?:that|it)(?:'s| is) done)\b[\s,]*",
+    re.IGNORECASE,
+)
+_SOFT = re.compile(r"\s*,\s*and\s+|\s*,\s*|\s+and\s+|\s+&\s+", re.IGNORECASE)
+_COURTESY = re.compile(
+    r"(?:(?:hi|hello|hey|thanks|thank you|please|good (?:morning|evening|afternoon)|there|kfm|first|ok|okay|cheers)[\s,.!]*)*",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    tool: str
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    of_last: bool = False
+
+    @property
+    def adds(self) -> bool:
+        return self.arguments.get("action") == "add"
+
+
+def plan(input_parts: tuple[types.Part, ...], tools: ToolCatalogue) -> Planned | Refused:
+    """A sequential plan of one step per clause, or why not.
+
+    Nothing is left out and nothing is guessed: a message of which one part is not understood, or can be read in two
+    ways, is refused with a sentence that says what can be done.
+    """
+    text = "\n".join(part.text for part in input_parts).strip()
+    if not text:
+        return _refuse("The message is empty.")
+    if len(text) > MAX_TEXT:
+        return _refuse(f"The message is longer than {MAX_TEXT} characters.")
+    if re.search("[\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+        return _refuse("The message holds characters that are no text.")
+    try:
+        actions = _read(text)
+    except NotUnderstood as why:
+        return _refuse(f"Not done, because {why}.")
+    missing = sorted({action.tool for action in actions} - set(tools))
+    if missing:
+        return _refuse(f"The tool {missing[0]!r}, which this needs, is not available here.", say_what=False)
+    steps = _steps(actions)
+    return Planned(NAME, steps, complexity_of(steps))
+
+
+def _refuse(why: str, *, say_what: bool = True) -> Refused:
+    return Refused(PLAN_NOT_POSSIBLE, f"{why} {_CAN}" if say_what else why)
+
+
+def _read(text: str) -> list[_Action]:
+    expression = read_arithmetic(text)
+    if expression is not None:
+        return [_compute(expression)]
+    quotes: list[str] = []
+
+    def mark(match: re.Match[str]) -> str:
+        quotes.append(next(group for group in match.groups() if group is not None))
+        return f"\ue000{len(quotes) - 1}\ue001"
+
+    marked = re.sub(r"[ \t\r]+", " ", _QUOTED.sub(mark, text))
+    clauses = [
+        clause for clause in _HARD.split(marked) if clause.strip() and not _COURTESY.fullmatch(clause.strip())
+    ]
+    if not clauses or len(clauses) > MAX_CLAUSES:
+        raise NotUnderstood(
+            "it holds nothing to do" if not clauses else f"it asks for over {MAX_CLAUSES} things"
+        )
+    actions: list[_Action] = []
+    for clause in clauses:
+        read = _clause(clause, quotes, _Budget(), after_add=any(action.adds for action in actions))
+        if read is None:
+            raise NotUnderstood(f"this part is not understood: {_plain(clause, quotes)!r}")
+        actions.extend(read)
+    return actions
+
+
+class _Budget:
+    """Bounds the tries of one clause."""
+
+    def __init__(self) -> None:
+        self.left = 200
+
+    def spend(self) -> bool:
+        self.left -= 1
+        return self.left > 0
+
+
+def _clause(clause: str, quotes: list[str], budget: _Budget, *, after_add: bool) -> list[_Action] | None:
+    """The actions of a clause: split where both halves are understood by themselves, else whole."""
+    for match in _SOFT.finditer(clause):
+        if not budget.spend():
+            return None
+        left, right = clause[: match.start()], clause[match.end() :]
+        try:
+            first = _single(left, quotes, after_add=after_add)
+            rest = first and _clause(right, quotes, budget, after_add=after_add or first.adds)
+        except NotUnderstood:
+            continue
+        if first and rest:
+            return [first, *rest]
+    whole = _single(clause, quotes, after_add=after_add)
+    return None if whole is None else [whole]
+
+
+def _single(clause: str, quotes: list[str], *, after_add: bool) -> _Action | None:
+    expression = read_arithmetic(clause)
+    if expression is not None:
+        return _compute(expression)
+    todo = read_todo(clause, quotes, after_add=after_add)
+    return None if todo is None else _Action("todo_store", todo.arguments, todo.of_last)
+
+
+def _compute(expression: str) -> _Action:
+    return _Action("calculator", {"expression": expression})
+
+
+def _plain(clause: str, quotes: list[str]) -> str:
+    text = re.sub("\ue000(\\d+)\ue001", lambda match: f'"{quotes[int(match[1])]}"', clause.strip())
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _steps(actions: list[_Action]) -> tuple[types.PlanStep, ...]:
+    steps: list[types.PlanStep] = []
+    last_added = ""
+    for number, action in enumerate(actions, start=1):
+        arguments = dict(action.arguments)
+        if action.of_last:
+            arguments["id"] = {"$ref": f"{last_added}#/todo/id"}
+        depends_on = [steps[-1].key] if steps else []
+        key = f"s{number}"
+        steps.append(
+            types.PlanStep(
+                key=key,
+                kind=types.STEP_KIND_TOOL,
+                tool=action.tool,
+                arguments_json=canonical_json(arguments),
+                depends_on=depends_on,
+            )
+        )
+        if action.adds:
+            last_added = key
+    return tuple(steps)
