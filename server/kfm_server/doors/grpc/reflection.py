@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from kfm_server.doors.grpc.interceptor import AnyHandler
@@ -16,7 +17,6 @@ from kfm_server.doors.grpc.interceptor import AnyHandler
 _V1ALPHA = "grpc.reflection.v1alpha"
 _V1 = "grpc.reflection.v1"
 _METHOD = "ServerReflectionInfo"
-_HEALTH = "grpc/health/v1/health.proto"
 
 
 class Image:
@@ -32,7 +32,7 @@ class Image:
         for file in descriptor_pb2.FileDescriptorSet.FromString(image).file:
             self._add(file)
         self._add(_v1_file())
-        for name in ("grpc/reflection/v1alpha/reflection.proto", pb.DESCRIPTOR.name, _HEALTH):
+        for name in (pb.DESCRIPTOR.name, health_pb2.DESCRIPTOR.name):
             self._add_from_pool(name)
         for name in sorted({i for imports in self._imports.values() for i in imports} - self.raw.keys()):
             self._add_from_pool(name)

@@ -1,0 +1,49 @@
+"""A real gRPC door over the toy, on a port of its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+
+from kfm_server.doors.grpc.admin_service import ServerInfo
+from kfm_server.doors.grpc.health import Health
+from kfm_server.doors.grpc.limits import Limits
+from kfm_server.doors.grpc.server import GrpcDoor
+
+from tests.e2e.toy_turns import ToyDeadLetters, ToyTurns
+
+IMAGE = files("kfm.catalogue").joinpath("image.binpb").read_bytes()
+
+
+@dataclass
+class Running:
+    """An open door and what is behind it."""
+
+    grpc: str
+    door: GrpcDoor
+    turns: ToyTurns
+    health: Health
+
+
+@asynccontextmanager
+async def toy_door(
+    token: str = "", limits: Limits | None = None, address: str = "127.0.0.1:0", turns: ToyTurns | None = None
+) -> AsyncIterator[Running]:
+    """Open a door, yield it, close it."""
+    health, turns = Health(), turns or ToyTurns()
+    door = GrpcDoor(
+        address=address,
+        turns=turns,
+        dead_letters=ToyDeadLetters(),
+        info=ServerInfo("0", "1.1.0", ("planner.rules",)),
+        health=health,
+        image=IMAGE,
+        token=token,
+        limits=limits,
+    )
+    bound = await door.start()
+    await health.set_all(True)
+    try:
+        yield Running(bound, door, turns, health)
+    finally:
+        await door.stop(0)
