@@ -1,0 +1,1 @@
+"""What several suites share: real servers, and tools that leave evidence."""
