@@ -1,10 +1,10 @@
 """`make release`: keep the contract as it is as the release that `proto/RELEASE` names.
 
-Writes tests/contract/snapshots/<release>/ (descriptor image, goldens, MCP tools, manifest of hashes) and a
-line in proto/CHANGELOG.md. Refuses if a check of the contract fails, or if the release exists already.
+Writes tests/contract/snapshots/<release>/ (descriptor image, goldens, MCP tools, manifest of hashes) and
+turns the section `## next` of proto/CHANGELOG.md, where changes are noted as they are made, into the
+release's own. Refuses if a check of the contract fails, or if the release exists already.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -12,11 +12,14 @@ from pathlib import Path
 
 import protovalidate
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from codegen.contract.checks import BEFORE_RELEASE
 from codegen.contract.tree import ROOT, SNAPSHOTS, Tree
 from codegen.samples import samples
 
 CHANGELOG = "proto/CHANGELOG.md"
+NEXT = "\n## next\n"
 
 
 def digest(content: bytes) -> str:
@@ -24,15 +27,19 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write(tree: Tree, change: str) -> Path:
-    """Write the snapshot of the tree's HEAD and its changelog line; the folder that was made.
+def write(tree: Tree) -> Path:
+    """Write the snapshot of the tree's HEAD and its part of the changelog; the folder that was made.
 
-    `change` says in a sentence what is new. Raises FileExistsError if the release was made before and
-    ValueError if a golden breaks the rules of its own message.
+    Raises FileExistsError if the release was made before, and ValueError if a golden breaks the rules of
+    its own message or the changelog does not say what is new.
     """
     folder = tree.root / SNAPSHOTS / tree.release
     if folder.exists():
         raise FileExistsError(f"{tree.release} is released: raise proto/RELEASE first")
+    log = tree.root / CHANGELOG
+    before, found, change = log.read_text(encoding="utf-8").partition(NEXT)
+    if not found or not change.strip():
+        raise ValueError(f"Say what is new at the end of {CHANGELOG}, below a line `## next`")
     validator = protovalidate.Validator()
     for name, message in samples(tree.head.schema):
         broken = validator.collect_violations(message)
@@ -46,10 +53,8 @@ def write(tree: Tree, change: str) -> Path:
     for name, content in {**files, "manifest.json": manifest}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    log = tree.root / CHANGELOG
-    text = log.read_text(encoding="utf-8") if log.exists() else "# Schema releases\n"
-    text += f"\n## {tree.release}\n\n{change}\n\nManifest: `{digest(manifest)}`\n"
-    log.write_text(text, encoding="utf-8")
+    done = f"\n## {tree.release}\n\n{change.strip()}\n\nManifest: `{digest(manifest)}`\n"
+    log.write_text(before + done, encoding="utf-8")
     return folder
 
 
@@ -59,9 +64,6 @@ def _json(value: object) -> bytes:
 
 def main() -> int:
     """The command; exit code 1 with what is wrong if the contract may not be released so."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("change", help="what is new, in a sentence, for the changelog")
-    change = parser.parse_args().change
     tree = Tree(ROOT)
     problems = [p for check in BEFORE_RELEASE for p in check(tree)]
     for problem in problems:
@@ -69,7 +71,7 @@ def main() -> int:
     if problems:
         return 1
     try:
-        print(write(tree, change))
+        print(write(tree))
     except (FileExistsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
