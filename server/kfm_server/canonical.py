@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
 
 def pointer_token(name: str) -> str:
     """One name of a JSON pointer, escaped as RFC 6901 says."""
-    return name.replace("~", "~0").replace("/", "~1")
+    return name if name.isalnum() else name.replace("~", "~0").replace("/", "~1")
 
 
 def _dump(value: Any) -> str:

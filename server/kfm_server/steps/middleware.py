@@ -187,8 +187,9 @@ def with_deadline(clock: Clock) -> Middleware:
                 return failed(
                     "REASON_FENCED", "The step was not started: its deadline has passed.", retryable=True
                 )
+            timer = asyncio.timeout(left)
             try:
-                async with asyncio.timeout(left) as timer:
+                async with timer:
                     return await following(invocation)
             except TimeoutError:
                 if not timer.expired():

@@ -12,7 +12,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json
 from kfm_server.ports.tools import Tool, ToolSpec
-from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry, catalogue_digest, describe
+from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry, catalogue_digest
 from kfm_server.tools import BUILTIN_TOOLS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -89,7 +89,7 @@ def _entry(spec: ToolSpec) -> ToolEntry:
         canonical_json(schema)
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ToolsInvalid(f"{spec.name}: its schema is not valid: {describe(error)}") from None
+        raise ToolsInvalid(f"{spec.name}: its schema is not valid: {error.message[:300]}") from None
     except ValueError as error:
         raise ToolsInvalid(f"{spec.name}: its schema is no JSON: {error}") from None
     if schema.get("type") != "object":

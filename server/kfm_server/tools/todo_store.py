@@ -20,27 +20,27 @@ _MOST_NAMED: Final = 5
 _COLUMNS = "todo_id, title, notes, done_at, created_at, updated_at"
 _MINE = "tenant_id = $1 and principal = $2"
 
-_COUNT = f"select count(*) from todos where {_MINE}"
-_FIND_KEY = f"select {_COLUMNS} from todos where {_MINE} and call_key = $3"
+_COUNT = f"select count(*) from kfm_tools.todos where {_MINE}"
+_FIND_KEY = f"select {_COLUMNS} from kfm_tools.todos where {_MINE} and call_key = $3"
 _INSERT = f"""
-    insert into todos (todo_id, tenant_id, principal, call_key, title, notes)
+    insert into kfm_tools.todos (todo_id, tenant_id, principal, call_key, title, notes)
     values ($3, $1, $2, $4, $5, $6)
     on conflict (tenant_id, principal, call_key) do nothing
     returning {_COLUMNS}"""
 _LIST = f"""
-    select {_COLUMNS}, count(*) over () as total from todos
+    select {_COLUMNS}, count(*) over () as total from kfm_tools.todos
     where {_MINE} and ($3 = 'all' or (done_at is not null) = ($3 = 'done'))
     order by created_at, todo_id limit $4"""
-_FIND_ID = f"select {_COLUMNS} from todos where {_MINE} and todo_id = $3 for update"
+_FIND_ID = f"select {_COLUMNS} from kfm_tools.todos where {_MINE} and todo_id = $3 for update"
 _FIND_TITLE = f"""
-    select {_COLUMNS} from todos where {_MINE} and lower(title) = lower($3)
+    select {_COLUMNS} from kfm_tools.todos where {_MINE} and lower(title) = lower($3)
     order by done_at is not null, created_at, todo_id limit {_MOST_NAMED + 1} for update"""
 _UPDATE = f"""
-    update todos set title = $4, notes = $5, updated_at = now(),
+    update kfm_tools.todos set title = $4, notes = $5, updated_at = now(),
         done_at = case when $6 then coalesce(done_at, now()) end
     where {_MINE} and todo_id = $3
     returning {_COLUMNS}"""
-_DELETE = f"delete from todos where {_MINE} and todo_id = $3"
+_DELETE = f"delete from kfm_tools.todos where {_MINE} and todo_id = $3"
 
 _ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "add": (("title",), ("title", "notes")),

@@ -1,5 +1,7 @@
--- The todo lists of the tool todo_store.
-create table if not exists todos (
+-- The todo lists of the tool todo_store. Tools keep their tables apart from those of the engine.
+create schema kfm_tools;
+
+create table kfm_tools.todos (
     todo_id    uuid        primary key,
     tenant_id  text        not null,
     principal  text        not null,
@@ -12,5 +14,5 @@ create table if not exists todos (
     unique (tenant_id, principal, call_key)
 );
 
-create index if not exists todos_of_principal on todos (tenant_id, principal, created_at, todo_id);
-create index if not exists todos_by_title on todos (tenant_id, principal, lower(title));
+create index todos_of_principal on kfm_tools.todos (tenant_id, principal, created_at, todo_id);
+create index todos_by_title on kfm_tools.todos (tenant_id, principal, lower(title));
