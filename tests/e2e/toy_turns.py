@@ -164,7 +164,8 @@ class ToyTurns:
         sent = 0
         while after < 3:
             async with self.changed:
-                await self.changed.wait_for(lambda: len(self.turns[turn_id]) > after)
+                while len(self.turns[turn_id]) <= after:
+                    await self.changed.wait()
             event = self.turns[turn_id][after]
             after += 1
             yield [turn_pb2.TurnUpdate(event=event, epoch=1)]

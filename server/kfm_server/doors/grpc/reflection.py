@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
@@ -32,7 +33,9 @@ class Image:
         for file in descriptor_pb2.FileDescriptorSet.FromString(image).file:
             self._add(file)
         self._add(_v1_file())
-        for name in (pb.DESCRIPTOR.name, health_pb2.DESCRIPTOR.name):
+        # The last two let clients read the details of an error.
+        standard = (pb, health_pb2, error_details_pb2, status_pb2)
+        for name in (module.DESCRIPTOR.name for module in standard):
             self._add_from_pool(name)
         for name in sorted({i for imports in self._imports.values() for i in imports} - self.raw.keys()):
             self._add_from_pool(name)

