@@ -108,6 +108,7 @@ def _message(schema: Schema, message: Descriptor) -> str:
         "    @classmethod",
         f"    def from_pb(cls, m: Any) -> {message.name}:",
         '        """Read it from its protobuf message."""',
+        *(f'        {o.name} = m.WhichOneof("{o.name}")' for o in message.oneofs if len(o.fields) > 1),
         "        return cls(" + ("" if reads else ")"),
     ]
     lines += [f"            {r}," for r in reads]
@@ -196,6 +197,8 @@ def _read(field: FieldDescriptor) -> str:
         decoded = _decode(field, "v")
         return f"tuple({attribute})" if decoded == "v" else f"tuple([{decoded} for v in {attribute}])"
     decoded = _decode(field, attribute)
+    if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
+        return f'{decoded} if {field.containing_oneof.name} == "{field.name}" else None'
     if field.message_type is not None or _in_oneof(field):
         return f'{decoded} if m.HasField("{field.name}") else None'
     return decoded

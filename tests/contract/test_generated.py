@@ -1,8 +1,10 @@
 """What is committed is what the protos say, and a proto that breaks a rule of the generators fails the build."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -38,10 +40,26 @@ def test_an_rpc_with_incomplete_options_fails_the_build(
     tree = Tree().copy(tmp_path)
     proto = tmp_path / "proto/kfm/admin/v1/admin_service.proto"
     proto.write_text(proto.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
-    schema = tree.head.schema
     with pytest.raises(SchemaError, match=advice):
-        for package, service, method in schema.methods():
-            schema.method_options(f"/{package}.{service.name}/{method.name}", method)
+        list(_method_options(tree))
+
+
+@pytest.mark.requirement("S1")
+def test_an_rpc_without_our_option_fails_the_build(tmp_path: Path) -> None:
+    tree = Tree().copy(tmp_path)
+    proto = tmp_path / "proto/kfm/admin/v1/admin_service.proto"
+    text = proto.read_text(encoding="utf-8")
+    proto.write_text(
+        re.sub(r"    option \(kfm.options.v1.method\) = \{.*?\n    \};\n", "", text, count=1, flags=re.S)
+    )
+    with pytest.raises(SchemaError, match=r"GetServerInfo has no \(kfm.options.v1.method\) option: add"):
+        list(_method_options(tree))
+
+
+def _method_options(tree: Tree) -> Iterator[object]:
+    schema = tree.head.schema
+    for package, service, method in schema.methods():
+        yield schema.method_options(f"/{package}.{service.name}/{method.name}", method)
 
 
 @pytest.mark.requirement("S1")

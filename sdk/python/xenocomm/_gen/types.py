@@ -1483,14 +1483,15 @@ class StepDelta:
     @classmethod
     def from_pb(cls, m: Any) -> StepDelta:
         """Read it from its protobuf message."""
+        content = m.WhichOneof("content")
         return cls(
             m.step_key,
             m.attempt,
             m.index,
-            m.text if m.HasField("text") else None,
-            m.reasoning if m.HasField("reasoning") else None,
-            m.tool_arguments if m.HasField("tool_arguments") else None,
-            m.progress if m.HasField("progress") else None,
+            m.text if content == "text" else None,
+            m.reasoning if content == "reasoning" else None,
+            m.tool_arguments if content == "tool_arguments" else None,
+            m.progress if content == "progress" else None,
         )
 
     def to_pb(self) -> Any:
@@ -1587,11 +1588,12 @@ class TurnUpdate:
     @classmethod
     def from_pb(cls, m: Any) -> TurnUpdate:
         """Read it from its protobuf message."""
+        update = m.WhichOneof("update")
         return cls(
-            Envelope.from_pb(m.event) if m.HasField("event") else None,
-            StepDelta.from_pb(m.delta) if m.HasField("delta") else None,
-            Gap.from_pb(m.gap) if m.HasField("gap") else None,
-            Reconnect.from_pb(m.reconnect) if m.HasField("reconnect") else None,
+            Envelope.from_pb(m.event) if update == "event" else None,
+            StepDelta.from_pb(m.delta) if update == "delta" else None,
+            Gap.from_pb(m.gap) if update == "gap" else None,
+            Reconnect.from_pb(m.reconnect) if update == "reconnect" else None,
             m.epoch,
         )
 
@@ -2070,9 +2072,10 @@ class Part:
     @classmethod
     def from_pb(cls, m: Any) -> Part:
         """Read it from its protobuf message."""
+        content = m.WhichOneof("content")
         return cls(
-            m.text if m.HasField("text") else None,
-            m.data_json if m.HasField("data_json") else None,
+            m.text if content == "text" else None,
+            m.data_json if content == "data_json" else None,
         )
 
     def to_pb(self) -> Any:
