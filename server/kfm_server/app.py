@@ -20,6 +20,7 @@ from kfm.catalogue.events import SCHEMA_RELEASE
 
 from kfm_server import failpoints, logs, metrics
 from kfm_server.bus.dead_letters import DeadLetterDesk
+from kfm_server.bus.memory import MemoryBusStore
 from kfm_server.clock import SystemClock
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
@@ -37,7 +38,7 @@ from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.settings import Settings
 from kfm_server.steps.step_processor import StepProcessor
-from kfm_server.tools.registry import load_tools
+from kfm_server.tools.registry import build_registry
 from kfm_server.turns.decide.draft import World
 
 log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
     clock = SystemClock()
     health = Health()
     broadcaster = Broadcaster()
-    tools = load_tools(settings.tools)
+    tools = build_registry(settings.tools)
     async with contextlib.AsyncExitStack() as stack:
         dsn, exclusive = settings.database_url, False
         if not dsn:
@@ -139,7 +140,7 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
             turns=manager,
-            dead_letters=DeadLetterDesk(journal),
+            dead_letters=DeadLetterDesk(MemoryBusStore()),
             info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),

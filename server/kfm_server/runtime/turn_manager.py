@@ -85,7 +85,7 @@ class TurnManager:
     ) -> Accepted:
         """Hand a message in; durable when it returns. Raises SessionBusy, Overloaded, IdempotencyConflict."""
         fact = self._submission(ctx, spec, key, digest, rpc)
-        return await self._ask(ctx, fact)
+        return await self._ask(fact.context, fact)
 
     async def run(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
@@ -94,7 +94,7 @@ class TurnManager:
         fact = self._submission(ctx, spec, key, digest, rpc)
         watcher = self._broadcaster.attach(fact.turn_id)
         try:
-            accepted = await self._ask(ctx, fact)
+            accepted = await self._ask(fact.context, fact)
             if accepted.turn_id == fact.turn_id and self._here(accepted.session_id):
                 async for updates in self._follow(fact.turn_id, watcher, 0):
                     yield updates
