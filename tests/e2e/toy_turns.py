@@ -35,6 +35,7 @@ class ToyTurns:
         self.fail: list[BaseException] = []
         self.watches: list[int] = []
         self.cut_after = 0
+        self.cuts: list[BaseException] = []
 
     def _fail_if_told(self) -> None:
         if self.fail:
@@ -170,8 +171,8 @@ class ToyTurns:
             after += 1
             yield [turn_pb2.TurnUpdate(event=event, epoch=1)]
             sent += 1
-            if sent == self.cut_after:
-                self._fail_if_told()
+            if sent == self.cut_after and self.cuts:
+                raise self.cuts.pop(0)
 
     async def wait(self, ctx: ExecutionContext, turn_id: str, timeout_s: float) -> turn_pb2.Turn:
         await self.get(ctx, turn_id)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
-from xenocomm._gen.types import Outcome, TurnChange, TurnStateEvent, TurnUpdate
+from xenocomm._gen.types import Outcome, TurnChange, TurnState, TurnStateEvent, TurnUpdate
 from xenocomm.failures import TRANSIENT
 from xenocomm.transport import Stream, Transport, pause_s
 
@@ -56,7 +56,8 @@ class Follower:
                         if self.outcome:
                             return
                     else:
-                        return
+                        if await self._ended():
+                            return
             except XenocommError as error:
                 if not isinstance(error, TRANSIENT):
                     raise
@@ -72,6 +73,11 @@ class Follower:
             if self._ends is not None and now + pause >= self._ends:
                 raise self._late() from failure
             await asyncio.sleep(pause)
+
+    async def _ended(self) -> bool:
+        """Whether nothing follows: a stream that ends well without the last event was asked for from beyond it."""
+        answer = await self._transport.call("TurnService.GetTurn", {"turn_id": self._turn_id})
+        return answer.turn.state == TurnState.FINISHED and answer.turn.last_sequence <= self.last
 
     async def _one_stream(self) -> AsyncGenerator[TurnUpdate, None]:
         stream, self._opened = self._opened, None
@@ -119,9 +125,11 @@ class Follower:
                     self.outcome = event.outcome
                 found.append(update)
                 continue
-            if kind is None or message.epoch < self._epoch:
-                continue
-            self._epoch = message.epoch
+            if kind in ("delta", "gap"):
+                # An owner that was superseded may still be talking.
+                if message.epoch < self._epoch:
+                    continue
+                self._epoch = message.epoch
             found.append(TurnUpdate.from_pb(message))
         return found
 

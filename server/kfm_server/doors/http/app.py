@@ -79,6 +79,7 @@ class HttpDoor:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
+            sock.listen(_MAX_CONNECTIONS)
         except OSError:
             sock.close()
             raise

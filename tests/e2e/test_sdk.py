@@ -1,0 +1,225 @@
+"""Xenocomm against a real gRPC server: handles, re-attach, typed errors, retries, deadlines."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from kfm.catalogue.errors import Draining, Overloaded, Unavailable
+from kfm.event.v1 import turn_events_pb2
+from xenocomm import (
+    Client,
+    ConnectFailed,
+    Outcome,
+    Part,
+    ResultTimeout,
+    TurnCancelled,
+    TurnFailed,
+    TurnTimedOut,
+    errors,
+)
+
+from tests.e2e.toy_door import Running, toy_door
+from tests.e2e.toy_turns import ToyTurns
+
+pytestmark = pytest.mark.requirement("E5")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Running]:
+    async with toy_door() as running:
+        yield running
+
+
+@pytest.fixture
+async def kfm(server: Running) -> AsyncIterator[Client]:
+    async with Client(server.grpc, timeout=5) as client:
+        yield client
+
+
+@pytest.mark.parametrize("watch", [False, True])
+async def test_a_started_turn_tells_every_event_once_and_ends(kfm: Client, watch: bool) -> None:
+    turn = await kfm.turns.start(["hello", Part(data_json="[1]")], watch=watch)
+    events = [e async for e in turn.events()]
+    assert [e.sequence for e in events] == [1, 2, 3]
+    assert isinstance(events[-1].event, type(events[1].event))
+    assert [e.sequence async for e in turn.events(after=1)] == [2, 3]
+    assert "".join([t async for t in turn.text()]) == "hello\n[1]"
+    result = await turn.result()
+    assert result.outcome == Outcome.SUCCEEDED
+    assert result.output[0].text == "hello"
+
+
+async def test_a_reader_reattaches_by_sequence_after_the_stream_breaks(server: Running, kfm: Client) -> None:
+    server.turns.cut_after = 1
+    turn = await kfm.turns.start("wait")
+    seen: list[int] = []
+    server.turns.cuts = [Unavailable(), Draining(retry_after_ms=1)]
+    async for event in turn.events(timeout=20):
+        seen.append(event.sequence)
+        if event.sequence == 1:
+            await server.turns.finish(turn.id)
+    assert seen == [1, 2, 3]
+    assert server.turns.watches == [0, 1, 2]
+
+
+async def test_a_reader_survives_a_server_that_drains_and_comes_back_on_its_address() -> None:
+    turns = ToyTurns()
+    async with toy_door(turns=turns) as first:
+        client = Client(first.grpc, timeout=10)
+        turn = await client.turns.start("wait", watch=True)
+        seen: list[int] = []
+        reached = asyncio.Event()
+
+        async def read() -> None:
+            async for event in turn.events(timeout=30):
+                seen.append(event.sequence)
+                reached.set()
+
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read())
+            await reached.wait()
+            await first.door.drain(5)
+            await first.door.stop(0)
+            async with toy_door(turns=turns, address=first.grpc):
+                await turns.finish(turn.id)
+                async with asyncio.timeout(20):
+                    await reader
+        assert seen == [1, 2, 3]
+        await client.close()
+
+
+async def test_retries_send_the_same_key_so_that_one_turn_comes_of_it(server: Running, kfm: Client) -> None:
+    server.turns.fail = [Unavailable(), Overloaded(retry_after_ms=20)]
+    turn = await kfm.turns.start("hello")
+    assert list(server.turns.turns) == [turn.id]
+    server.turns.fail = [Draining()]
+    watched = await kfm.turns.start("hello again", watch=True)
+    assert len(server.turns.turns) == 2
+    assert [e.sequence async for e in watched.events()] == [1, 2, 3]
+
+
+async def test_the_callers_own_key_joins_the_turn_and_another_body_is_a_conflict(kfm: Client) -> None:
+    first = await kfm.turns.start("a", idempotency_key="mine")
+    assert (await kfm.turns.start("a", idempotency_key="mine")).id == first.id
+    with pytest.raises(errors.IdempotencyConflict):
+        await kfm.turns.start("b", idempotency_key="mine")
+
+
+async def test_errors_are_typed_and_name_fields(kfm: Client) -> None:
+    with pytest.raises(errors.TurnNotFound) as missing:
+        await kfm.turns.get("turn_nope")
+    assert missing.value.exit_code == 3
+    with pytest.raises(errors.InvalidArgument) as wrong:
+        await kfm.turns.start("x", session_id="not a session")
+    assert wrong.value.violations[0].field == "turn.session_id"
+    assert wrong.value.violations[0].rule == "string.pattern"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        ("OUTCOME_FAILED", TurnFailed),
+        ("OUTCOME_CANCELLED", TurnCancelled),
+        ("OUTCOME_TIMED_OUT", TurnTimedOut),
+    ],
+)
+async def test_a_result_that_is_no_success_is_a_typed_failure_with_the_turn(
+    server: Running, kfm: Client, outcome: str, expected: type[Exception]
+) -> None:
+    turn = await kfm.turns.start("wait")
+    await server.turns.finish(turn.id, turn_events_pb2.Outcome.Value(outcome))
+    with pytest.raises(expected) as failure:
+        await turn.result()
+    assert failure.value.turn.turn_id == turn.id  # type: ignore[attr-defined]
+    assert (await turn.result(check=False)).turn_id == turn.id
+
+
+async def test_a_result_waits_no_longer_than_asked_and_the_turn_goes_on(server: Running, kfm: Client) -> None:
+    turn = await kfm.turns.start("wait")
+    with pytest.raises(ResultTimeout):
+        await turn.result(timeout=0.2)
+    with pytest.raises(errors.DeadlineExceeded):
+        async for _ in turn.events(timeout=0.2):
+            pass
+    await turn.cancel("enough")
+    assert (await turn.get()).outcome == Outcome.CANCELLED
+    with pytest.raises(errors.TurnFinished):
+        await turn.pause()
+
+
+async def test_a_wrong_address_shows_within_seconds() -> None:
+    began = time.monotonic()
+    async with Client("127.0.0.1:1") as client:
+        with pytest.raises(ConnectFailed) as failure:
+            await client.turns.start("hello")
+        assert failure.value.exit_code == 9
+        with pytest.raises(ConnectFailed):
+            await client.turns.start("hello", watch=True)
+    assert time.monotonic() - began < 10
+
+
+async def test_a_call_never_takes_longer_than_its_total_deadline(server: Running) -> None:
+    async with Client(server.grpc, timeout=0.6) as client:
+        await client.server_info()
+        server.turns.fail = [Unavailable() for _ in range(50)]
+        began = time.monotonic()
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.turns.get("turn_1")
+        assert time.monotonic() - began < 2
+
+
+async def test_the_token_is_sent_and_its_absence_is_typed() -> None:
+    async with toy_door(token="s3cret") as running:
+        async with Client(running.grpc, token="s3cret") as client:
+            assert (await client.server_info()).schema_release
+        async with Client(running.grpc, token="") as client:
+            with pytest.raises(errors.Unauthenticated):
+                await client.server_info()
+
+
+async def test_lists_go_on_page_by_page(kfm: Client) -> None:
+    for index in range(5):
+        await kfm.turns.start(f"turn {index}")
+    first, token = await kfm.turns.page(page_size=2)
+    assert len(first) == 2
+    assert token
+    assert len([t async for t in kfm.turns.list()]) == 5
+    history = [e.sequence async for e in kfm.turns.history(first[0].turn_id)]
+    assert history == [1, 2, 3]
+
+
+async def test_cancelling_a_reader_cancels_it_and_nothing_else(server: Running, kfm: Client) -> None:
+    turn = await kfm.turns.start("wait")
+
+    reached = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in turn.events():
+            reached.set()
+
+    reader = asyncio.create_task(read(), name="reader")
+    async with asyncio.timeout(5):
+        await reached.wait()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    async with asyncio.timeout(5):
+        await server.door.gate.empty()
+    assert (await turn.get()).turn_id == turn.id
+
+
+def test_importing_the_client_costs_less_than_a_third_of_a_second_beyond_grpc() -> None:
+    script = (
+        "import time, grpc.aio; t = time.perf_counter(); import xenocomm; xenocomm.Client;"
+        "print(time.perf_counter() - t)"
+    )
+    taken = [
+        float(
+            subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
+        )
+        for _ in range(3)
+    ]
+    assert min(taken) < 0.3
