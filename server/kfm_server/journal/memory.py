@@ -50,7 +50,7 @@ class MemoryJournal:
         self.after_commit: Hook | None = None
         self.inbox: dict[int, InboxItem] = {}
         self.leases: dict[int, tuple[Lease, float]] = {}
-        self.posted: list[Callable[[int], None]] = []
+        self.posted: list[Callable[[], None]] = []
         self._next_item = 1
         self._log: dict[int, list[Stored]] = defaultdict(list)
         self._by_turn: dict[str, dict[int, Stored]] = defaultdict(dict)
@@ -145,7 +145,7 @@ class MemoryJournal:
         self.inbox[self._next_item] = replace(item, id=self._next_item)
         self._next_item += 1
         for callback in tuple(self.posted):
-            callback(item.partition)
+            callback()
 
     @contextmanager
     def watch(self, callback: Callable[[frozenset[int]], None]) -> Generator[None]:
@@ -278,11 +278,6 @@ class MemoryLeases:
         """As the port says."""
         self._journal.put_inbox(item)
 
-    @asynccontextmanager
-    async def wakeups(self, callback: Callable[[int], None]) -> AsyncGenerator[None]:
-        """Call back with the partition of each posted item, while the context lasts."""
+    def on_wake(self, callback: Callable[[], None]) -> None:
+        """Call it whenever an item is posted."""
         self._journal.posted.append(callback)
-        try:
-            yield
-        finally:
-            self._journal.posted.remove(callback)

@@ -1,0 +1,106 @@
+"""Leases and the inbox in Postgres, by database time."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from kfm_server import failpoints
+from kfm_server.journal.pool import close_pool, once, open_pool, repeat
+from kfm_server.journal.queries import query
+from kfm_server.journal.wakeups import Wakeups
+from kfm_server.ports.journal import Claim, InboxItem, Lease
+
+LEASE_SECONDS = 3.0
+_BEFORE_RENEW = failpoints.declare("leases.renew.before")
+_AFTER_RENEW = failpoints.declare("leases.renew.after")
+_BEFORE_ACQUIRE = failpoints.declare("leases.acquire.before")
+_AFTER_ACQUIRE = failpoints.declare("leases.acquire.after")
+_AFTER_POST = failpoints.declare("inbox.post.after")
+
+
+class PostgresLeases:
+    """The port `Leases` over a migrated database. Made by `open`. Owners are unique per process start."""
+
+    def __init__(self, pool: Any, wakeups: Wakeups, seconds: float) -> None:
+        self._pool = pool
+        self._wakeups = wakeups
+        self._time = timedelta(seconds=seconds)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str, *, seconds: float = LEASE_SECONDS) -> AsyncGenerator["PostgresLeases"]:
+        """Connect; on leaving, close (and give nothing back: that is `release`).
+
+        `seconds` is how long a lease lasts. Raises OSError or asyncpg.PostgresError.
+        """
+        pool = await open_pool(dsn, "kfm-leases", 4)
+        try:
+            async with Wakeups.open(dsn, "kfm_inbox") as wakeups:
+                yield cls(pool, wakeups, seconds)
+        finally:
+            await close_pool(pool)
+
+    def on_wake(self, callback: Callable[[], None]) -> None:
+        """Call it when somebody posted to the inbox. A hint: it may come for nothing, or never."""
+        self._wakeups.on_wake(callback)
+
+    async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
+        """As the port says."""
+        failpoints.hit(_BEFORE_ACQUIRE)
+        text = query("lease_acquire")
+        rows = await once(self._pool, lambda c: c.fetch(text, owner, address, take_over, most, self._time))
+        failpoints.hit(_AFTER_ACQUIRE)
+        return sorted((Lease(*row) for row in rows), key=lambda lease: lease.partition)
+
+    async def renew(self, owner: str) -> tuple[Sequence[Lease], Sequence[InboxItem]]:
+        """As the port says. At most 1000 items at a time."""
+        failpoints.hit(_BEFORE_RENEW)
+
+        async def work(connection: Any) -> tuple[Sequence[Lease], Sequence[InboxItem]]:
+            rows = await connection.fetch(query("lease_renew"), owner, self._time)
+            leases = sorted((Lease(*row) for row in rows), key=lambda lease: lease.partition)
+            if not leases:
+                return (), ()
+            found = await connection.fetch(query("inbox_read"), [lease.partition for lease in leases])
+            return leases, [_item(row) for row in found]
+
+        answer = await repeat(self._pool, work, patience=1.0)
+        failpoints.hit(_AFTER_RENEW)
+        return answer
+
+    async def release(self, owner: str) -> None:
+        """As the port says."""
+        await repeat(self._pool, lambda c: c.execute(query("lease_release"), owner), patience=1.0)
+
+    async def holder(self, partition: int) -> Lease | None:
+        """As the port says."""
+        row = await repeat(self._pool, lambda c: c.fetchrow(query("lease_holder"), partition))
+        return None if row is None else Lease(*row)
+
+    async def post(self, item: InboxItem) -> None:
+        """As the port says. Raises JournalUnavailable when it may not have been stored: ask again, same key."""
+        claim = item.claim
+        fields = (None,) * 6
+        if claim is not None:
+            fields = (
+                claim.tenant_id,
+                claim.principal,
+                claim.rpc,
+                claim.key,
+                claim.digest,
+                claim.outcome,
+            )
+        text = query("inbox_post")
+        await once(self._pool, lambda c: c.execute(text, item.partition, *fields, item.envelope))
+        failpoints.hit(_AFTER_POST)
+        self._wakeups.send()
+
+
+def _item(row: Any) -> InboxItem:
+    claim = None
+    if row["key"] is not None:
+        claim = Claim(
+            row["tenant_id"], row["principal"], row["rpc"], row["key"], row["digest"], row["outcome"]
+        )
+    return InboxItem(row["id"], row["partition"], claim, row["envelope"])

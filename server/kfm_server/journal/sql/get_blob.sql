@@ -1,0 +1,1 @@
+select body from kfm.blobs where digest = $1

@@ -1,0 +1,5 @@
+with mine as (
+    select partition from kfm.leases where owner = $1 order by partition for update
+)
+update kfm.leases l set owner = '', address = '', expires_at = '-infinity'
+from mine where l.partition = mine.partition

@@ -1,0 +1,1 @@
+select epoch from kfm.partitions where partition = $1 for no key update
