@@ -52,8 +52,6 @@ def resolve_arguments(arguments_json: str, outputs: Mapping[str, str]) -> str:
     Raises:
         UnresolvedReference: a reference is malformed, its step has no output, or its pointer names nothing there.
     """
-    if '"$ref"' not in arguments_json and "\\" not in arguments_json:
-        return canonical_json(parse_json(arguments_json or "{}"))
     parsed: dict[str, Any] = {}
 
     def replace(value: Any, place: tuple[str | int, ...]) -> Any:
@@ -71,6 +69,8 @@ def resolve_arguments(arguments_json: str, outputs: Mapping[str, str]) -> str:
         return value
 
     try:
+        if '"$ref"' not in arguments_json and "\\" not in arguments_json:
+            return canonical_json(parse_json(arguments_json or "{}"))
         return canonical_json(replace(parse_json(arguments_json or "{}"), ()))
     except UnresolvedReference:
         raise

@@ -38,7 +38,7 @@ _LEAD = re.compile(
     r"the (?:result|value|answer|total) (?:of|to|for)|the following|this|result of)(?:[\s,:]+|$))+"
 )
 _TAIL = re.compile(
-    r"[\s,]*(?:(?:=|\bequals?(?: to)?|\bcome to|\bmake|\bgive|\bplease|\bfor me|\bthanks|\bthank you)?[\s?!.]*)*$"
+    r"(?:[\s,?!.]|=|\bequals?(?: to)?\b|\bcome to\b|\bmake\b|\bgive\b|\bplease\b|\bfor me\b|\bthanks\b|\bthank you\b)*+$"
 )
 _DATE_OR_PHONE = re.compile(
     r"\d{1,4}/\d{1,2}/\d{2,4}|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-\d{4}|(?<!\d)\d{3}-\d{4}(?!\d)|\d{3}-\d{3}-\d{4}"
@@ -46,10 +46,13 @@ _DATE_OR_PHONE = re.compile(
 )
 _PHRASES = (
     (r"(?:raised )?to the power(?: of)?|\*\*|\^", "**"),
-    (r"divided by|÷", "/"),
-    (r"multiplied (?:by|with)|\u00d7|·|\btimes\b", "*"),
-    (r"\bplus\b", "+"),
-    (r"\bminus\b|\u2212", "-"),
+    (r"\bdivided by\b", "@/"),
+    (r"÷", "/"),
+    (r"\bmultiplied (?:by|with)\b|\btimes\b", "@*"),
+    (r"\u00d7|·", "*"),
+    (r"\bplus\b", "@+"),
+    (r"\bminus\b", "@-"),
+    (r"\u2212", "-"),
     (r"\bmodulo\b|\bmod\b", "mod"),
     (r"(?<=[\d\s)])x(?=[\d\s(])", "*"),
     (r"²", " squared"),
@@ -71,7 +74,7 @@ _PHRASES = (
 _REPLACE = tuple((re.compile(pattern), f" {word} ") for pattern, word in _PHRASES)
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+\.\d+|\.\d+|\d+"
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<number>(?:{_NUMBER})(?![\w.]))|(?P<word>[a-z]+(?:-[a-z]+)?)|(?P<sign>\*\*|//|\s%|[-+*/(),;]))"
+    rf"\s*(?:(?P<number>(?:{_NUMBER})(?![\w.]))|(?P<word>[a-z]+(?:-[a-z]+)?)|(?P<sign>@[-+*/]|\*\*|//|\s%|[-+*/(),;]))"
 )
 _CALLS = frozenset(("sqrt", "abs", "min", "max", "round", "floor", "ceil"))
 _LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
@@ -111,7 +114,7 @@ def read_arithmetic(text: str) -> str | None:
     body = " ".join(text.lower().replace("\u2019", "'").split())
     body = _LEAD.sub("", body, count=1) if _LEAD.match(body) else body
     body = _TAIL.sub("", body)
-    if not body or len(body) > 900 or _DATE_OR_PHONE.search(body):
+    if not body or len(body) > 900 or "@" in body or _DATE_OR_PHONE.search(body):
         return None
     try:
         value = _Reader(_tokens(body)).message()
@@ -164,7 +167,8 @@ class _Reader:
     """Recursive descent over the tokens."""
 
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens = tokens
+        self.tokens = [token.lstrip("@") for token in tokens]
+        self.spoken = {index for index, token in enumerate(tokens) if token[0] == "@"}
         self.at = 0
         self.depth = 0
 
@@ -345,6 +349,7 @@ class _Reader:
         parts: list[str] = []
         operators = 0
         lowest = 4
+        spoken = added = False
         while True:
             value = self.signed()
             parts.append(value.inside(4) if parts or value.level < 4 else value.text)
@@ -353,7 +358,11 @@ class _Reader:
             sign = "%" if self.peek() == "mod" else self.peek()
             if sign not in _LEVELS:
                 break
+            spoken |= self.at in self.spoken
             self.at += 1
+            if added and _LEVELS[sign] == 2 and spoken:
+                raise _NotArithmetic  # "17 plus 5 times 3": said aloud, it may mean either
+            added |= _LEVELS[sign] == 1
             lowest = min(lowest, _LEVELS[sign])
             parts.append(sign)
             operators += 1

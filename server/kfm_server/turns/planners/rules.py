@@ -70,6 +70,8 @@ def plan(input_parts: tuple[types.Part, ...], tools: ToolCatalogue) -> Planned |
         actions = _read(text)
     except NotUnderstood as why:
         return _refuse(f"Not done, because {why}.")
+    except _TooMany:
+        return _refuse("Not done, because it has too many parts; say it in several messages.")
     missing = sorted({action.tool for action in actions} - set(tools))
     if missing:
         return _refuse(f"The tool {missing[0]!r}, which this needs, is not available here.", say_what=False)
@@ -100,30 +102,35 @@ def _read(text: str) -> list[_Action]:
             "it holds nothing to do" if not clauses else f"it asks for over {MAX_CLAUSES} things"
         )
     actions: list[_Action] = []
+    budget = _Budget()
     for clause in clauses:
-        read = _clause(clause, quotes, _Budget(), after_add=any(action.adds for action in actions))
+        read = _clause(clause, quotes, budget, after_add=any(action.adds for action in actions))
         if read is None:
             raise NotUnderstood(f"this part is not understood: {_plain(clause, quotes)!r}")
         actions.extend(read)
     return actions
 
 
+class _TooMany(Exception):
+    pass
+
+
 class _Budget:
-    """Bounds the tries of one clause."""
+    """Bounds the ways that a message is cut into clauses: planning must not hold up other sessions."""
 
     def __init__(self) -> None:
-        self.left = 200
+        self.left = 60
 
-    def spend(self) -> bool:
+    def spend(self) -> None:
         self.left -= 1
-        return self.left > 0
+        if self.left < 0:
+            raise _TooMany
 
 
 def _clause(clause: str, quotes: list[str], budget: _Budget, *, after_add: bool) -> list[_Action] | None:
     """The actions of a clause: split where both halves are understood by themselves, else whole."""
     for match in _SOFT.finditer(clause):
-        if not budget.spend():
-            return None
+        budget.spend()
         left, right = clause[: match.start()], clause[match.end() :]
         try:
             first = _single(left, quotes, after_add=after_add)

@@ -47,6 +47,9 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
     )
 
 
+_ON_IT = _compile(
+    r"(?:show|tell|give|read|display|list|print)(?: me)? (?:everything|all|what's|what is)(?: that's)? on it"
+)
 _MAKE = r"(?:add|create|make|set up|set|put|start|new|record|log|note|save|insert|enter|register|write)"
 _ADD = _compile(
     rf"{_MAKE}(?: me)?(?: (?:a|an|another|one(?: more)?))?(?: new)? {_NOUN}(?: for me)?"
@@ -62,7 +65,7 @@ _ADD = _compile(
     r"i (?:need|want|would like)(?: to have)? (?:a|an|another)(?: new)? (?:to-?do|to do|task)(?: to|:| for me to) (?P<title>.+)",
     rf"(?:new |another )?{_NOUN}\s*:\s*(?P<title>.+)",
     r"note to self\s*:\s*(?P<title>.+)",
-    r"(?:remind me|(?:set|create|make|add)(?: me)? a reminder|i need a reminder)(?: that i (?:have|need) to| to| about)"
+    r"(?:remind me|(?:set|create|make|add)(?: me)? a reminder|i (?:need|want) a reminder)(?: that i (?:have|need) to| to| about)"
     r" (?P<remind>.+)",
     r"don't let me forget(?: that i (?:have|need) to| to| about)? (?P<remind>.+)",
     r"(?:make sure|see to it)(?: that)? i (?:remember|don't forget) to (?P<remind>.+)",
@@ -79,6 +82,7 @@ _SHOW = (
 _LIST = _compile(
     rf"(?:{_SHOW}(?: out)? (?:me )?)?(?:all )?(?:of )?(?:{_MINE} )?(?:whole |full |entire |complete )?(?:{_STATE} )?{_ITEMS}"
     r"(?P<state2> (?:i have|that i have|i've got))?",
+    rf"{_SHOW}(?: me)? (?:a|the) (?:full |complete )?list of (?:all )?(?:of )?my (?:{_STATE} )?(?:to-?dos|tasks)",
     rf"{_SHOW}(?: me)? (?:everything|all|what's|what is|all that's|all that is)(?: that's| that is)? (?:on|in) {_MINE} {_LISTS}",
     rf"{_SHOW}(?: me)? (?:what|which|how many) (?:(?P<state>open|pending|completed|finished) )?(?:to-?dos|tasks) (?:i have|i've got)",
     rf"what(?:'s| is| do i have| have i got)(?: currently| now)? (?:on|in) (?:my|the) {_LISTS}",
@@ -114,11 +118,56 @@ _REOPEN = _compile(
 )
 
 _PRONOUNS = frozenset(("it", "that", "this", "that one", "this one", "the new one", "that todo", "that task"))
-_EMPTY_TITLES = re.compile(
-    r"(?:(?:it|that|this|these|those|them|something|anything|everything|one|some|stuff|all|todos?|tasks?|items?|lists?|"
-    r"(?:(?:a|an|the|my|new|another|two|three|four|five|\d+|some|few|several|many|more|all|of|last|first|second|next)\s+)+"
-    r"(?:to-?dos?|tasks?|items?|ones?|things?|reminders?|lists?|to-?do list|task list|of them|todos)?)\b\s*)+",
-    re.IGNORECASE,
+_EMPTY_WORDS = frozenset(
+    [
+        "it",
+        "that",
+        "this",
+        "these",
+        "those",
+        "them",
+        "something",
+        "anything",
+        "everything",
+        "one",
+        "ones",
+        "some",
+        "stuff",
+        "all",
+        "a",
+        "an",
+        "the",
+        "my",
+        "new",
+        "another",
+        "two",
+        "three",
+        "four",
+        "five",
+        "few",
+        "several",
+        "many",
+        "more",
+        "of",
+        "last",
+        "first",
+        "second",
+        "next",
+        "todo",
+        "todos",
+        "to-do",
+        "to-dos",
+        "task",
+        "tasks",
+        "item",
+        "items",
+        "thing",
+        "things",
+        "reminder",
+        "reminders",
+        "list",
+        "lists",
+    ]
 )
 _SOMEONES = re.compile(
     r"(?:(?:my|the|a|his|her|their|our|your|\w+['\u2019]s)\s+)(?:[\w-]+\s+)*(?:lists?|todos?|to-dos?|tasks?|calendar|agenda|notebook|board)",
@@ -171,6 +220,8 @@ def read_todo(clause: str, quotes: list[str], *, after_add: bool = False) -> Tod
         text = text[lead.end() :]
     question = text.rstrip().endswith("?")
     listed = _first(_LIST, _LIST_TAIL.sub("", text))
+    if listed is None and after_add and _first(_ON_IT, _LIST_TAIL.sub("", text)):
+        return TodoAction({"action": "list", "filter": "all"})
     if listed is not None:
         return TodoAction({"action": "list", "filter": _filter(listed)})
     text = _TAIL.sub("", text)
@@ -217,7 +268,7 @@ def _added(groups: dict[str, str | None], quotes: list[str]) -> TodoAction:
         raise NotUnderstood(
             "a reminder at a certain time cannot be set here; a todo without a time can be added"
         )
-    if joint and "," in joint:
+    if joint and ("," in joint or len(_MARKED.findall(joint)) > 1):
         raise NotUnderstood("it is not clear whether that is one todo or several; add them one by one")
     if joint:
         halves = re.split(r"\s+(?:and|&)\s+", joint)
@@ -239,7 +290,7 @@ def _title(text: str, quotes: list[str]) -> str:
         bare = _MARKED.sub("", text)
         if _TURN.search(bare) or _ORDER.search(bare):
             raise NotUnderstood("it is not clear where the todo's title ends; put the title in quotes")
-        if _EMPTY_TITLES.fullmatch(bare.strip()) and not _MARKED.search(text):
+        if _EMPTY_WORDS.issuperset(bare.lower().split()) and not _MARKED.search(text):
             raise NotUnderstood(
                 "it does not say what the todo is; name it, for example: add a todo to buy milk"
             )

@@ -1,0 +1,151 @@
+"""The calculator against exact arithmetic, and against those who would keep it busy."""
+
+import ast
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kfm_server.ports.tools import ToolCall, ToolError
+from kfm_server.tools.calculator import Calculator, evaluate, shown
+
+pytestmark = pytest.mark.requirement("T1")
+
+_CALL = ToolCall("key", 1, 1, "default", "anonymous", lambda message: None)
+
+
+def _leaves() -> st.SearchStrategy[tuple[str, Fraction]]:
+    whole = st.integers(0, 999).map(lambda value: (str(value), Fraction(value)))
+    broken = st.decimals(0, 999, places=2).map(lambda value: (f"{value:f}", Fraction(value)))
+    return whole | broken
+
+
+def _combined(
+    children: st.SearchStrategy[tuple[str, Fraction]],
+) -> st.SearchStrategy[tuple[str, Fraction]]:
+    def join(left: tuple[str, Fraction], sign: str, right: tuple[str, Fraction]) -> tuple[str, Fraction]:
+        if sign == "/" and right[1] == 0:
+            sign = "+"
+        value = {
+            "+": lambda: left[1] + right[1],
+            "-": lambda: left[1] - right[1],
+            "*": lambda: left[1] * right[1],
+            "/": lambda: left[1] / right[1],
+        }[sign]()
+        return f"({left[0]} {sign} {right[0]})", value
+
+    return st.builds(join, children, st.sampled_from("+-*/"), children)
+
+
+@given(st.recursive(_leaves(), _combined, max_leaves=12))
+def test_the_four_operations_are_exact(case: tuple[str, Fraction]) -> None:
+    assert evaluate(case[0]) == (case[1], True)
+
+
+@given(st.text("0123456789.+-*/%^() ,eapisqrtmx_", max_size=60))
+def test_any_text_gives_a_value_or_a_tool_error(text: str) -> None:
+    try:
+        value, exact = evaluate(text)
+    except ToolError:
+        return
+    shown(value, exact)
+
+
+@given(st.text(max_size=40))
+def test_foreign_characters_give_a_value_or_a_tool_error(text: str) -> None:
+    try:
+        evaluate(text)
+    except ToolError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("(17 + 5) * 3 / 2", "33"),
+        ("0.1 + 0.2", "0.3"),
+        ("2 ** 100", "1267650600228229401496703205376"),
+        ("1 / 3", "0.333333333333333"),
+        ("sqrt(16)", "4"),
+        ("sqrt(9 / 4)", "1.5"),
+        ("floor(sqrt(2) ** 2)", "2"),
+        ("round(2.5)", "3"),
+        ("round(-2.5)", "-3"),
+        ("round(2.345, 2)", "2.35"),
+        ("7 // 2 + 7 % 2", "4"),
+        ("-7 // 2", "-4"),
+        ("min(3, 1, 2) + max(1, 2.5)", "3.5"),
+        ("abs(-3) + ceil(1.2)", "5"),
+        ("2 ^ 3 ^ 2", "512"),
+        ("2 ** -3", "0.125"),
+        ("pi", "3.14159265358979"),
+        ("10 ** 21 + 1", "1000000000000000000001"),
+    ],
+)
+def test_known_values(expression: str, text: str) -> None:
+    assert shown(*evaluate(expression))[0] == text
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "9 ** 4000000",
+        "9 ** 9 ** 9 ** 9",
+        "(2 ** 4000) * (2 ** 4000)",
+        "2 ** (1 / 3) ** 99999",
+        "1e999",
+        "(" * 400 + ")" * 400,
+        "-" * 999 + "1",
+        "1+" * 499 + "1",
+        "sqrt(2) ** 100000",
+        "0.5 ** 100000",
+        "1.000001 ** 999999999.5",
+    ],
+)
+def test_work_is_bounded_before_it_is_done(expression: str) -> None:
+    began = time.process_time()
+    with pytest.raises(ToolError):
+        evaluate(expression)
+    assert time.process_time() - began < 0.25
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", " ", "x", "1 / 0", "0 ** -1", "sqrt(-1)", "'a' * 3", "(1).real", "f(1)", "1 if 1 else 2", "[1]", "1 < 2",
+     "__import__('os')", "lambda: 1", "1, 2", "0x10", "1_000", "1j", "007", "sqrt()", "not 1", "~1", "1 << 3"],
+)  # fmt: skip
+def test_what_is_no_arithmetic_is_refused_with_a_sentence(expression: str) -> None:
+    with pytest.raises(ToolError, match=r"\.$"):
+        evaluate(expression)
+
+
+def test_the_source_never_evaluates_text() -> None:
+    import inspect
+
+    from kfm_server.tools import calculator
+
+    names = {
+        node.id for node in ast.walk(ast.parse(inspect.getsource(calculator))) if isinstance(node, ast.Name)
+    }
+    assert not names & {"eval", "exec", "compile"}
+
+
+async def test_the_answer_says_what_it_rounded() -> None:
+    tool = Calculator()
+    exact = await tool.call({"expression": "(17 + 5) * 3 / 2"}, _CALL)
+    assert exact == {
+        "expression": "(17 + 5) * 3 / 2",
+        "result": 33,
+        "exact": True,
+        "text": "(17 + 5) * 3 / 2 = 33",
+    }
+    rounded = await tool.call({"expression": "1/3"}, _CALL)
+    assert rounded["text"] == "1/3 ≈ 0.333333333333333"
+    assert rounded["exact"] is False
+
+
+async def test_variables_carry_earlier_results() -> None:
+    answer = await Calculator().call({"expression": "x * y", "variables": {"x": 33, "y": 0.1}}, _CALL)
+    assert answer["result"] == 3.3
+    assert answer["text"] == "x * y with x = 33, y = 0.1 = 3.3"
