@@ -1,6 +1,6 @@
 """The numbers that operators watch, on /metrics."""
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 TURNS_SUBMITTED = Counter("kfm_turns_submitted_total", "Turns that were accepted.")
 TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outcome"])
@@ -8,3 +8,9 @@ LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts
 PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")
 SESSIONS_IN_MEMORY = Gauge("kfm_sessions_in_memory", "Sessions with unfinished turns in this process.")
 WATCHERS = Gauge("kfm_watchers", "Readers of turns in this process.")
+BUS_SECONDS = Histogram(
+    "kfm_bus_seconds", "From an event's time to its delivery to a consumer group.", ["group", "topic"]
+)
+BUS_FAILURES = Counter("kfm_bus_failures_total", "Attempts of deliveries that failed.", ["group", "topic"])
+BUS_DEAD_LETTERS = Counter("kfm_bus_dead_letters_total", "Messages that were buried.", ["group", "topic"])
+BUS_LAG = Gauge("kfm_bus_lag", "Events that a consumer group has yet to read here.", ["group"])

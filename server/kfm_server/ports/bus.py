@@ -1,0 +1,164 @@
+"""The bus's seam: above it consumer groups, below it where their positions and dead letters are kept.
+
+The events themselves are read from the journal (ports/journal.py): the bus carries copies, never the truth.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.message import Message
+from kfm.event.v1.envelope_pb2 import Envelope
+
+from kfm_server.ports.journal import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event, as a group's handler gets it. `key` is its session, or stands for the event if it has none."""
+
+    partition: int
+    offset: int
+    topic: str
+    key: str
+    envelope: Envelope
+    event: Message
+
+
+Handler = Callable[[Sequence[Delivery]], Awaitable[None]]
+"""Takes deliveries in partition order. Events come at least once: a handler tells repeats by event id.
+
+Raises TryLater when what it needs is away; any other error is the message's fault.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a delivery is tried, and how long each try and the pauses between them last, in seconds."""
+
+    attempts: int = 4
+    pause: float = 0.05
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group. It reads the topics from the journal's first event on.
+
+    `batch`: most deliveries in one call. A call with several that fails is repeated one by one, so only
+    a handler to which repeats mean nothing asks for more than one.
+    """
+
+    name: str
+    topics: frozenset[str]
+    handler: Handler
+    batch: int = 1
+    retries: Retries = Retries()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A key that a group does not advance. `offset` is its first event that was not delivered.
+
+    `released`: a person has replayed or dropped what stopped it; the consumer delivers what was parked
+    and then lifts the hold.
+    """
+
+    key: str
+    offset: int
+    reason: str
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a group stands in a partition: every event up to `offset` was delivered, parked or buried."""
+
+    offset: int
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that a group could not take. `key` is what is held; `session_id` is empty if it has none.
+
+    `envelope`: a DeadLetterEvent with the original bytes, sealed.
+    """
+
+    id: str
+    group: str
+    partition: int
+    offset: int
+    topic: str
+    tenant_id: str
+    session_id: str
+    key: str
+    created_us: int
+    reason: str
+    envelope: bytes
+
+
+class TryLater(Exception):
+    """What a handler needs cannot be reached. The partition waits; no attempt is counted."""
+
+
+class CursorFenced(Exception):
+    """A newer epoch has opened the cursor: another process reads this partition now. Nothing was written."""
+
+
+class BusUnavailable(Exception):
+    """Cursors and dead letters cannot be reached."""
+
+
+class CursorStore(Protocol):
+    """Where groups stand. Every method may raise BusUnavailable; those with an epoch raise CursorFenced."""
+
+    async def open(self, group: str, partition: int, epoch: int) -> Position:
+        """Take the cursor over for an epoch; those of earlier epochs are refused from now on."""
+        ...
+
+    async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
+        """Move the cursor; it never goes back."""
+        ...
+
+    async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
+        """Keep the letter, hold its key from its offset on and move the cursor, all in one commit.
+
+        The same message buried again is the same letter, open again.
+        """
+        ...
+
+    async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
+        """Say that a released hold was delivered up to, but not including, offset."""
+        ...
+
+    async def lift(self, group: str, partition: int, epoch: int, key: str) -> None:
+        """End a released hold."""
+        ...
+
+    async def released(self, group: str) -> frozenset[int]:
+        """Partitions in which a hold waits for its parked events to be delivered."""
+        ...
+
+
+class LetterStore(Protocol):
+    """The open letters of all groups. Every method may raise BusUnavailable."""
+
+    async def letters(
+        self, tenant_id: str, group: str, after: tuple[int, str], limit: int
+    ) -> Sequence[Letter]:
+        """Open letters by (created_us, id) > after, at most limit; an empty group matches all."""
+        ...
+
+    async def letter(self, tenant_id: str, id: str) -> Letter | None:
+        """One that is open."""
+        ...
+
+    async def settle(self, claim: Claim, id: str, *, drop: bool) -> bytes | None:
+        """Close an open letter of the claim's tenant and release its hold, once per claim, in one commit.
+
+        Dropped, the message is passed over; otherwise it is delivered again. Answers the digest that is
+        stored with the claim (the claim's own when it was new), or None, and then nothing was written:
+        no such letter is open.
+        """
+        ...

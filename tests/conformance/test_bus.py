@@ -1,0 +1,317 @@
+"""What every store of the bus promises to its consumers."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from kfm.catalogue.events import unpack
+from kfm_server.bus.audit import AuditLog, audit_group
+from kfm_server.bus.dead_letters import DeadLetterDesk
+from kfm_server.bus.memory import MemoryAuditLog, MemoryBusStore
+from kfm_server.bus.postgres import PostgresBusStore
+from kfm_server.context import ExecutionContext
+from kfm_server.journal.memory import MemoryJournal
+from kfm_server.ports.bus import CursorFenced, Delivery, TryLater
+from kfm_server.ports.journal import Entry, Record, TurnRow
+
+from tests.support.bus import Seen, Told, append, caught_up, consuming, group, sealed, unknown
+
+ME = ExecutionContext()
+REPLAY = "ReplayDeadLetter"
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncGenerator[Told]:
+    if request.param == "memory":
+        yield Told(MemoryBusStore())
+        return
+    async with PostgresBusStore.open_pool(request.getfixturevalue("database")) as made:
+        yield Told(made)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def audit(request: pytest.FixtureRequest) -> AsyncGenerator[AuditLog]:
+    if request.param == "memory":
+        yield MemoryAuditLog()
+        return
+    async with PostgresBusStore.open_pool(request.getfixturevalue("database")) as made:
+        yield made
+
+
+@pytest.fixture
+def journal() -> MemoryJournal:
+    return MemoryJournal(4)
+
+
+@pytest.mark.requirement("R6")
+async def test_events_of_a_partition_arrive_in_order(store: Told, journal: MemoryJournal) -> None:
+    seen = Seen()
+    events = [sealed(f"turn_{n % 3}", n // 3 + 1, f"ses_{n % 3}") for n in range(600)]
+    await append(journal, *events[:300])
+    async with consuming(group(seen, batch=16), journal, store):
+        await append(journal, *events[300:])
+        await seen.until(lambda: len(seen.ids) >= 600)
+    assert seen.ids == [event.event_id for event in events]
+
+
+async def test_a_group_reads_its_topics_only(store: Told, journal: MemoryJournal) -> None:
+    seen = Seen()
+    await append(journal, sealed("turn_1", 1))
+    other = group(seen)
+    object.__setattr__(other, "topics", frozenset({"agent.plans"}))
+    async with consuming(other, journal, store):
+        await caught_up(store, journal)
+    assert seen.ids == []
+
+
+async def test_a_partition_goes_on_without_hints(store: Told, journal: MemoryJournal) -> None:
+    seen = Seen()
+    async with consuming(group(seen), journal, store, hints=False):
+        await caught_up(store, journal)
+        await append(journal, sealed("turn_1", 1))
+        await seen.until(lambda: seen.ids == ["turn_1.1"])
+
+
+@pytest.mark.requirement("R6")
+async def test_a_crash_before_the_commit_delivers_again(store: Told, journal: MemoryJournal) -> None:
+    await append(journal, *(sealed("turn_1", n) for n in range(1, 6)))
+    arrived = asyncio.Event()
+    ids: list[str] = []
+
+    async def stuck(deliveries: Sequence[Delivery]) -> None:
+        ids.append(deliveries[0].envelope.event_id)
+        if len(ids) == 3:
+            arrived.set()
+            await asyncio.Event().wait()
+
+    async with consuming(group(stuck), journal, store, epoch=1):
+        async with asyncio.timeout(5):
+            await arrived.wait()
+    seen = Seen()
+    async with consuming(group(seen), journal, store, epoch=2):
+        await seen.until(lambda: len(seen.ids) >= 5)
+        await caught_up(store, journal, epoch=2)
+    assert seen.ids == [f"turn_1.{n}" for n in range(1, 6)]
+    again = Seen()
+    async with consuming(group(again), journal, store, epoch=3):
+        await append(journal, sealed("turn_1", 6))
+        await again.until(lambda: bool(again.ids))
+    assert again.ids == ["turn_1.6"]
+
+
+@pytest.mark.requirement("R10")
+async def test_an_earlier_epoch_cannot_commit(store: Told, journal: MemoryJournal) -> None:
+    await store.open("g", 0, 1)
+    await store.commit("g", 0, 1, 7)
+    assert (await store.open("g", 0, 2)).offset == 7
+    for refused in (
+        store.commit("g", 0, 1, 9),
+        store.open("g", 0, 1),
+        store.advance("g", 0, 1, "ses_a", 3),
+        store.lift("g", 0, 1, "ses_a"),
+    ):
+        with pytest.raises(CursorFenced):
+            await refused
+    await store.commit("g", 0, 2, 3)
+    assert (await store.open("g", 0, 2)).offset == 7
+
+
+@pytest.mark.requirement("R6")
+async def test_a_message_that_always_fails_is_buried_with_its_bytes(
+    store: Told, journal: MemoryJournal
+) -> None:
+    bad = sealed("turn_1", 2)
+    await append(journal, sealed("turn_1", 1), bad, sealed("turn_2", 1, "ses_b"), sealed("turn_1", 3))
+    seen = Seen()
+    seen.broken.add("turn_1.2")
+    desk = DeadLetterDesk(store)
+    async with consuming(group(seen), journal, store):
+        await caught_up(store, journal)
+    assert seen.ids == ["turn_1.1", "turn_2.1"]
+    assert seen.tries.count("turn_1.2") == 3
+    (listed,), token = await desk.list(ME, "g", 10, "")
+    assert (token, listed.original) == ("", b"")
+    letter = await desk.get(ME, listed.dead_letter_id)
+    assert letter.original == bad.SerializeToString()
+    assert (letter.group, letter.partition, letter.offset, letter.session_id) == ("g", 0, 2, "ses_a")
+    assert letter.error.metadata["class"] == "ValueError"
+    assert "cannot take turn_1.2" in letter.error.message
+
+
+@pytest.mark.requirement("R6")
+async def test_a_failing_batch_costs_only_the_message_at_fault(store: Told, journal: MemoryJournal) -> None:
+    await append(journal, *(sealed(f"turn_{n}", 1, f"ses_{n}") for n in range(10)))
+    seen = Seen()
+    seen.broken.add("turn_4.1")
+    async with consuming(group(seen, batch=8), journal, store):
+        await caught_up(store, journal)
+    assert set(seen.ids) == {f"turn_{n}.1" for n in range(10)} - {"turn_4.1"}
+    assert len((await DeadLetterDesk(store).list(ME, "", 50, ""))[0]) == 1
+
+
+@pytest.mark.requirement("R6", "S3")
+async def test_an_unknown_type_is_buried_at_once_and_one_that_may_be_ignored_is_not(
+    store: Told, journal: MemoryJournal
+) -> None:
+    await append(
+        journal,
+        unknown(sealed("turn_1", 1, "ses_a"), may_ignore=True),
+        sealed("turn_1", 2, "ses_a"),
+        unknown(sealed("turn_2", 1, "ses_b")),
+        sealed("turn_2", 2, "ses_b"),
+    )
+    seen = Seen()
+    async with consuming(group(seen), journal, store):
+        await caught_up(store, journal)
+    assert seen.ids == ["turn_1.2"]
+    (letter,), _ = await DeadLetterDesk(store).list(ME, "", 10, "")
+    assert (letter.error.reason, letter.offset) == ("REASON_EVENT_TYPE_UNKNOWN", 3)
+
+
+@pytest.mark.requirement("R6")
+async def test_bytes_that_are_no_envelope_hold_the_session_that_their_turn_names(
+    store: Told, journal: MemoryJournal
+) -> None:
+    await append(journal, b"\xff\xff", sealed("turn_1", 1, "ses_a"))
+    row = TurnRow("turn_9", "ses_z", "default", 0, "running", None, 0)
+    broken = Record("turn_9", 1, "agent.turns.requests", b"\xff\x00no")
+    await journal.append(Entry(0, journal.epochs[0], (broken,), (row,)))
+    await append(journal, sealed("turn_8", 1, "ses_z"))
+    seen = Seen()
+    async with consuming(group(seen), journal, store):
+        await caught_up(store, journal)
+    assert seen.ids == ["turn_1.1"]
+    letters, _ = await DeadLetterDesk(store).list(ME, "", 10, "")
+    assert [(x.offset, x.session_id, x.error.reason) for x in letters] == [
+        (1, "", "REASON_EVENT_UNDECODABLE"),
+        (3, "ses_z", "REASON_EVENT_UNDECODABLE"),
+    ]
+
+
+@pytest.mark.requirement("R6")
+async def test_a_replay_delivers_the_message_and_then_what_was_parked_in_order(
+    store: Told, journal: MemoryJournal
+) -> None:
+    seen = Seen()
+    seen.broken.add("turn_1.1")
+    async with consuming(group(seen), journal, store) as consumer:
+        desk = DeadLetterDesk(store, consumer.poke)
+        for n in range(1, 4):
+            await append(journal, sealed("turn_1", n), sealed("turn_2", n, "ses_b"))
+        await caught_up(store, journal)
+        assert seen.ids == ["turn_2.1", "turn_2.2", "turn_2.3"]
+        (letter,), _ = await desk.list(ME, "", 10, "")
+        seen.broken.clear()
+        await desk.replay(ME, letter.dead_letter_id, "k", b"d", REPLAY)
+        await append(journal, sealed("turn_1", 4))
+        await seen.until(lambda: "turn_1.4" in seen.ids)
+        await caught_up(store, journal)
+        assert seen.ids[3:] == [f"turn_1.{n}" for n in range(1, 5)]
+        assert (await store.open("g", 0, 1)).holds == ()
+    assert (await desk.list(ME, "", 10, "")) == ([], "")
+
+
+@pytest.mark.requirement("R6")
+async def test_a_replay_that_fails_opens_the_same_letter_again(store: Told, journal: MemoryJournal) -> None:
+    seen = Seen()
+    seen.broken |= {"turn_1.1", "turn_1.3"}
+    await append(journal, *(sealed("turn_1", n) for n in range(1, 5)))
+    async with consuming(group(seen), journal, store) as consumer:
+        desk = DeadLetterDesk(store, consumer.poke)
+        await caught_up(store, journal)
+        (first,), _ = await desk.list(ME, "", 10, "")
+        await desk.replay(ME, first.dead_letter_id, "k1", b"d", REPLAY)
+        await caught_up(store, journal)
+        (again,), _ = await desk.list(ME, "", 10, "")
+        assert again.dead_letter_id == first.dead_letter_id
+        seen.broken.discard("turn_1.1")
+        await desk.replay(ME, first.dead_letter_id, "k2", b"d", REPLAY)
+        await caught_up(store, journal)
+        (second,), _ = await desk.list(ME, "", 10, "")
+        assert second.offset == 3
+        await desk.drop(ME, second.dead_letter_id, "k3", b"d", "DropDeadLetter")
+        await caught_up(store, journal)
+    assert seen.ids == ["turn_1.1", "turn_1.2", "turn_1.4"]
+
+
+@pytest.mark.requirement("R6")
+async def test_a_drop_passes_over_a_message_outside_any_session(store: Told, journal: MemoryJournal) -> None:
+    seen = Seen()
+    await append(journal, b"\xff", sealed("turn_1", 1))
+    async with consuming(group(seen), journal, store) as consumer:
+        desk = DeadLetterDesk(store, consumer.poke)
+        await caught_up(store, journal)
+        (letter,), _ = await desk.list(ME, "", 10, "")
+        await desk.drop(ME, letter.dead_letter_id, "k", b"d", "DropDeadLetter")
+        await caught_up(store, journal)
+        assert (await store.open("g", 0, 1)).holds == ()
+    assert seen.ids == ["turn_1.1"]
+
+
+async def test_a_hold_survives_a_takeover(store: Told, journal: MemoryJournal) -> None:
+    await append(journal, unknown(sealed("turn_1", 1)), sealed("turn_1", 2))
+    async with consuming(group(Seen()), journal, store, epoch=1):
+        await caught_up(store, journal, epoch=1)
+    seen = Seen()
+    async with consuming(group(seen), journal, store, epoch=2):
+        await append(journal, sealed("turn_1", 3), sealed("turn_2", 1, "ses_b"))
+        await caught_up(store, journal, epoch=2)
+        (letter,), _ = await DeadLetterDesk(store).list(ME, "", 10, "")
+        await DeadLetterDesk(store).drop(ME, letter.dead_letter_id, "k", b"d", "DropDeadLetter")
+        await seen.until(lambda: "turn_1.3" in seen.ids)
+    assert seen.ids == ["turn_2.1", "turn_1.2", "turn_1.3"]
+
+
+async def test_what_is_away_is_waited_for_and_buries_nothing(store: Told, journal: MemoryJournal) -> None:
+    await append(journal, sealed("turn_1", 1))
+    seen, tries = Seen(), 0
+
+    async def flaky(deliveries: Sequence[Delivery]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise TryLater
+        await seen(deliveries)
+
+    async with consuming(group(flaky, attempts=1), journal, store):
+        await seen.until(lambda: bool(seen.ids))
+    assert (await DeadLetterDesk(store).list(ME, "", 10, ""))[0] == []
+
+
+@pytest.mark.requirement("R6")
+async def test_groups_are_held_one_by_one(store: Told, journal: MemoryJournal) -> None:
+    good, bad = Seen(), Seen()
+    bad.broken.add("turn_1.1")
+    await append(journal, sealed("turn_1", 1), sealed("turn_1", 2))
+    async with (
+        consuming(group(good, name="good"), journal, store),
+        consuming(group(bad, name="bad"), journal, store),
+    ):
+        await caught_up(store, journal, name="good")
+        await caught_up(store, journal, name="bad")
+    assert (good.ids, bad.ids) == (["turn_1.1", "turn_1.2"], [])
+
+
+@pytest.mark.requirement("R6")
+@pytest.mark.parametrize("seed", range(3))
+async def test_duplicates_and_reordering_leave_the_same_audit_log(audit: AuditLog, seed: int) -> None:
+    clean = MemoryAuditLog()
+    deliveries = [_delivery(n) for n in range(128)]
+    await audit_group(clean).handler(deliveries)
+    pick = random.Random(seed)
+    late = sorted(
+        ((n + pick.uniform(0, 64), n // 3) for n in range(3 * len(deliveries))), key=lambda pair: pair[0]
+    )
+    for at in range(0, len(late), 16):
+        await audit_group(audit).handler([deliveries[n] for _, n in late[at : at + 16]])
+    found = await audit.audited("default")
+    assert found == await clean.audited("default")
+    assert len(found) == 128
+
+
+def _delivery(n: int) -> Delivery:
+    envelope = sealed(f"turn_{n:03}", 1, f"ses_{n % 7}")
+    event = unpack(envelope)
+    assert event is not None
+    return Delivery(0, n + 1, "agent.turns.requests", envelope.session_id, envelope, event)
