@@ -22,20 +22,26 @@ REPLAY = "ReplayDeadLetter"
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncGenerator[Told]:
-    if request.param == "memory":
+def dsn(request: pytest.FixtureRequest) -> str:
+    """Where the store is; empty is in memory."""
+    return "" if request.param == "memory" else request.getfixturevalue("database")
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncGenerator[Told]:
+    if not dsn:
         yield Told(MemoryBusStore())
         return
-    async with PostgresBusStore.open_pool(request.getfixturevalue("database")) as made:
+    async with PostgresBusStore.open_pool(dsn) as made:
         yield Told(made)
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def audit(request: pytest.FixtureRequest) -> AsyncGenerator[AuditLog]:
-    if request.param == "memory":
+@pytest.fixture
+async def audit(dsn: str) -> AsyncGenerator[AuditLog]:
+    if not dsn:
         yield MemoryAuditLog()
         return
-    async with PostgresBusStore.open_pool(request.getfixturevalue("database")) as made:
+    async with PostgresBusStore.open_pool(dsn) as made:
         yield made
 
 

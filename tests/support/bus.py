@@ -82,6 +82,11 @@ def group(handler: Handler, *, name: str = "g", batch: int = 1, attempts: int = 
     return Group(name, frozenset({TOPIC}), handler, batch, Retries(attempts, 0.001, 5.0))
 
 
+async def _at_once(seconds: float) -> None:
+    """A pause that only lets others run."""
+    await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def consuming(
     group: Group,
@@ -101,6 +106,7 @@ async def consuming(
         assigned=lambda: assigned,
         clock=SystemClock(),
         poll=0.05,
+        pause=_at_once,
         linger=0,
     )
     with journal.watch(consumer.hint) if hints else nullcontext():

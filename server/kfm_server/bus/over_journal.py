@@ -42,7 +42,7 @@ class Consumer:
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
         poll: float = 1.0,
-        linger: float = 0.05,
+        linger: float = 0.25,
         pause: Pause = asyncio.sleep,
     ) -> None:
         self._group = group

@@ -25,11 +25,15 @@ _HOLDS = """
 select session_id, "offset", reason, released from kfm.holds
 where consumer_group = $1 and partition = $2 order by "offset"
 """
-_COMMIT = """
+_MOVE = """
 update kfm.consumer_offsets set "offset" = greatest("offset", $5)
 where consumer_group = $1 and topic = $2 and partition = $3 and epoch = $4
-returning 1
+returning {}
 """
+# Need not wait for the disk: what is lost is delivered again, and nothing later is durable before it.
+_LAZILY = "set_config('synchronous_commit', 'off', true)"
+_COMMIT = _MOVE.format(_LAZILY)
+_FENCE = _MOVE.format("1")
 _LETTER = """
 insert into kfm.dead_letters (id, consumer_group, partition, "offset", topic, tenant_id,
     session_id, held_key, created_us, reason, envelope)
@@ -66,12 +70,17 @@ returning consumer_group, held_key, "offset"
 _RELEASE = """
 update kfm.holds set released = true, "offset" = $3 where consumer_group = $1 and session_id = $2
 """
-_AUDIT = """
+_AUDIT = f"""
 insert into kfm.audit (event_id, tenant_id, at_us, envelope)
 select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) order by 1
 on conflict do nothing
+returning {_LAZILY}
 """
 _AUDITED = "select envelope from kfm.audit where tenant_id = $1 order by at_us, event_id"
+
+
+async def _keep(connection: Any) -> None:
+    """Our calls leave nothing to reset, and it would cost each a round trip."""
 
 
 class _NoLetter(Exception):
@@ -94,6 +103,7 @@ class PostgresBusStore:
             min_size=1,
             max_size=size,
             command_timeout=_STATEMENT_SECONDS,
+            reset=_keep,
             server_settings={"application_name": "kfm-bus"},
         )
         async with pool:
@@ -101,10 +111,15 @@ class PostgresBusStore:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[Any]:
+        async with self._connection() as connection:
+            async with connection.transaction():
+                yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
         try:
             async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
-                async with connection.transaction():
-                    yield connection
+                yield connection
         except asyncpg.DataError:  # also an InterfaceError; it is the row's fault, and waiting would not help
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
@@ -120,14 +135,16 @@ class PostgresBusStore:
         return Position(offset, tuple(Hold(*row) for row in rows))
 
     @staticmethod
-    async def _move(db: Any, group: str, partition: int, epoch: int, offset: int) -> None:
-        if await db.fetchval(_COMMIT, group, _ALL_TOPICS, partition, epoch, offset) is None:
+    async def _move(
+        db: Any, group: str, partition: int, epoch: int, offset: int, statement: str = _FENCE
+    ) -> None:
+        if await db.fetchval(statement, group, _ALL_TOPICS, partition, epoch, offset) is None:
             raise CursorFenced(group, partition)
 
     async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
         """As the port says."""
-        async with self._transaction() as db:
-            await self._move(db, group, partition, epoch, offset)
+        async with self._connection() as db:
+            await self._move(db, group, partition, epoch, offset, _COMMIT)
 
     async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
         """As the port says."""
@@ -163,19 +180,19 @@ class PostgresBusStore:
 
     async def released(self, group: str) -> frozenset[int]:
         """As the port says."""
-        async with self._transaction() as db:
+        async with self._connection() as db:
             return frozenset(row[0] for row in await db.fetch(_RELEASED, group))
 
     async def letters(
         self, tenant_id: str, group: str, after: tuple[int, str], limit: int
     ) -> Sequence[Letter]:
         """As the port says."""
-        async with self._transaction() as db:
+        async with self._connection() as db:
             return [_letter(row) for row in await db.fetch(_LETTERS, tenant_id, group, *after, limit)]
 
     async def letter(self, tenant_id: str, id: str) -> Letter | None:
         """As the port says."""
-        async with self._transaction() as db:
+        async with self._connection() as db:
             row = await db.fetchrow(_ONE, tenant_id, id)
         return None if row is None else _letter(row)
 
@@ -198,7 +215,7 @@ class PostgresBusStore:
 
     async def add(self, events: Sequence[Envelope]) -> None:
         """As the port says."""
-        async with self._transaction() as db:
+        async with self._connection() as db:
             await db.execute(
                 _AUDIT,
                 [plain(e.event_id) for e in events],
@@ -209,7 +226,7 @@ class PostgresBusStore:
 
     async def audited(self, tenant_id: str) -> Sequence[Envelope]:
         """As the port says."""
-        async with self._transaction() as db:
+        async with self._connection() as db:
             rows = await db.fetch(_AUDITED, tenant_id)
         return [Envelope.FromString(row[0]) for row in rows]
 
