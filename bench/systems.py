@@ -89,6 +89,13 @@ class Server(Child):
         """The address of its gRPC door."""
         return self.endpoints["grpc"]
 
+    def database(self) -> str:
+        """The address of its embedded database, as the postmaster itself wrote it down."""
+        moved = self.home / "postgres.path"
+        data = Path(moved.read_text().strip()) if moved.exists() else self.home / "postgres"
+        sockets = (data / "cluster" / "postmaster.pid").read_text().splitlines()[4]
+        return f"postgresql://kfm@/kfm?host={sockets}"
+
     def _wait(self, timeout: float = 60) -> dict[str, str]:
         """The addresses, once it has written them. Raises Missing."""
         path = self.home / "endpoints.json"
@@ -162,7 +169,15 @@ def _kfm(bench: Bench, name: str, module: str, tool: str) -> System:
         bench.child(bench.server)
     server = bench.server
     client = bench.client(name, [sys.executable, "-m", module, server.grpc, tool])
-    return System(name, client, [client.pid, server.pid], event_bytes=KFM_EVENT_BYTES)
+    url = server.database()
+    return System(
+        name,
+        client,
+        [client.pid, server.pid],
+        database=url if name != "kfm-sdk" else "",
+        event_bytes=KFM_EVENT_BYTES,
+        settings=postgres.settings(url),
+    )
 
 
 def _floor(bench: Bench) -> System:
