@@ -1,6 +1,8 @@
-"""Ways to say things, written after the rules and never used to write them, with what must come of each.
+"""Ways to say things, with what must come of each. They were written after the rules.
 
 A plan is a list of (tool, arguments); REFUSED means that a refusal with a reason is the only right answer.
+Four of them changed the rules since (two quoted titles at once, "everything on it", signs with thanks behind, and
+mixed operations in words), so for those four, and from now on for all, this is a regression test, no blind one.
 """
 
 from typing import Any, Final
