@@ -18,8 +18,9 @@ test: .venv/.ready  ## all tests that need no outside server
 contract: .venv/.ready  ## the compatibility checks of the schema
 	$(PY) -m pytest tests/contract
 
-gen: .venv/.ready  ## regenerate everything that comes from proto/
+gen: .venv/.ready  ## regenerate everything that comes from proto/, and the requirements page
 	$(PY) codegen/generate.py
+	$(PY) codegen/requirements_page.py
 
 release: .venv/.ready  ## snapshot the schema release named in proto/RELEASE
 	$(PY) codegen/release.py
@@ -32,6 +33,7 @@ check: .venv/.ready  ## everything that CI checks
 	.venv/bin/buf lint
 	.venv/bin/buf format -d --exit-code
 	$(PY) codegen/generate.py --check
+	$(PY) codegen/requirements_page.py --check
 	$(MAKE) test
 
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases

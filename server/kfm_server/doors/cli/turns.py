@@ -20,7 +20,7 @@ from kfm_server.doors.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from xenocomm import Client, Envelope, Turn
+    from xenocomm import Client, Envelope, Part, Turn
 
 app = typer.Typer(no_args_is_help=True, help="Turns: start, watch, steer.")
 
@@ -47,6 +47,7 @@ class Verdict(StrEnum):
 
 
 Text = Annotated[str, typer.Argument(help="The message; `-` reads it from standard input.")]
+Data = Annotated[str, typer.Option("--data", help="The message as JSON, such as a plan, in place of a text.")]
 SessionId = Annotated[str, typer.Option("--session", help="Session; a new one when absent.")]
 Personality = Annotated[str, typer.Option(help="name or name@version.")]
 OnBusy = Annotated[Busy | None, typer.Option(help="What to do when the session is busy.")]
@@ -56,7 +57,8 @@ Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait for 
 
 
 def run(
-    text: Text,
+    text: Text = "",
+    data: Data = "",
     session: SessionId = "",
     personality: Personality = "",
     on_busy: OnBusy = None,
@@ -77,7 +79,7 @@ def run(
     async def body(client: "Client") -> None:
         from xenocomm import TurnUnsuccessful
 
-        handle = await client.turns.start(_message(text), **how)
+        handle = await client.turns.start(_message(text, data), **how)
         try:
             turn = await handle.result(timeout=wait)
         except TurnUnsuccessful as failure:
@@ -90,7 +92,8 @@ def run(
 
 @app.command()
 def start(
-    text: Text,
+    text: Text = "",
+    data: Data = "",
     session: SessionId = "",
     personality: Personality = "",
     on_busy: OnBusy = None,
@@ -105,7 +108,7 @@ def start(
     how = _how(session, personality, on_busy, timeout, label, key)
 
     async def body(client: "Client") -> None:
-        handle = await client.turns.start(_message(text), **how)
+        handle = await client.turns.start(_message(text, data), **how)
         _show_id(handle.id, handle.session_id, as_json(output))
 
     with_client(output, endpoint, token, body)
@@ -366,7 +369,13 @@ def _how(
     }
 
 
-def _message(text: str) -> str:
+def _message(text: str, data: str) -> "str | Part":
+    from xenocomm import Part
+
+    if bool(text) == bool(data):
+        raise ValueError("give a message, or --data with one as JSON")
+    if data:
+        return Part(data_json=sys.stdin.read() if data == "-" else data)
     return sys.stdin.read() if text == "-" else text
 
 
@@ -400,8 +409,9 @@ def _show(turn: "Turn", json_wanted: bool) -> None:
 
 
 def _text(turn: "Turn", most: int = 0) -> str:
-    whole = "\n".join(p.text if p.text is not None else p.data_json or "" for p in turn.output)
-    shown = clean(whole)
+    from xenocomm.handle import text_of
+
+    shown = clean(text_of(turn.output))
     return shown if not most or len(shown) <= most else shown[: most - 1] + "…"
 
 
