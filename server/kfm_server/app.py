@@ -19,8 +19,11 @@ import uvloop
 from kfm.catalogue.events import SCHEMA_RELEASE
 
 from kfm_server import failpoints, logs, metrics
+from kfm_server.bus.audit import audit_group
 from kfm_server.bus.dead_letters import DeadLetterDesk
-from kfm_server.bus.memory import MemoryBusStore
+from kfm_server.bus.over_journal import Consumer
+from kfm_server.bus.postgres import PostgresBusStore
+from kfm_server.bus.turn_metrics import METRICS
 from kfm_server.clock import SystemClock
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
@@ -94,6 +97,7 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
         group = await stack.enter_async_context(_task_group())
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
         leases = await stack.enter_async_context(PostgresLeases.open(dsn))
+        bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
         world = World(
             tools=tools.catalogue,
             tools_digest=tools.digest,
@@ -137,10 +141,25 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
         leases.on_wake(keeper.wake)
+        consumers = [
+            Consumer(
+                consumed,
+                journal=journal,
+                store=bus,
+                assigned=lambda: {p: owner.epoch for p, owner in sessions.owned.items()},
+                clock=clock,
+            )
+            for consumed in (audit_group(bus), METRICS)
+        ]
+
+        def decided() -> None:
+            for consumer in consumers:
+                consumer.poke()
+
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
             turns=manager,
-            dead_letters=DeadLetterDesk(MemoryBusStore()),
+            dead_letters=DeadLetterDesk(bus, decided),
             info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
@@ -150,6 +169,9 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
         endpoints = Endpoints(await grpc_door.start(), await http_door.start())
         await health.set_all(True)
         _write_endpoints(settings.home, endpoints)
+        for consumer in consumers:
+            stack.enter_context(journal.watch(consumer.hint))
+        consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
         gc.freeze()
         log.info("ready", grpc=endpoints.grpc, http=endpoints.http)
         try:
@@ -163,7 +185,8 @@ async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
                 await asyncio.wait(attempts, timeout=settings.drain_seconds)
             await grpc_door.stop()
             await http_door.stop()
-            renewing.cancel()
+            for task in (renewing, *consuming):
+                task.cancel()
             await keeper.release()
 
 
