@@ -1,6 +1,7 @@
 """Hostile input over the real channel, for every RPC: typed errors only, and the server stays up (ST1, ST2)."""
 
 import random
+import uuid
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -45,9 +46,9 @@ class LiveServer(Protocol):
     grpc: str
 
 
-def example(method: Method) -> Message:
-    """A valid request: the one in the method's comment, with an id that names nothing."""
-    text = method.example.replace("01J...", "01J0000000000000000000000")
+def example(method: Method, turn_id: str = "turn_01J0000000000000000000000") -> Message:
+    """A valid request: the one in the method's comment; without a turn's id, one that names nothing."""
+    text = method.example.replace("turn_01J...", turn_id).replace("01J...", "01J0000000000000000000000")
     return json_format.Parse(text, method.request())
 
 
@@ -168,6 +169,16 @@ async def channel(live_server: LiveServer) -> Any:
         assert await opened.unary_unary("/kfm.admin.v1.AdminService/GetServerInfo")(b"", timeout=10)
 
 
+@pytest.fixture
+async def turn_id(channel: grpc.aio.Channel) -> str:
+    """A turn that exists."""
+    method = METHODS["/kfm.turn.v1.TurnService/SubmitTurn"]
+    request = method.request(idempotency_key=uuid.uuid4().hex)
+    request.turn.input.add().text = "what is 2 + 2?"  # type: ignore[attr-defined]
+    raw = await channel.unary_unary(method.path)(request.SerializeToString(), timeout=20)
+    return method.response.FromString(raw).turn_id  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("path", METHODS)
 async def test_mutated_bytes_get_typed_errors_only(channel: grpc.aio.Channel, path: str) -> None:
     method = METHODS[path]
@@ -179,10 +190,10 @@ async def test_mutated_bytes_get_typed_errors_only(channel: grpc.aio.Channel, pa
 
 @pytest.mark.parametrize("path", METHODS)
 async def test_values_at_the_edges_get_typed_errors_that_name_the_field(
-    channel: grpc.aio.Channel, path: str
+    channel: grpc.aio.Channel, path: str, turn_id: str
 ) -> None:
     method = METHODS[path]
-    for name, message in extremes(example(method)):
+    for name, message in [*extremes(example(method)), *extremes(example(method, turn_id))]:
         check(await outcome(channel, method, message.SerializeToString()), f"{path} {name}")
 
 

@@ -39,14 +39,18 @@ async def kfm(server: Running) -> AsyncIterator[Client]:
         yield client
 
 
+@pytest.mark.parametrize("batch", [1, 2, 10])
 @pytest.mark.parametrize("watch", [False, True])
-async def test_a_started_turn_tells_every_event_once_and_ends(kfm: Client, watch: bool) -> None:
+async def test_a_started_turn_tells_every_event_once_and_ends(
+    server: Running, kfm: Client, watch: bool, batch: int
+) -> None:
+    server.turns.batch = batch
     turn = await kfm.turns.start(["hello", Part(data_json="[1]")], watch=watch)
     events = [e async for e in turn.events()]
     assert [e.sequence for e in events] == [1, 2, 3]
     assert isinstance(events[-1].event, type(events[1].event))
     assert [e.sequence async for e in turn.events(after=1)] == [2, 3]
-    assert "".join([t async for t in turn.text()]) == "hello\n[1]"
+    assert "".join([t async for t in turn.text()]) == "hello"
     result = await turn.result()
     assert result.outcome == Outcome.SUCCEEDED
     assert result.output[0].text == "hello"

@@ -35,6 +35,7 @@ class ToyTurns:
         self.fail: list[BaseException] = []
         self.watches: list[int] = []
         self.cut_after = 0
+        self.batch = 1
         self.cuts: list[BaseException] = []
 
     def _fail_if_told(self) -> None:
@@ -167,9 +168,9 @@ class ToyTurns:
             async with self.changed:
                 while len(self.turns[turn_id]) <= after:
                     await self.changed.wait()
-            event = self.turns[turn_id][after]
-            after += 1
-            yield [turn_pb2.TurnUpdate(event=event, epoch=1)]
+            events = self.turns[turn_id][after : after + self.batch]
+            after += len(events)
+            yield [turn_pb2.TurnUpdate(event=event, epoch=1) for event in events]
             sent += 1
             if sent == self.cut_after and self.cuts:
                 raise self.cuts.pop(0)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
-from xenocomm._gen.types import Outcome, TurnChange, TurnState, TurnStateEvent, TurnUpdate
+from xenocomm._gen.types import TurnChange, TurnState, TurnStateEvent, TurnUpdate
 from xenocomm.failures import TRANSIENT
 from xenocomm.transport import Stream, Transport, pause_s
 
@@ -35,7 +35,6 @@ class Follower:
         self._first = first
         self._epoch = 0
         self.last = after
-        self.outcome: Outcome | int = Outcome.UNSPECIFIED
 
     async def updates(self) -> AsyncGenerator[TurnUpdate, None]:
         """Events, deltas and gaps until the turn's last event. DeadlineExceeded when the time is up.
@@ -53,7 +52,7 @@ class Follower:
                         if update.reconnect is not None:
                             break
                         yield update
-                        if self.outcome:
+                        if _is_last(update):
                             return
                     else:
                         if await self._ended():
@@ -120,9 +119,6 @@ class Follower:
                 self.last = sequence
                 update = TurnUpdate.from_pb(message)
                 self._epoch = max(self._epoch, update.epoch)
-                event = update.event.event if update.event else None
-                if isinstance(event, TurnStateEvent) and event.change == TurnChange.FINISHED:
-                    self.outcome = event.outcome
                 found.append(update)
                 continue
             if kind in ("delta", "gap"):
@@ -138,3 +134,8 @@ class Follower:
 
     def _late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"turn {self._turn_id} had not ended in time; it goes on")
+
+
+def _is_last(update: TurnUpdate) -> bool:
+    event = update.event.event if update.event is not None else None
+    return isinstance(event, TurnStateEvent) and event.change == TurnChange.FINISHED

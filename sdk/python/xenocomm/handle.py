@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from xenocomm._gen.types import (
     Envelope,
     ExplainTurnResponse,
+    Part,
     SettleAs,
     Turn,
     TurnState,
@@ -28,6 +29,12 @@ _PERSON = (WaitReason.HUMAN, WaitReason.NEEDS_REVIEW, WaitReason.PAUSED)
 def new_key() -> str:
     """A fresh idempotency key."""
     return uuid.uuid4().hex
+
+
+def text_of(output: Iterable[Part]) -> str:
+    """The text of an answer, one line per part; its data instead when it has no text."""
+    parts = list(output)
+    return "\n".join(p.text for p in parts if p.text) or "\n".join(p.data_json for p in parts if p.data_json)
 
 
 class TurnHandle:
@@ -86,9 +93,7 @@ class TurnHandle:
                     yield update.delta.text
                 event = update.event.event if update.event else None
                 if isinstance(event, TurnStateEvent) and event.output:
-                    whole = "\n".join(
-                        p.text if p.text is not None else p.data_json or "" for p in event.output
-                    )
+                    whole = text_of(event.output)
                     rest = whole[len(shown) :] if whole.startswith(shown) else f"\n{whole}"
                     if rest:
                         yield rest

@@ -37,7 +37,7 @@ def dev(
     token: ServerToken = None,
 ) -> None:
     """Run a server for this machine, and print calls to copy."""
-    _serve(home, grpc_address, http_address, database_url, token)
+    _serve(home, grpc_address, http_address, database_url, token, welcome=True)
 
 
 @app.command()
@@ -58,9 +58,12 @@ def _serve(
     http_address: str | None,
     database_url: str | None,
     token: str | None,
+    *,
+    welcome: bool = False,
 ) -> None:
     from kfm_server.app import run
-    from kfm_server.settings import Settings
+    from kfm_server.doors.binding import BindRefused, check_bind
+    from kfm_server.settings import Settings, SettingsError
 
     given = {
         "home": home,
@@ -69,8 +72,44 @@ def _serve(
         "database_url": database_url,
         "token": token,
     }
-    raise typer.Exit(
-        run(Settings.load({name: value for name, value in given.items() if value is not None})) or 0
+    code = 0
+    # What is raised inside `except*` would be wrapped in a group: only the code is set there.
+    try:
+        settings = Settings.load({name: value for name, value in given.items() if value is not None})
+        # Before the database starts: a door that must not open is no reason to start one.
+        for address in (settings.grpc_address, settings.http_address):
+            check_bind(address, settings.token)
+        code = run(settings, (lambda found: _welcome(found.grpc, found.http)) if welcome else None)
+    except* (SettingsError, BindRefused) as failures:
+        typer.echo("error: " + "; ".join(str(error) for error in _leaves(failures)), err=True)
+        code = 2
+    except* OSError as failures:
+        told = "; ".join(sorted({str(error) for error in _leaves(failures)}))
+        typer.echo(f"error: the server could not start: {told}", err=True)
+        code = 1
+    raise typer.Exit(code)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _welcome(grpc: str, http: str) -> None:
+    request = '{"turn": {"input": [{"text": "what is (17 + 5) * 3 / 2 ?"}]}, "idempotency_key": "k1"}'
+    typer.echo(
+        f"""
+gRPC {grpc}   HTTP {http}
+
+  export KFM_ENDPOINT={grpc}
+  kfm run "what is (17 + 5) * 3 / 2 ?"
+  kfm run "Add a todo to buy milk, then show me all my tasks" -o json
+  buf curl --protocol grpc --http2-prior-knowledge -d '{request}' http://{grpc}/kfm.turn.v1.TurnService/RunTurn
+  grpcurl -plaintext -d '{request}' {grpc} kfm.turn.v1.TurnService/RunTurn
+  curl http://{http}/health/ready
+"""
     )
 
 
