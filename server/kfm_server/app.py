@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -77,7 +77,7 @@ async def _main(settings: Settings, on_ready: Callable[[Endpoints], None] | None
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[Endpoints]:
+async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
     """A whole server in this event loop; leaving it drains and stops it.
 
     Raises SettingsError, BindRefused, BindFailed or OSError when it cannot start, before anything is accepted.
@@ -208,7 +208,7 @@ class _Group:
 
 
 @contextlib.asynccontextmanager
-async def _task_group() -> AsyncIterator[_Group]:
+async def _task_group() -> AsyncGenerator[_Group]:
     async with asyncio.TaskGroup() as tasks:
         yield _Group(tasks)
 

@@ -46,7 +46,9 @@ async def audit(dsn: str, ledger: Path, seen: dict[str, list[int]] | None = None
     for turn_id, sequences in (seen or {}).items():
         assert sequences == list(range(1, len(sequences) + 1)), f"I7: {turn_id}: {sequences}"
         stored = [e.sequence for e, _ in by_turn[turn_id]]
-        assert sequences == stored[: len(sequences)], f"I4: a client saw what is not in the journal: {turn_id}"
+        assert sequences == stored[: len(sequences)], (
+            f"I4: a client saw what is not in the journal: {turn_id}"
+        )
     _check_ledger(read_ledger(ledger), committed)
     return turns
 
@@ -60,7 +62,9 @@ def _turns(rows: list[Any]) -> dict[str, list[Event]]:
     by_turn: dict[str, list[Event]] = defaultdict(list)
     for row in rows:
         partition = row["partition"]
-        assert row["offset"] == offsets[partition] + 1, f"I2: partition {partition} has a gap before {row['offset']}"
+        assert row["offset"] == offsets[partition] + 1, (
+            f"I2: partition {partition} has a gap before {row['offset']}"
+        )
         offsets[partition] = row["offset"]
         assert row["epoch"] >= epochs[partition], f"I5: epoch {row['epoch']} wrote after {epochs[partition]}"
         epochs[partition] = row["epoch"]

@@ -9,7 +9,13 @@ from typing import Any
 from xenocomm import Client
 from xenocomm._gen.types import Part, Turn, TurnStateEvent, WaitReason
 
-FIVE_TOOLS = ("ledger_pure", "ledger_idempotent", "ledger_transactional", "ledger_once", "ledger_compensatable")
+FIVE_TOOLS = (
+    "ledger_pure",
+    "ledger_idempotent",
+    "ledger_transactional",
+    "ledger_once",
+    "ledger_compensatable",
+)
 
 
 def plan(*tools: str, **arguments: Any) -> str:
@@ -33,7 +39,9 @@ class Watched:
     """The turn ended or needs a review."""
 
 
-async def run_and_watch(endpoint: str, key: str, message: str, watched: Watched, seconds: float = 60.0) -> Turn:
+async def run_and_watch(
+    endpoint: str, key: str, message: str, watched: Watched, seconds: float = 60.0
+) -> Turn:
     """Start a turn and follow it across restarts until it has ended or needs a review; answers it as it then is."""
     async with asyncio.timeout(seconds), Client(endpoint, timeout=seconds) as kfm:
         handle = await kfm.turns.start([Part(data_json=message)], idempotency_key=key)

@@ -1,7 +1,7 @@
 """TurnManager: what the doors ask of the runtime. It checks, finds the owner, and answers once it is durable."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import IdMaker, new_id, partition_of
-from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases, Stored
+from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
 from kfm_server.runtime.broadcaster import Broadcaster, Watcher
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
 from kfm_server.runtime.session_lane import outcome_of
@@ -89,7 +89,7 @@ class TurnManager:
 
     async def run(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
-    ) -> AsyncIterator[Updates]:
+    ) -> AsyncGenerator[Updates]:
         """Submit and watch. A key used before joins the turn that it made."""
         fact = self._submission(ctx, spec, key, digest, rpc)
         watcher = self._broadcaster.attach(fact.turn_id)
@@ -201,9 +201,7 @@ class TurnManager:
         most = limit or _PAGE
         return events[:most], len(events) > most
 
-    async def watch(
-        self, ctx: ExecutionContext, turn_id: str, after: int
-    ) -> AsyncIterator[Updates]:
+    async def watch(self, ctx: ExecutionContext, turn_id: str, after: int) -> AsyncGenerator[Updates]:
         """Replay the events after a sequence, then follow to the end. Raises TurnNotFound.
 
         Attached to the broadcaster before the journal is read, and merged by sequence: no hole, no repeat.
@@ -376,7 +374,7 @@ class TurnManager:
 
     async def _follow(
         self, turn_id: str, watcher: Watcher, after: int, *, poll: bool = False
-    ) -> AsyncIterator[Updates]:
+    ) -> AsyncGenerator[Updates]:
         last = after
         while True:
             if watcher.lost or poll:

@@ -88,9 +88,9 @@ def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
     if turn.phase == Phase.TURN_STATE_FINISHED:
         return answer
     if turn.phase == Phase.TURN_STATE_QUEUED:
-        ahead = [session.active, *session.queue] if session.active else list(session.queue)
+        ahead = (session.active, *session.queue) if session.active else session.queue
         for other in ahead:
-            if other is None or other.turn_id == turn.turn_id:
+            if other.turn_id == turn.turn_id:
                 break
             answer.waits.add(
                 reason=ev.WAIT_REASON_QUEUED,
