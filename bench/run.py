@@ -6,6 +6,7 @@ Exits with 0 whatever the ratios are; what could not take part is said on stderr
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from bench.systems import START, Bench, System, scratch
 
 WARM = 0.4
 COST_TURNS = {1: 200, 64: 1500}
+COST_SAMPLES = 3
 
 
 def warn(text: str) -> None:
@@ -52,12 +54,16 @@ def cost(system: System, conc: int) -> dict[str, float]:
         return postgres.counters(system.database, system.event_bytes)
 
     turns, before = COST_TURNS[conc], snapshot()
-    run(turns, conc)
-    after = snapshot()
-    per = [(b - a) / (turns + 1) for a, b in zip(astuple(before), astuple(after), strict=True)]
-    return dict(
-        zip(("commits", "fsyncs", "wal_bytes", "event_bytes"), (round(v, 2) for v in per), strict=True)
-    )
+    seen: list[list[float]] = []
+    for _ in range(COST_SAMPLES):
+        run(turns, conc)
+        after = snapshot()
+        seen.append([(b - a) / (turns + 1) for a, b in zip(astuple(before), astuple(after), strict=True)])
+        before = after
+    columns = list(zip(*seen, strict=True))
+    fields = ("commits", "fsyncs", "wal_bytes", "event_bytes")
+    medians = {f: round(statistics.median(c), 2) for f, c in zip(fields, columns, strict=True)}
+    return medians | {"fsyncs_min": round(min(columns[1]), 2), "fsyncs_max": round(max(columns[1]), 2)}
 
 
 def start(bench: Bench, names: list[str]) -> dict[str, System]:
