@@ -78,6 +78,8 @@ returning {_LAZILY}
 """
 _AUDITED = "select envelope from kfm.audit where tenant_id = $1 order by at_us, event_id"
 
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError, TimeoutError)
+
 
 async def _keep(connection: Any) -> None:
     """Our calls leave nothing to reset, and it would cost each a round trip."""
@@ -119,10 +121,15 @@ class PostgresBusStore:
     async def _connection(self) -> AsyncGenerator[Any]:
         try:
             async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
-                yield connection
+                try:
+                    yield connection
+                except _LOST:
+                    # One that was cut may not know it yet, and would be lent again.
+                    connection.terminate()
+                    raise
         except asyncpg.DataError:  # also an InterfaceError; it is the row's fault, and waiting would not help
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, *_LOST) as error:
             raise BusUnavailable(repr(error)) from error
 
     async def open(self, group: str, partition: int, epoch: int) -> Position:
