@@ -199,7 +199,7 @@ class Writer:
     async def _send(self, items: Sequence[_Item]) -> dict[int, Exception]:
         entries = [item.entry for item in items]
         arguments = encode(entries)
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closed():
             await self._connect()
         failpoints.hit(_BEFORE)
         for item in items:
@@ -258,7 +258,7 @@ class Writer:
 
     async def _find_out(self, items: Sequence[_Item], since: float | None) -> list[_Item]:
         """Read back what may have been committed; answers what has to be sent again."""
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closed():
             await self._connect()
         async with asyncio.timeout(_CALL_SECONDS):
             there = await read_back(self._connection, [item.entry for item in items])
