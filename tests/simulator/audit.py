@@ -1,0 +1,314 @@
+"""The auditor: holds every commit, every start of an effect and everything told against what was promised."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from kfm.catalogue.events import unpack
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.journal.memory import MemoryJournal
+from kfm_server.ports.journal import Entry
+from kfm_server.turns.fold import HistoryError, begin, fold_turn
+from kfm_server.turns.state import Phase, Turn
+
+from tests.simulator.ledger import Ledger, Row
+
+_PHASE_NAMES = {
+    Phase.TURN_STATE_QUEUED: "queued",
+    Phase.TURN_STATE_RUNNING: "running",
+    Phase.TURN_STATE_WAITING: "waiting",
+    Phase.TURN_STATE_FINISHED: "finished",
+}
+
+
+@dataclass
+class _Call:
+    """What the log says of a step, read without the engine's fold."""
+
+    contract: int
+    attempt: int = 0
+    open: bool = False
+    start_by: int = 0
+    last: ev.StepResultEvent | None = None
+    settled_retry: int = 0
+    compensation: bool = False
+
+
+@dataclass
+class _TurnLog:
+    session_id: str
+    root: str
+    sequence: int = 0
+    cancelled: bool = False
+    paused: bool = False
+    finished: ev.TurnStateEvent | None = None
+    steps: dict[str, _Call] = field(default_factory=dict[str, _Call])
+    definitions: dict[str, types.PlanStep] = field(default_factory=dict[str, types.PlanStep])
+    forked: bool = False
+    folded: Turn | None = None
+
+
+class Auditor:
+    """I1 to I7. `violations` says what was broken, first one first."""
+
+    def __init__(self, memory: MemoryJournal, ledger: Ledger) -> None:
+        self.violations: list[str] = []
+        self.turns: dict[str, _TurnLog] = {}
+        self.acknowledged: dict[str, str] = {}
+        """Turn by idempotency key."""
+        self._memory = memory
+        self._ledger = ledger
+        self._active: dict[str, str] = {}
+        self._dispatches: dict[tuple[str, int, int], int] = {}
+        self._partitions: dict[str, int] = {}
+        ledger.on_start = self.effect_started
+
+    def broken(self, text: str) -> None:
+        """Note a violation."""
+        now = asyncio.get_running_loop().time()
+        self.violations.append(f"[{now:9.3f}] {text}")
+
+    # -- at every commit
+
+    def committed(self, entry: Entry) -> None:
+        """Look at an entry right after its commit, before anything else happens."""
+        if self._memory.epochs[entry.partition] != entry.epoch:
+            self.broken(f"I5 a write of epoch {entry.epoch} after {self._memory.epochs[entry.partition]}")
+        touched: dict[str, None] = {}
+        for record in entry.records:
+            envelope = envelope_pb2.Envelope.FromString(record.envelope)
+            touched[record.turn_id] = None
+            try:
+                self._event(envelope, unpack(envelope), entry.epoch, entry.partition)
+            except HistoryError as bad:
+                self.broken(f"I2 the log cannot be folded: {bad}")
+        for turn_id in touched:
+            self._projection(turn_id)
+
+    def _projection(self, turn_id: str) -> None:
+        turn, row = self.turns[turn_id].folded, self._memory._turns.get(turn_id)  # noqa: SLF001
+        if turn is None:
+            return
+        if row is None or row.phase != _PHASE_NAMES[turn.phase]:
+            self.broken(f"I6 {turn_id} is {row and row.phase}, its log says {_PHASE_NAMES[turn.phase]}")
+
+    def _event(self, envelope: envelope_pb2.Envelope, payload: Any, epoch: int, partition: int) -> None:
+        turn_id = envelope.turn_id
+        log = self.turns.get(turn_id)
+        if log is None:
+            root = payload.root_turn_id if isinstance(payload, ev.TurnEvent) else ""
+            log = self.turns[turn_id] = _TurnLog(envelope.session_id, root or turn_id)
+        if envelope.sequence != log.sequence + 1:
+            self.broken(f"I2 {turn_id}: sequence {envelope.sequence} follows {log.sequence}")
+        log.sequence = envelope.sequence
+        if log.finished is not None:
+            self.broken(f"I1 {turn_id}: an event after its end: {envelope.sequence}")
+        match payload:
+            case ev.TurnEvent():
+                log.forked = bool(payload.parent_turn_id)
+            case ev.PlanEvent():
+                log.definitions.update({s.key: s for s in payload.steps})
+            case ev.StepEvent():
+                self._dispatched(log, envelope, payload, epoch, partition)
+            case ev.StepResultEvent():
+                self._answered(log, envelope, payload)
+            case ev.TurnControlEvent():
+                self._controlled(log, payload)
+            case ev.TurnStateEvent():
+                self._changed(log, envelope, payload)
+            case _:
+                self.broken(f"{turn_id}: {envelope.type} has no place in a turn")
+        log.folded = (
+            begin(envelope, payload) if log.folded is None else fold_turn(log.folded, envelope, payload)
+        )
+
+    def _dispatched(
+        self, log: _TurnLog, envelope: envelope_pb2.Envelope, sent: ev.StepEvent, epoch: int, partition: int
+    ) -> None:
+        name = f"{envelope.turn_id} {sent.step_key}"
+        effect = log.definitions[sent.step_key].effect
+        step = log.steps.setdefault(sent.step_key, _Call(effect))
+        if envelope.attempt != step.attempt + 1:
+            self.broken(f"{name}: attempt {envelope.attempt} follows {step.attempt}")
+        if step.open and not sent.rerun:
+            self.broken(f"{name}: dispatched while attempt {step.attempt} is unanswered")
+        if sent.rerun and not step.open:
+            self.broken(f"{name}: a rerun of an attempt that was answered")
+        if log.cancelled:
+            self.broken(f"{name}: dispatched after a cancel")
+        if log.paused and not sent.rerun:
+            self.broken(f"{name}: dispatched during a pause")
+        once = effect == types.EFFECT_CONTRACT_AT_MOST_ONCE and step.attempt > 0
+        if once and not sent.compensation:
+            last = step.last
+            allowed = step.settled_retry > 0 or (last is not None and last.error.reason == "REASON_FENCED")
+            if step.open or not allowed:
+                self.broken(f"I3 {name}: an AT_MOST_ONCE step is dispatched again")
+            step.settled_retry = 0
+        expected = f"{log.root}:{sent.step_key}"
+        if not sent.compensation and sent.key != expected:
+            self.broken(f"I3 {name}: key {sent.key} is not {expected}")
+        step.attempt, step.open, step.compensation = envelope.attempt, True, sent.compensation
+        known = (expected, envelope.attempt, epoch)
+        self._dispatches[known] = self._dispatches.get(known, 0) + 1  # a retried turn has its root's keys
+        self._partitions[expected] = partition
+
+    def _answered(self, log: _TurnLog, envelope: envelope_pb2.Envelope, result: ev.StepResultEvent) -> None:
+        name = f"{envelope.turn_id} {result.step_key}"
+        step = log.steps.get(result.step_key)
+        if step is None:
+            if envelope.attempt:
+                self.broken(f"{name}: a result without a dispatch")
+            return
+        if envelope.attempt and envelope.attempt != step.attempt:
+            self.broken(f"I5 {name}: a result of attempt {envelope.attempt} while {step.attempt} is the last")
+        review = step.last is not None and step.last.status in (ev.STEP_STATUS_UNKNOWN, ev.STEP_STATUS_FAILED)
+        if not step.open and not (result.synthesised and review):
+            self.broken(f"I5 {name}: attempt {envelope.attempt} is answered a second time")
+        step.open, step.last = False, result
+
+    def _controlled(self, log: _TurnLog, asked: ev.TurnControlEvent) -> None:
+        match asked.verb:
+            case ev.TURN_VERB_CANCEL:
+                log.cancelled = True
+            case ev.TURN_VERB_PAUSE:
+                log.paused = True
+            case ev.TURN_VERB_RESUME:
+                log.paused = False
+            case ev.TURN_VERB_SETTLE if asked.settle_as == ev.SETTLE_AS_RETRY:
+                log.steps[asked.step_key].settled_retry += 1
+            case _:
+                pass
+
+    def _changed(self, log: _TurnLog, envelope: envelope_pb2.Envelope, change: ev.TurnStateEvent) -> None:
+        turn_id = envelope.turn_id
+        if change.change == ev.TURN_CHANGE_STARTED:
+            other = self._active.get(log.session_id)
+            if other is not None:
+                self.broken(f"{turn_id} starts while {other} of its session runs")
+            self._active[log.session_id] = turn_id
+        if change.change == ev.TURN_CHANGE_FINISHED:
+            log.finished = change
+            if self._active.get(log.session_id) == turn_id:
+                del self._active[log.session_id]
+            unanswered = [k for k, s in log.steps.items() if s.open]
+            if unanswered:
+                self.broken(f"{turn_id} ends with unanswered calls: {', '.join(unanswered)}")
+
+    # -- at every start of an effect
+
+    def effect_started(self, row: Row) -> None:
+        """A tool was called."""
+        sent = self._dispatches.get((row.key, row.attempt, row.epoch), 0)
+        if not sent:
+            self.broken(f"I3 {row.tool} {row.key} attempt {row.attempt} starts without a durable dispatch")
+            return
+        now = self._memory.epochs[self._partitions[row.key]]
+        if row.epoch != now:
+            self.broken(f"I5 {row.tool} {row.key} starts under epoch {row.epoch}; the partition is at {now}")
+        same = [
+            r for r in self._ledger.rows if (r.key, r.attempt, r.epoch) == (row.key, row.attempt, row.epoch)
+        ]
+        if len(same) > sent:
+            self.broken(f"I3 {row.tool} {row.key}: attempt {row.attempt} starts twice")
+        if row.tool == "undo":
+            for r in self._ledger.rows:
+                if (r.tool, r.key) == ("do", row.key) and not r.left and self.alive(r):
+                    self.broken(f"I3 {row.key} is undone while attempt {r.attempt} still runs")
+
+    def alive(self, row: Row) -> bool:
+        """Whether the process that made a call may still run it. The simulation replaces this."""
+        return True
+
+    # -- what clients were told
+
+    def told(self, client: str, envelope: envelope_pb2.Envelope) -> None:
+        """A watcher got an event."""
+        stored = self._memory._by_turn.get(envelope.turn_id, {}).get(envelope.sequence)  # noqa: SLF001
+        if stored is None:
+            self.broken(f"I4 {client} was told {envelope.event_id}, which is not in the journal")
+        elif stored.envelope != envelope.SerializeToString():
+            self.broken(f"I4 {client} was told {envelope.event_id} otherwise than the journal has it")
+
+    def acknowledge(self, key: str, turn_id: str) -> None:
+        """A client got an answer to its request."""
+        before = self.acknowledged.setdefault(key, turn_id)
+        if before != turn_id:
+            self.broken(f"key {key} made two turns: {before} and {turn_id}")
+        if turn_id not in self.turns:
+            self.broken(f"I4 {turn_id} was acknowledged and is not in the journal")
+
+    # -- at the end
+
+    def finish(self) -> None:
+        """All is quiet: what must have come about."""
+        for turn_id, log in self.turns.items():
+            if log.finished is None:
+                state = log.folded
+                waiting = state.waiting if state else None
+                self.broken(
+                    f"I1 {turn_id} has not ended; it is {state and Phase.Name(state.phase)}, waits {waiting}"
+                )
+        for partition, stored in self._memory._log.items():  # noqa: SLF001
+            if [s.offset for s in stored] != list(range(1, len(stored) + 1)):
+                self.broken(f"I2 partition {partition}: its offsets have gaps")
+            if any(a.epoch > b.epoch for a, b in zip(stored, stored[1:], strict=False)):
+                self.broken(f"I5 partition {partition}: its epochs go back")
+        self._effects()
+
+    def _effects(self) -> None:
+        once, done = self._ledger.of("once"), self._ledger.of("do")
+        undo = self._ledger.of("undo")
+        settled: dict[str, int] = {}
+        open_keys: dict[str, tuple[_TurnLog, _Call]] = {}
+        forks: set[str] = set()
+        for log in self.turns.values():
+            for key, step in log.steps.items():
+                name = f"{log.root}:{key}"
+                if name in open_keys:
+                    forks.add(name)
+                open_keys[name] = (log, step)
+        for turn in (log.folded for log in self.turns.values()):
+            for key, step in (turn.steps if turn else {}).items():
+                again = sum(a.attempt > 1 for a in step.history)
+                settled[f"{turn.root_turn_id}:{key}"] = again if turn else 0
+        for key, rows in once.items():
+            if len(rows) > 1 and key not in forks and not settled.get(key):
+                self.broken(f"I3 {key}: AT_MOST_ONCE, started {len(rows)} times")
+        for key, rows in done.items():
+            log, step = open_keys[key]
+            if key in forks:
+                continue
+            self._compensated(key, log, rows, undo.get(key, []))
+        committed = self._ledger.committed
+        for key in set(committed):
+            if key not in forks and committed.count(key) > 1:
+                self.broken(f"I3 {key}: TRANSACTIONAL, committed {committed.count(key)} times")
+        for name, (log, step) in open_keys.items():
+            if step.contract != types.EFFECT_CONTRACT_TRANSACTIONAL or name in forks:
+                continue
+            good = step.last is not None and step.last.status == ev.STEP_STATUS_SUCCEEDED
+            if good and not step.last.synthesised and name not in committed:  # type: ignore[union-attr]
+                self.broken(f"I3 {name}: TRANSACTIONAL, succeeded without its effect")
+            if name in committed and not good:
+                self.broken(f"I3 {name}: TRANSACTIONAL, its effect stands without a result")
+
+    def _compensated(self, key: str, log: _TurnLog, rows: list[Row], undone: list[Row]) -> None:
+        step_key = key.split(":", 1)[1]
+        turn = log.folded
+        assert turn is not None
+        step = turn.steps[step_key]
+        settled = any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
+        calls = sorted([*rows, *undone], key=lambda r: r.attempt)
+        for before, after in zip(calls, calls[1:], strict=False):
+            if before.tool == "do" and after.tool == "do" and before.done and not settled:
+                self.broken(f"I3 {key}: attempt {after.attempt} runs though {before.attempt} was not undone")
+        listed = log.finished is not None and step_key in log.finished.effects_done
+        stands = any(r.done for r in rows) and not (
+            undone and undone[-1].done and undone[-1].attempt > rows[-1].attempt
+        )
+        good = log.finished is not None and log.finished.outcome == ev.OUTCOME_SUCCEEDED
+        if stands and not listed and not good:
+            self.broken(f"{key}: its effect stands, and the turn does not list it")

@@ -1,0 +1,165 @@
+"""One server process: the engine, wired as app.py wires it, on a host that can be killed or frozen."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from kfm_server.ports.journal import JournalUnavailable
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.lease_keeper import LeaseKeeper
+from kfm_server.runtime.session_lane import LaneParts
+from kfm_server.runtime.sessions import Sessions
+from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
+from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.tool_catalogue import catalogue_digest
+from kfm_server.turns.decide.draft import World
+
+from tests.simulator.database import Connection, Database
+from tests.simulator.ledger import SimTool
+from tests.simulator.loop import Host, host_context
+
+EPOCH_US = 1_700_000_000_000_000
+
+
+class VirtualClock:
+    """The Clock port on the loop's time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def now_us(self) -> int:
+        """Virtual wall time."""
+        return EPOCH_US + int(self._loop.time() * 1_000_000)
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+
+class Process:
+    """A server. `door` runs a call in it, as a gRPC handler would."""
+
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        tools: dict[str, SimTool],
+        dice: random.Random,
+        report: Callable[[str], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.name = name
+        self.host = Host(name)
+        self.ready = False
+        self.stopping = False
+        self.calls: dict[asyncio.Task[Any], str] = {}
+        """Calls of clients that have not been answered."""
+        self._loop = loop
+        self._report = report
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._count = 0
+        clock = VirtualClock(loop)
+        connection = Connection(database, self.host)
+        catalogue = {tool.name: tool.entry for tool in tools.values()}
+        world = World(
+            tools=catalogue,
+            tools_digest=catalogue_digest(catalogue),
+            schema_release="sim",
+            max_queued_turns=6,
+        )
+        self.broadcaster = Broadcaster()
+        parts = LaneParts(
+            journal=connection,
+            runner=StepProcessor(tools, catalogue, clock),
+            clock=clock,
+            world=world,
+            broadcaster=self.broadcaster,
+            spawn=self._spawn,
+            late_result=lambda: None,
+        )
+        self.sessions = Sessions(connection, parts, database.memory.partitions)
+        self.keeper = LeaseKeeper(
+            leases=connection,
+            sessions=self.sessions,
+            broadcaster=self.broadcaster,
+            clock=clock,
+            owner=name,
+            address=f"{name}:1",
+            on_serving=lambda up: None,
+        )
+        self.manager = TurnManager(
+            journal=connection,
+            leases=connection,
+            sessions=self.sessions,
+            broadcaster=self.broadcaster,
+            clock=clock,
+            defaults=TurnDefaults(step_timeout_us=3_000_000),
+            ids=lambda prefix: self._id(prefix, dice),
+        )
+        self._connection = connection
+
+    @property
+    def serving(self) -> bool:
+        """It answers calls."""
+        return self.ready and not self.host.dead and not self.host.frozen and not self.stopping
+
+    def start(self, *, take_over: bool) -> None:
+        """Begin; it serves as soon as it has looked for partitions."""
+        self.door(self._main(take_over=take_over), "main")
+
+    def door(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something in the process."""
+        task = self._loop.create_task(work, name=f"{self.name} {name}", context=host_context(self.host))
+        self._tasks[task] = None
+        return task
+
+    def stop(self) -> None:
+        """As SIGTERM: drain, wait for attempts, give the leases back, end."""
+        self.stopping = True
+        self.door(self._stop(), "stop")
+
+    async def _main(self, *, take_over: bool) -> None:
+        while True:
+            try:
+                await self.keeper.start(take_over=take_over)
+                break
+            except JournalUnavailable:
+                # The real one ends here and is started again; a new owner's name makes it the same.
+                await asyncio.sleep(0.5)
+        self._connection.on_wake(self.keeper.wake)
+        self._keeper_task = self._spawn(self.keeper.run(), "leases")
+        self.ready = True
+
+    async def _stop(self) -> None:
+        self.manager.drain()
+        attempts = self.sessions.attempts_running
+        if attempts:
+            await asyncio.wait(attempts, timeout=5)
+        if self.ready:
+            self._keeper_task.cancel()
+        try:
+            await self.keeper.release()
+        except JournalUnavailable:
+            pass
+        self.host.kill()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name=f"{self.name} {name}", context=host_context(self.host))
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._report(f"task {task.get_name()!r} failed, which ends the process: {task.exception()!r}")
+        self._tasks.pop(task, None)
+
+    def _id(self, prefix: str, dice: random.Random) -> str:
+        self._count += 1
+        return f"{prefix}_{int(self._loop.time() * 1000):08x}{dice.getrandbits(32):08x}{self.name}"
+
+    def drop_all(self) -> None:
+        """Forget tasks that will never end, without a word."""
+        for task in self._tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]

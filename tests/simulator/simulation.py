@@ -1,0 +1,253 @@
+"""One seed: servers, clients and faults for a while; then quiet, in which everything must come to its end."""
+
+import asyncio
+import gc
+import hashlib
+import logging
+import random
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tests.simulator.audit import Auditor
+from tests.simulator.clients import Client, Operator, Town
+from tests.simulator.database import Database
+from tests.simulator.ledger import Ledger, Row, make_tools
+from tests.simulator.loop import Stuck, VirtualLoop
+from tests.simulator.process import Process, VirtualClock
+
+PARTITIONS = 3
+FAULT_SECONDS = 14.0
+QUIET_SECONDS = 60.0
+"""What is not over this long after the last fault is stuck."""
+_ALARMS = frozenset(
+    {"session_failed", "append_rejected", "session_unreadable", "step_broke", "inbox_item_unreadable"}
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a seed came to. `digest` names the whole journal: the same seed gives the same one."""
+
+    seed: int
+    violations: tuple[str, ...]
+    digest: str
+    turns: int
+    events: int
+    faults: tuple[str, ...]
+
+
+class Simulation:
+    """All of one seed."""
+
+    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.dice = random.Random(f"{seed}:faults")
+        self.ledger = Ledger()
+        self.tools = make_tools(self.ledger, seed)
+        clock = VirtualClock(loop)
+        self.database = Database(random.Random(f"{seed}:database"), clock, self.ledger, PARTITIONS)
+        self.auditor = Auditor(self.database.memory, self.ledger)
+        self.database.committed = self.auditor.committed
+        self.auditor.alive = self.may_run
+        self.processes: list[Process] = []
+        self.faults: list[str] = []
+        sessions = [f"ses_{n}" for n in range(self.dice.randint(1, 3))]
+        self.town = Town(self.pick, self.auditor, self.auditor.broken, sessions)
+
+    def may_run(self, row: Row) -> bool:
+        """Whether a tool call's process still lives."""
+        return row.host is None or not row.host.dead
+
+    def pick(self, dice: random.Random) -> Process | None:
+        """A server that seems to answer: frozen ones do too."""
+        there = [p for p in self.processes if p.ready and not p.host.dead and not p.stopping]
+        return dice.choice(there) if there else None
+
+    # -- the whole
+
+    async def run(self) -> None:
+        """Play it. Raises Stuck on a livelock."""
+        self.launch(take_over=True)
+        if self.dice.random() < 0.7:
+            self.launch(take_over=False)
+        self.database.refuse = self.dice.choice((0.0, 0.0, 0.01, 0.05))
+        self.database.lose_wakeups = self.dice.choice((0.0, 0.5, 1.0))
+        clients = [Client(f"c{n}", self.seed, self.town) for n in range(self.dice.randint(1, 3))]
+        operator = Operator("operator", self.seed, self.town)
+        playing = [self.loop.create_task(c.play(FAULT_SECONDS), name=c.name) for c in clients]
+        attending = self.loop.create_task(operator.attend(), name="operator")
+        await self.break_things()
+        await self.calm()
+        tasks = [*playing, *(w for c in clients for w in c.watches)]
+        await self.settle(tasks, clients)
+        attending.cancel()
+        self.judge(playing, clients)
+
+    async def settle(self, tasks: list[Any], clients: list[Client]) -> None:
+        """Wait until all is over, or the time for it is up; then a little more, for what should not come."""
+        until = self.loop.time() + QUIET_SECONDS
+        while self.loop.time() < until:
+            await asyncio.sleep(1.0)
+            watches = [w for c in clients for w in c.watches]
+            over = all(log.finished is not None for log in self.auditor.turns.values())
+            if over and all(t.done() for t in (*tasks, *watches)) and not self.database.memory.inbox:
+                break
+        await asyncio.sleep(12.0)
+
+    def judge(self, playing: list[asyncio.Task[None]], clients: list[Client]) -> None:
+        """The auditor's last word."""
+        broken = self.auditor.broken
+        self.auditor.finish()
+        for task in (*playing, *(w for c in clients for w in c.watches)):
+            if not task.done():
+                broken(f"I1 a client still waits: {task.get_name()}")
+            elif not task.cancelled() and task.exception() is not None:
+                broken(f"a client broke: {task.exception()!r}")
+        for item in self.database.memory.inbox.values():
+            broken(f"I1 inbox row {item.id} was never taken")
+        for process in self.processes:
+            if process.host.dead:
+                continue
+            for name in process.calls.values():
+                broken(f"I1 {process.name} never answered: {name}")
+            if process.sessions.count or process.sessions.attempts_running:
+                broken(f"I9 {process.name} still holds {process.sessions.count} sessions")
+
+    # -- faults
+
+    def launch(self, *, take_over: bool) -> None:
+        """A new server."""
+        process = Process(
+            f"p{len(self.processes)}", self.database, self.tools, self.dice, self.auditor.broken
+        )
+        self.processes.append(process)
+        process.start(take_over=take_over)
+
+    async def break_things(self) -> None:
+        """Faults until the time is up."""
+        until = self.loop.time() + FAULT_SECONDS
+        while self.loop.time() < until:
+            await asyncio.sleep(self.dice.expovariate(0.6))
+            draw = self.dice.choice(("kill", "kill", "freeze", "freeze", "stop", "away", "slow", "launch"))
+            living = [p for p in self.processes if not p.host.dead and not p.stopping]
+            target = self.dice.choice(living) if living else None
+            seconds = self.dice.choice((0.2, 1.0, 2.5, 4.0, 6.0)) * (0.5 + self.dice.random())
+            self.note(f"{draw} {target.name if target else ''} {seconds:.2f}")
+            if draw == "away":
+                self.database.away_until = self.loop.time() + seconds
+            elif draw == "slow":
+                self.database.slow_until = self.loop.time() + seconds
+            elif draw == "launch":
+                if len(living) < 3:
+                    self.launch(take_over=False)
+            elif target is not None:
+                await self.hit(draw, target, seconds)
+
+    async def hit(self, fault: str, target: Process, seconds: float) -> None:
+        """A fault of one server."""
+        if fault == "freeze":
+            if not target.host.frozen:
+                target.host.frozen = True
+                self.loop.call_later(seconds, self.thaw, target)
+            return
+        if fault == "kill":
+            target.host.kill()
+        else:
+            target.stop()
+        alive = any(not p.host.dead for p in self.processes)
+        if not alive and self.dice.random() < 0.5:
+            # Nobody else is there: the new one knows it, as with an embedded database.
+            self.launch(take_over=True)
+        elif not any(p.serving for p in self.processes) or self.dice.random() < 0.7:
+            await asyncio.sleep(self.dice.random() * 2)
+            alive = any(not p.host.dead for p in self.processes)
+            self.launch(take_over=not alive and self.dice.random() < 0.5)
+
+    def thaw(self, target: Process) -> None:
+        """It wakes and does not know that it slept."""
+        if not target.host.dead:
+            self.note(f"thaw {target.name}")
+            target.host.thaw()
+
+    async def calm(self) -> None:
+        """No more faults; what is frozen wakes; somebody serves."""
+        self.town.quiet = True
+        self.database.away_until = self.database.slow_until = 0.0
+        self.database.refuse = 0.0
+        for process in self.processes:
+            if process.host.frozen:
+                self.thaw(process)
+        if not any(not p.host.dead and not p.stopping for p in self.processes):
+            self.launch(take_over=False)
+        self.note("calm")
+
+    def note(self, fault: str) -> None:
+        """Keep what was done, for the report."""
+        self.faults.append(f"[{self.loop.time():9.3f}] {fault}")
+
+
+def simulate(seed: int) -> Outcome:
+    """Run one seed to its end."""
+    loop = VirtualLoop()
+    simulation = Simulation(seed, loop)
+    broken = simulation.auditor.broken
+
+    def alarm(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] in _ALARMS:
+            broken(f"log: {event['event']} {event.get('exc_info') and _traceback(event)} {event}")
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[alarm],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        cache_logger_on_first_use=False,
+    )
+    loop.set_exception_handler(lambda _, context: None)
+    asyncio.set_event_loop(loop)
+    gc.disable()
+    try:
+        loop.run_until_complete(simulation.run())
+    except Stuck as stuck:
+        simulation.auditor.violations.append(f"[{loop.time():9.3f}] I1 {stuck}")
+    finally:
+        _bury(loop)
+        gc.enable()
+    memory = simulation.database.memory
+    digest = hashlib.sha256()
+    events = 0
+    for partition in range(PARTITIONS):
+        for stored in memory._log[partition]:  # noqa: SLF001
+            digest.update(stored.envelope)
+            events += 1
+    return Outcome(
+        seed,
+        tuple(simulation.auditor.violations),
+        digest.hexdigest()[:16],
+        len(simulation.auditor.turns),
+        events,
+        tuple(simulation.faults),
+    )
+
+
+def _bury(loop: VirtualLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    # Killed processes leave coroutines that never ended; what their `finally` blocks do now is nobody's concern.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    asyncio.set_event_loop(None)
+    loop.close()
+    gc.collect()
+    sys.unraisablehook = hook
+
+
+def _traceback(event: dict[str, Any]) -> str:
+    import traceback
+
+    error = event["exc_info"]
+    if error is True:
+        return traceback.format_exc(limit=-6)
+    return "".join(traceback.format_exception(error, limit=-6))
