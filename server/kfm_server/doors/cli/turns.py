@@ -1,6 +1,5 @@
 """`kfm run` and `kfm turn ...`: turns from the command line."""
 
-import json
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,9 +17,10 @@ from kfm_server.doors.cli.console import (
     show_table,
     with_client,
 )
+from kfm_server.doors.cli.show import answer_text, event_line, show_id, show_turn
 
 if TYPE_CHECKING:
-    from xenocomm import Client, Envelope, Part, Turn
+    from xenocomm import Client, Part, Turn
 
 app = typer.Typer(no_args_is_help=True, help="Turns: start, watch, steer.")
 
@@ -83,9 +83,9 @@ def run(
         try:
             turn = await handle.result(timeout=wait)
         except TurnUnsuccessful as failure:
-            _show(failure.turn, as_json(output))
+            show_turn(failure.turn, as_json(output))
             raise
-        _show(turn, as_json(output))
+        show_turn(turn, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -109,7 +109,7 @@ def start(
 
     async def body(client: "Client") -> None:
         handle = await client.turns.start(_message(text, data), **how)
-        _show_id(handle.id, handle.session_id, as_json(output))
+        show_id(handle.id, handle.session_id, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -119,7 +119,7 @@ def get(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, token
     """Show a turn: its plan, every attempt, its output."""
 
     async def body(client: "Client") -> None:
-        _show(await client.turns.get(turn_id), as_json(output))
+        show_turn(await client.turns.get(turn_id), as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -150,7 +150,8 @@ def list_(
             show_json(rows)
             return
         table = [
-            (t.turn_id, t.session_id, t.state, t.outcome if t.outcome else "", _text(t, 60)) for t in rows
+            (t.turn_id, t.session_id, t.state, t.outcome if t.outcome else "", answer_text(t, 60))
+            for t in rows
         ]
         show_table(("TURN", "SESSION", "STATE", "OUTCOME", "ANSWER"), table)
 
@@ -172,7 +173,7 @@ def tail(
             if as_json(output):
                 show_json(envelope, line=True)
             else:
-                typer.echo(_line(envelope))
+                typer.echo(event_line(envelope))
 
     with_client(output, endpoint, token, body)
 
@@ -193,9 +194,9 @@ def wait(
         try:
             turn = await client.turns.attach(turn_id).result(timeout=timeout)
         except TurnUnsuccessful as failure:
-            _show(failure.turn, as_json(output))
+            show_turn(failure.turn, as_json(output))
             raise
-        _show(turn, as_json(output))
+        show_turn(turn, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -212,7 +213,7 @@ def cancel(
     """End a turn; effects already done stand and are listed."""
 
     async def body(client: "Client") -> None:
-        _show(await client.turns.attach(turn_id).cancel(reason, idempotency_key=key), as_json(output))
+        show_turn(await client.turns.attach(turn_id).cancel(reason, idempotency_key=key), as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -229,7 +230,7 @@ def pause(
     """Start no more steps until `resume`."""
 
     async def body(client: "Client") -> None:
-        _show(await client.turns.attach(turn_id).pause(reason, idempotency_key=key), as_json(output))
+        show_turn(await client.turns.attach(turn_id).pause(reason, idempotency_key=key), as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -246,7 +247,7 @@ def resume(
     """Go on after `pause`."""
 
     async def body(client: "Client") -> None:
-        _show(await client.turns.attach(turn_id).resume(reason, idempotency_key=key), as_json(output))
+        show_turn(await client.turns.attach(turn_id).resume(reason, idempotency_key=key), as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -259,7 +260,7 @@ def retry(
 
     async def body(client: "Client") -> None:
         new = await client.turns.attach(turn_id).retry(idempotency_key=key)
-        _show_id(new.id, new.session_id, as_json(output))
+        show_id(new.id, new.session_id, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -277,7 +278,7 @@ def fork(
 
     async def body(client: "Client") -> None:
         new = await client.turns.attach(turn_id).fork(step, idempotency_key=key)
-        _show_id(new.id, new.session_id, as_json(output))
+        show_id(new.id, new.session_id, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -296,7 +297,7 @@ def answer(
 
     async def body(client: "Client") -> None:
         turn = await client.turns.attach(turn_id).answer(step, value, idempotency_key=key)
-        _show(turn, as_json(output))
+        show_turn(turn, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -321,7 +322,7 @@ def settle(
         turn = await client.turns.attach(turn_id).settle(
             step, SettleAs[verdict.name], output_json=value, reason=reason, idempotency_key=key
         )
-        _show(turn, as_json(output))
+        show_turn(turn, as_json(output))
 
     with_client(output, endpoint, token, body)
 
@@ -377,47 +378,3 @@ def _message(text: str, data: str) -> "str | Part":
     if data:
         return Part(data_json=sys.stdin.read() if data == "-" else data)
     return sys.stdin.read() if text == "-" else text
-
-
-def _show_id(turn_id: str, session_id: str, json_wanted: bool) -> None:
-    if json_wanted:
-        show_json({"turn_id": turn_id, "session_id": session_id})
-    else:
-        typer.echo(turn_id)
-
-
-def _show(turn: "Turn", json_wanted: bool) -> None:
-    if json_wanted:
-        show_json(turn)
-        return
-    if answer := _text(turn):
-        typer.echo(answer)
-    outcome = clean(turn.outcome) if turn.outcome else clean(turn.state)
-    typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}")
-    if turn.error is not None:
-        typer.echo(f"error: {clean(turn.error.message)} [{clean(turn.error.reason)}]")
-    rows: list[tuple[Any, ...]] = []
-    for step in turn.steps:
-        plan = step.definition
-        name = (plan.tool or plan.kind) if plan else ""
-        arguments = plan.arguments_json if plan else ""
-        rows.append(
-            (plan.key if plan else "", name, step.state, len(step.attempts), arguments, step.output_json)
-        )
-    if rows:
-        show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
-
-
-def _text(turn: "Turn", most: int = 0) -> str:
-    from xenocomm.handle import text_of
-
-    shown = clean(text_of(turn.output))
-    return shown if not most or len(shown) <= most else shown[: most - 1] + "…"
-
-
-def _line(envelope: "Envelope") -> str:
-    from xenocomm.jsonable import to_json
-
-    body = to_json(envelope.event) if envelope.event is not None else {}
-    told = {k: v for k, v in body.items() if v not in ("", 0, False, [], {}, "UNSPECIFIED")}
-    return clean(f"{envelope.sequence:>4}  {envelope.type:<22} {json.dumps(told, ensure_ascii=False)}")
