@@ -1,7 +1,6 @@
 """Fold: events -> state. The only place that changes state; the same events always give the same state."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,6 +18,7 @@ from kfm_server.turns.state import (
     StepPhase,
     Turn,
     Waiting,
+    replace,
 )
 
 Envelope = envelope_pb2.Envelope

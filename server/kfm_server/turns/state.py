@@ -1,7 +1,10 @@
 """What is known of a session: frozen values folded from events. Nothing here reads a clock or a disk."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
@@ -18,6 +21,24 @@ ENDED_STEP = frozenset(
         StepPhase.STEP_STATE_SKIPPED,
     }
 )
+
+
+_State = TypeVar("_State")
+
+
+@cache
+def _places(kind: type[Any]) -> "tuple[attrgetter[tuple[Any, ...]], dict[str, int]]":
+    names = [f.name for f in fields(kind)]
+    return attrgetter(*names), {name: index for index, name in enumerate(names)}
+
+
+def replace(state: _State, **changes: Any) -> _State:
+    """A copy with other values, as dataclasses.replace, at less than half its cost: a turn makes some forty."""
+    getter, places = _places(type(state))
+    values = list(getter(state))
+    for name, value in changes.items():
+        values[places[name]] = value
+    return type(state)(*values)
 
 
 @dataclass(frozen=True, slots=True)
