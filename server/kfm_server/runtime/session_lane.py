@@ -425,16 +425,22 @@ class SessionLane:
             await self._start(follow)
 
     async def _refuse(self, request: Request, refused: KfmError) -> None:
-        """Nothing changes. A request from the inbox leaves its refusal with its key, for whoever accepted it."""
+        """Nothing changes. A request from the inbox leaves its refusal with its key, for whoever accepted it.
+
+        What was done under this key before may be why it is refused now (a turn cancelled, a session made busy):
+        then the stored outcome is the answer.
+        """
+        claim = request.claim
+        stored = await self._parts.journal.find_claim(claim.tenant_id, claim.principal, claim.rpc, claim.key)
         if request.inbox_id:
             outcome = Accepted(
                 request.turn_id, self.session.session_id, reason=refused.reason, message=refused.message
             )
-            claim = replace(request.claim, outcome=outcome.encode())
-            try:
-                await self._parts.journal.append(self._entry((), claim, (request.inbox_id,)))
-            except Claimed:
-                await self._parts.journal.append(self._entry((), None, (request.inbox_id,)))
+            mine = None if stored is not None else replace(claim, outcome=outcome.encode())
+            await self._parts.journal.append(self._entry((), mine, (request.inbox_id,)))
+        if stored is not None:
+            settle_claim(request, stored)
+            return
         _fail(request.reply, refused)
 
 
