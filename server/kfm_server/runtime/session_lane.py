@@ -44,7 +44,7 @@ from kfm_server.turns.decide.advance import advance, next_wake_us
 from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import Draft, Start, World, duration
 from kfm_server.turns.decide.recover import recover
-from kfm_server.turns.decide.step import attempt_ended
+from kfm_server.turns.decide.step import attempt_ended, awaited
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.fold import micros
 from kfm_server.turns.state import Phase, Session, Turn
@@ -240,6 +240,8 @@ class SessionLane:
         loop = asyncio.get_running_loop()
         until = loop.time() + INLINE_SECONDS
         while len(draft.events) < INLINE_EVENTS and loop.time() < until:
+            # What follows from a fact may end what another one of the same draft dispatched.
+            draft.starts[:] = [s for s in draft.starts if _stands(draft.session, s)]
             start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
             if start is None:
                 return
@@ -355,8 +357,8 @@ class SessionLane:
     async def _start(self, draft: Draft) -> None:
         for start in draft.starts:
             turn = self.session.turn(start.turn_id)
-            if turn is None or turn.steps[start.step_key].attempt != start.attempt:
-                continue
+            if turn is None or not _stands(self.session, start):
+                continue  # ended already, by the same decision or by a TRANSACTIONAL step just before
             attempt = self._attempt(turn, start)
             failpoints.hit(_BEFORE_DISPATCH)
             key = (start.turn_id, start.step_key, start.attempt)
@@ -462,6 +464,10 @@ def outcome_of(mine: Claim, stored: Claim) -> Accepted:
     if accepted.reason:
         raise ERROR_CLASSES[accepted.reason](accepted.message)
     return accepted
+
+
+def _stands(session: Session, start: Start) -> bool:
+    return awaited(session, start.turn_id, start.step_key, start.attempt) is not None
 
 
 def _row_key(turn: Turn) -> tuple[str, int | None]:
