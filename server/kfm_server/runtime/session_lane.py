@@ -152,14 +152,18 @@ class SessionLane:
                 facts = self._take()
                 try:
                     await self._iterate(facts)
+                except asyncio.CancelledError:
+                    _fail_all(facts, Fenced(self._owner.partition))  # closed: the new owner knows whether it was done
+                    raise
                 except Fenced:
                     _fail_all(facts, Fenced(self._owner.partition))
                     self._owner.fenced()
                     return
                 except JournalUnavailable:
                     _fail_all(facts, Unavailable("the journal cannot be reached", retry_after_ms=1000))
+                    # Who asked through the inbox is told by nothing but an append: such a request stays.
                     self._mailbox.extendleft(
-                        f for f in reversed(facts) if not isinstance(f, Submitted | Asked)
+                        f for f in reversed(facts) if not isinstance(f, Submitted | Asked) or f.inbox_id
                     )
                     await asyncio.sleep(_RETRY_SECONDS)
                 except Exception:
