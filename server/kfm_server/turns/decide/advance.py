@@ -44,9 +44,16 @@ def next_wake_us(session: Session) -> int | None:
     """When the session must be looked at again though nothing arrives."""
     wakes = [t.deadline_us for t in session.queue if not t.ending]
     if session.active is not None:
-        if not session.active.ending:
-            wakes.append(session.active.deadline_us)
-        wakes += [s.wake_us for s in session.active.steps.values() if s.wake_us is not None]
+        turn = session.active
+        if not turn.ending:
+            wakes.append(turn.deadline_us)
+        # A retry that may not start now is started by what ends the pause or makes room: its time would only spin.
+        held = turn.paused or _room(turn) <= 0
+        wakes += [
+            s.wake_us
+            for s in turn.steps.values()
+            if s.wake_us is not None and not (held and s.phase == StepPhase.STEP_STATE_BACKING_OFF)
+        ]
     return min(wakes, default=None)
 
 
@@ -180,10 +187,14 @@ def backoff_us(tries: int, event_id: str) -> int:
     return full // 2 + zlib.crc32(event_id.encode()) * (full // 2) // 2**32
 
 
+def _room(turn: Turn) -> int:
+    running = sum(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values())
+    return turn.request.limits.max_in_flight - running
+
+
 def _ready(turn: Turn, now_us: int) -> list[Step]:
     """Steps that may be dispatched now, in plan order, within the bound on steps in flight."""
-    running = sum(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values())
-    room = turn.request.limits.max_in_flight - running
+    room = _room(turn)
     ready: list[Step] = []
     for step in turn.steps.values():
         if len(ready) >= room:
