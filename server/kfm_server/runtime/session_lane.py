@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -174,7 +175,15 @@ class SessionLane:
                         return
         finally:
             self._task = None
-        if self.session.idle and not self._attempts:
+        self._rest()
+
+    def _left(self, key: tuple[str, str, int], attempt: asyncio.Task[None]) -> None:
+        """An attempt is over, also one that was cancelled before it began."""
+        self._attempts.pop(key, None)
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._task is None and self.session.idle and not self._attempts and not self._closed:
             self._done(self.session.session_id)
 
     def _take(self) -> list[Fact]:
@@ -369,20 +378,19 @@ class SessionLane:
             if attempt.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
                 await self._transact(attempt)
             else:
-                self._attempts[key] = self._parts.spawn(self._perform(attempt), f"attempt {attempt.key}")
+                task = self._parts.spawn(self._perform(attempt), f"attempt {attempt.key}")
+                self._attempts[key] = task
+                task.add_done_callback(partial(self._left, key))
             failpoints.hit(_AFTER_DISPATCH)
 
     async def _perform(self, attempt: Attempt) -> None:
-        try:
-            if attempt.effect != types.EFFECT_CONTRACT_PURE and not self._owner.may_start():
-                result = _not_started(attempt.step_key)
-            else:
-                result = _result_event(
-                    attempt.step_key, await self._parts.runner.run(attempt, self._progress(attempt))
-                )
-            result.compensation = attempt.compensation
-        finally:
-            self._attempts.pop((attempt.turn_id, attempt.step_key, attempt.attempt), None)
+        if attempt.effect != types.EFFECT_CONTRACT_PURE and not self._owner.may_start():
+            result = _not_started(attempt.step_key)
+        else:
+            result = _result_event(
+                attempt.step_key, await self._parts.runner.run(attempt, self._progress(attempt))
+            )
+        result.compensation = attempt.compensation
         self.post(Ended(attempt.turn_id, attempt.attempt, result))
 
     def _progress(self, attempt: Attempt) -> Callable[[str], None]:
