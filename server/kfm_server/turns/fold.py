@@ -152,9 +152,9 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
         history = (*history[:-1], last)
     phase = _AFTER.get(payload.status, StepPhase.STEP_STATE_FAILED)
     compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
+    undone = payload.compensation and payload.status == ev.STEP_STATUS_SUCCEEDED
     if payload.compensation:
         # Undone: the step is as if its attempt had failed. Not undone: undo again, or a person looks.
-        undone = payload.status == ev.STEP_STATUS_SUCCEEDED
         phase = StepPhase.STEP_STATE_FAILED
         compensate = not undone
         if payload.status == ev.STEP_STATUS_UNKNOWN:
@@ -176,6 +176,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             step,
             phase=phase,
             compensate=compensate,
+            compensations=0 if undone else step.compensations,
             reruns=0,
             orphaned=False,
             wake_us=None,

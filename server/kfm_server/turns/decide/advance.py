@@ -254,6 +254,10 @@ def _dispatch(
     deadline = draft.now_us + timeout_us + (0 if human else window)
     attempt = step.attempt + 1
     key = f"{turn.root_turn_id}:{definition.key}"
+    # A rerun, and another try to undo the same attempt, go out under the key of the one before.
+    again = (
+        step.dispatch if rerun or (compensation and step.dispatch and step.dispatch.compensation) else None
+    )
     draft.record(
         turn_id,
         ev.StepEvent(
@@ -266,11 +270,7 @@ def _dispatch(
             instructions=definition.instructions,
             parameters_json=call.arguments_json,
             contract=types.EFFECT_CONTRACT_IDEMPOTENT if compensation else definition.effect,
-            key=f"{key}:undo{step.attempt}"
-            if compensation and not rerun
-            else step.dispatch.key
-            if rerun and step.dispatch
-            else key,
+            key=again.key if again is not None else f"{key}:undo{step.attempt}" if compensation else key,
             start_by=None if human else timestamp(draft.now_us + window),
             deadline=timestamp(deadline) if not human or micros(definition.timeout) else None,
             pool=definition.pool or "local",
