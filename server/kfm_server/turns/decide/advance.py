@@ -304,10 +304,15 @@ def _end(draft: Draft, turn: Turn) -> None:
         if step.phase in ENDED_STEP or step.phase == StepPhase.STEP_STATE_PENDING:
             continue
         running = step.phase == StepPhase.STEP_STATE_RUNNING and not step.orphaned
-        if running and step.dispatch is not None and step.dispatch.contract not in _CANCELLABLE:
+        sent = step.dispatch
+        if running and sent is not None and (sent.contract not in _CANCELLABLE or sent.compensation):
             continue
         if running:
             draft.stops.append(Stop(turn.turn_id, key, step.attempt))
+        if step.orphaned:  # it may have had its effect: the history has to say so
+            outcome_unknown(draft, turn.turn_id, key)
+            if draft.turn(turn.turn_id).steps[key].phase in ENDED_STEP:
+                continue
         cancelled(draft, turn.turn_id, key)
     turn = draft.turn(turn.turn_id)
     if not any(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values()):
@@ -317,13 +322,14 @@ def _end(draft: Draft, turn: Turn) -> None:
 def cancelled(draft: Draft, turn_id: str, key: str) -> None:
     """Answer a dispatched attempt that will not answer itself: no turn closes with an unanswered call."""
     step = draft.turn(turn_id).steps[key]
+    sent = step.dispatch if step.phase == StepPhase.STEP_STATE_RUNNING else None
     draft.record(
         turn_id,
         ev.StepResultEvent(
             step_key=key,
             status=ev.STEP_STATUS_CANCELLED,
             error=error("REASON_CANCELLED", "the turn ended before the step did"),
-            compensation=bool(step.dispatch and step.dispatch.compensation),
+            compensation=sent is not None and sent.compensation,
             synthesised=True,
         ),
         step.attempt,
@@ -371,7 +377,9 @@ def _effects_done(turn: Turn) -> Iterator[str]:
             or step.definition.kind != types.STEP_KIND_TOOL
         ):
             continue
-        unsure = any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
+        unsure = step.compensate or any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
+        if step.phase == StepPhase.STEP_STATE_CANCELLED and step.attempt > 0:
+            unsure |= step.definition.effect == types.EFFECT_CONTRACT_IDEMPOTENT
         if step.phase == StepPhase.STEP_STATE_SUCCEEDED or unsure:
             yield key
 
