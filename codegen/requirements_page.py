@@ -117,7 +117,7 @@ def render(known: Requirements, marked: Sequence[Marked]) -> str:
                 continue
             lines.append(f"- **{row}** *{states[row]}*. {text}")
             if row in known.partly:
-                lines.append(f"  - Missing: {known.partly[row]}")
+                lines.append(f"  - So far: {known.partly[row]}")
             if row in known.measured:
                 lines.append(f"  - Measured: [{known.measured[row]}](../{known.measured[row]})")
             lines += _evidence([m for m in marked if m.row == row])

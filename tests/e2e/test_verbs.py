@@ -438,3 +438,57 @@ async def test_the_callers_trace_stands_on_every_event(live_server: LiveServer) 
     events = [u.event for u in updates if u.HasField("event")]
     assert {e.trace_id for e in events} == {trace}
     assert len({e.tenant_id for e in events}) == len({e.session_id for e in events}) == 1
+
+
+async def test_a_turns_timeout_ends_it_also_while_it_waits_for_a_person_or_its_place(
+    live: Client, gate: Gate
+) -> None:
+    asked = await live.turns.start(given(question("ask")), timeout=0.2)
+    first = await held(live, gate)
+    queued = await live.turns.start(MESSAGE, session_id=first.session_id, timeout=0.2)
+    paused = await held(live, gate, timeout=0.3)
+    await paused.pause()
+    for turn in (asked, queued, paused):
+        events = [e async for e in turn.events(timeout=10)]
+        assert last_of(events).outcome == Outcome.TIMED_OUT
+    assert (await first.get()).state == TurnState.RUNNING
+    gate.open()
+    assert (await first.result()).outcome == Outcome.SUCCEEDED
+
+
+async def test_a_paused_turn_that_waits_in_the_queue_starts_nothing_when_its_turn_comes(
+    live: Client, gate: Gate
+) -> None:
+    first = await held(live, gate)
+    second = await live.turns.start(MESSAGE, session_id=first.session_id)
+    await second.pause()
+    gate.open()
+    await until(second, waits(WaitReason.PAUSED))
+    assert [s.state for s in (await second.get()).steps] == [StepState.PENDING]
+    await second.resume()
+    assert (await second.result()).outcome == Outcome.SUCCEEDED
+
+
+async def test_a_cancelled_turn_can_be_retried_from_where_it_stood(live: Client, gate: Gate) -> None:
+    turn = await held(live, gate)
+    await turn.cancel()
+    gate.open()
+    again = await turn.retry()
+    done = await again.result()
+    assert (done.outcome, done.parent_turn_id) == (Outcome.SUCCEEDED, turn.id)
+    assert [len(s.attempts) for s in done.steps] == [1, 1]
+
+
+@pytest.mark.requirement("R7")
+async def test_many_readers_of_one_turn_see_the_same(live: Client, gate: Gate) -> None:
+    turn = await held(live, gate)
+
+    async def read(after: int) -> list[int]:
+        return [e.sequence async for e in live.turns.attach(turn.id).events(after)]
+
+    reading = [asyncio.create_task(read(after), name=f"reader {after}") for after in (0, 0, 1, 2, 3)]
+    await live.turns.run("what is 1 + 1?")
+    gate.open()
+    seen = await asyncio.gather(*reading)
+    last = seen[0][-1]
+    assert seen == [list(range(after + 1, last + 1)) for after in (0, 0, 1, 2, 3)]

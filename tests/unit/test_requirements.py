@@ -73,5 +73,5 @@ def test_the_page_names_the_tests_of_a_row() -> None:
         KNOWN, [Marked("R1", "tests/test_x.py", "test_it_works"), Marked("R2", "tests/test_y.py", "")]
     )
     assert "- **R1** *shown*. one\n  - [tests/test_x.py](../tests/test_x.py): it works" in page
-    assert "- **R2** *partly*. two\n  - Missing: half of it\n  - [tests/test_y.py]" in page
+    assert "- **R2** *partly*. two\n  - So far: half of it\n  - [tests/test_y.py]" in page
     assert "- **R3** *not yet*. three" in page

@@ -1,0 +1,47 @@
+"""What the readme tells people to type does what it says."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_first_turn import command
+from tests.support.live import LiveServer
+
+pytestmark = pytest.mark.requirement("E5", "E6")
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+LINES = [
+    line
+    for language, block in BLOCKS
+    if not language
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith((".venv/bin/kfm run", ".venv/bin/buf curl"))
+]
+
+
+def test_the_readme_has_calls_of_every_client() -> None:
+    assert len([line for line in LINES if line.startswith(".venv/bin/kfm")]) == 3
+    assert len([line for line in LINES if line.startswith(".venv/bin/buf")]) == 1
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_a_command_of_the_readme_works(live_server: LiveServer, line: str) -> None:
+    typed = line.replace("127.0.0.1:50051", live_server.grpc)
+    program, *arguments = shlex.split(typed)
+    program = str(Path(sys.executable).parent / Path(program).name)
+    code, out, err = await command(program, *arguments, KFM_ENDPOINT=live_server.grpc)
+    assert code == 0, err
+    assert "SUCCEEDED" in out
+
+
+async def test_the_python_of_the_readme_works(live_server: LiveServer) -> None:
+    (source,) = [block for language, block in BLOCKS if language == "python"]
+    program = f"{source}\nasyncio.run(main())"
+    code, out, err = await command(sys.executable, "-c", program, KFM_ENDPOINT=live_server.grpc)
+    assert code == 0, err
+    assert "TurnEvent.v1" in out
+    assert "buy milk" in out
