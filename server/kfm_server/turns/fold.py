@@ -170,6 +170,8 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
         )
         if compensate:
             phase = StepPhase.STEP_STATE_FAILED
+        elif payload.status == ev.STEP_STATUS_CANCELLED:
+            compensate = step.compensate  # nobody will undo it, and the turn has to list it
     return _with(
         turn,
         replace(

@@ -131,6 +131,8 @@ def outcome_unknown(
     text = "the process that ran the step is gone; whether its effect happened is not known"
     if reason == "REASON_STEP_CRASHES_PROCESS":
         text = f"the process died {step.reruns + 1} times while it ran this step"
+    elif step.phase == StepPhase.STEP_STATE_FAILED:
+        text = f"undoing the step failed {step.compensations} times; whether its effect stands is not known"
     draft.record(
         turn_id,
         ev.StepResultEvent(
