@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -250,3 +251,35 @@ async def test_a_session_with_too_many_waiting_turns_refuses_more_with_a_reason_
     gate.open()
     results = await asyncio.gather(*(w.result() for w in waiting))
     assert {r.outcome for r in results} == {Outcome.SUCCEEDED}
+
+
+# -- when the database goes away
+
+
+@pytest.mark.requirement("E1", "R8")
+async def test_a_frozen_database_shows_in_the_health_within_two_seconds_and_its_return_too(
+    servers: Start,
+) -> None:
+    server = servers()
+    await asyncio.to_thread(server.start)
+    assert server.process is not None
+    postgres = [
+        p for p in psutil.Process(server.process.pid).children(recursive=True) if "postgres" in p.name()
+    ]
+    assert postgres
+    async with grpc.aio.insecure_channel(server.grpc) as channel, Client(server.grpc, timeout=20) as kfm:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="journal"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        try:
+            for process in postgres:
+                process.suspend()
+            async with asyncio.timeout(2.0):
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await asyncio.to_thread(get, server, "/health/ready"))[0] == 503
+            assert (await asyncio.to_thread(get, server, "/health/live"))[0] == 200
+        finally:
+            for process in postgres:
+                process.resume()
+        async with asyncio.timeout(5.0):
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await kfm.turns.run("what is 1 + 1?")).outcome == Outcome.SUCCEEDED

@@ -18,12 +18,14 @@ LEASE_SECONDS = 3.0
 RENEW_SECONDS = 1.0
 MARGIN_SECONDS = 0.5
 """An effect starts only while the lease has this much left, by the monotonic clock."""
+ANSWER_SECONDS = 0.75
+"""A renewal that takes longer says that the database is away: together with RENEW_SECONDS below two seconds."""
 _BEFORE_RENEW = failpoints.declare("lease.renew.before")
 _AFTER_RENEW = failpoints.declare("lease.renew.after")
 
 
 class LeaseKeeper:
-    """One per process. `serving` says whether the last renewal reached the database."""
+    """One per process. `on_serving` is told whether the database answers."""
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class LeaseKeeper:
             except TimeoutError:
                 pass
             self._wake.clear()
+            # Only told, not cut short: a database that was frozen answers when it comes back.
+            late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._on_serving, False)
             try:
                 await self._renew()
                 await self._acquire(take_over=False)
@@ -69,6 +73,8 @@ class LeaseKeeper:
                 log.warning("lease_renewal_failed", error=str(gone))
             else:
                 self._on_serving(True)
+            finally:
+                late.cancel()
 
     def wake(self) -> None:
         """Look at the inbox now."""
@@ -132,6 +138,6 @@ class LeaseKeeper:
             return
         log.warning("partition_lost", partition=owner.partition, epoch=owner.epoch)
         self._valid_until.pop(owner.partition, None)
-        turns = self._sessions.drop(owner.partition)
-        self._broadcaster.close("the session moved to another process", turns)
+        self._sessions.drop(owner.partition)
+        self._broadcaster.close("the session moved to another process", owner.partition)
         self._wake.set()
