@@ -16,7 +16,8 @@ class Watcher:
     `lost` says that durable events were dropped because the reader is behind: it reads them from the journal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
         self.updates: deque[tuple[api.TurnUpdate, int]] = deque()
         self.unsent = 0
         self.lost = False
@@ -87,19 +88,19 @@ class Broadcaster:
     """Who watches what, in this process."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, set[Watcher]] = {}
+        self._watchers: dict[str, dict[Watcher, None]] = {}
 
-    def attach(self, turn_id: str) -> Watcher:
-        """A new reader of a turn; sees everything published from now on."""
-        watcher = Watcher()
-        self._watchers.setdefault(turn_id, set()).add(watcher)
+    def attach(self, turn_id: str, partition: int) -> Watcher:
+        """A new reader of a turn of the partition; sees everything published from now on."""
+        watcher = Watcher(partition)
+        self._watchers.setdefault(turn_id, {})[watcher] = None
         return watcher
 
     def detach(self, turn_id: str, watcher: Watcher) -> None:
         """The reader is gone."""
         watchers = self._watchers.get(turn_id)
         if watchers is not None:
-            watchers.discard(watcher)
+            watchers.pop(watcher, None)
             if not watchers:
                 del self._watchers[turn_id]
 
@@ -114,11 +115,11 @@ class Broadcaster:
         for watcher in self._watchers.get(turn_id, ()):
             watcher.put_delta(delta, epoch)
 
-    def close(self, reason: str, turn_ids: set[str] | None = None) -> None:
-        """Ask readers to come back: those of the given turns, or all."""
-        for turn_id, watchers in self._watchers.items():
-            if turn_ids is None or turn_id in turn_ids:
-                for watcher in watchers:
+    def close(self, reason: str, partition: int | None = None) -> None:
+        """Ask readers to come back: those of a partition, or all."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                if partition is None or watcher.partition == partition:
                     watcher.close(reason)
 
     @property

@@ -92,17 +92,13 @@ class Sessions:
             self._lanes[session_id] = lane
             lane.post(TakenOver(lease.clean))
 
-    def drop(self, partition: int) -> set[str]:
-        """Forget a partition and stop its attempts; answers the turns whose watchers must come back."""
+    def drop(self, partition: int) -> None:
+        """Forget a partition and stop its attempts."""
         self.owned.pop(partition, None)
-        turns: set[str] = set()
         for session_id, lane in list(self._lanes.items()):
             if self.partition(session_id) == partition:
-                session = lane.session
-                turns |= {t.turn_id for t in (*session.queue, *([session.active] if session.active else []))}
                 lane.close()
                 del self._lanes[session_id]
-        return turns
 
     async def consume(self, item: InboxItem) -> None:
         """Take a request that another process accepted."""

@@ -92,10 +92,12 @@ class TurnManager:
     ) -> AsyncGenerator[Updates]:
         """Submit and watch. A key used before joins the turn that it made."""
         fact = self._submission(ctx, spec, key, digest, rpc)
-        watcher = self._broadcaster.attach(fact.turn_id)
+        watcher = self._broadcaster.attach(fact.turn_id, self._sessions.partition(fact.context.session_id))
         try:
             accepted = await self._ask(fact.context, fact)
             if accepted.turn_id == fact.turn_id and self._here(accepted.session_id):
+                # Accepted by another owner before the partition came here: what it told is in the journal only.
+                watcher.lost = not _answered_here(fact)
                 async for updates in self._follow(fact.turn_id, watcher, 0):
                     yield updates
                 return
@@ -207,7 +209,7 @@ class TurnManager:
         Attached to the broadcaster before the journal is read, and merged by sequence: no hole, no repeat.
         """
         session_id = await self._session_of(ctx, turn_id)
-        watcher = self._broadcaster.attach(turn_id)
+        watcher = self._broadcaster.attach(turn_id, self._sessions.partition(session_id))
         try:
             here = self._here(session_id)
             watcher.lost = True  # what is in the journal comes first
@@ -429,6 +431,11 @@ def _in_session(ctx: ExecutionContext, session_id: str) -> ExecutionContext:
     return ExecutionContext(
         ctx.tenant_id, ctx.principal, session_id, ctx.policy_reference, ctx.trace_id, ctx.traceparent
     )
+
+
+def _answered_here(fact: Submitted) -> bool:
+    reply = fact.reply
+    return reply is not None and reply.done() and not reply.cancelled() and reply.exception() is None
 
 
 def _as_claim(claim: Claim, digest: bytes, accepted: Accepted) -> Claim:
