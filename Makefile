@@ -35,6 +35,7 @@ check: .venv/.ready  ## everything that CI checks
 	$(PY) codegen/generate.py --check
 	$(PY) codegen/requirements_page.py --check
 	$(MAKE) test
+	KFM_TEST_FAULT_SAMPLE=4 $(PY) -m pytest tests/faults  # a seeded sample; all of them: make faults
 
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
 	$(PY) -m pytest tests/faults

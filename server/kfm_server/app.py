@@ -89,12 +89,16 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
     tools = build_registry(settings.tools)
     async with contextlib.AsyncExitStack() as stack:
         dsn, exclusive = settings.database_url, False
+        postgres = None
         if not dsn:
             postgres = await embedded.start(settings.home)
             stack.push_async_callback(postgres.stop)
             dsn, exclusive = postgres.dsn, True
         await migrate(dsn, partitions=settings.partitions)
         group = await stack.enter_async_context(_task_group())
+        if postgres is not None:
+            reviving = group.spawn(postgres.keep_alive(_database_died), "postgres")
+            stack.callback(reviving.cancel)
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
         leases = await stack.enter_async_context(PostgresLeases.open(dsn))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
@@ -211,6 +215,10 @@ class _Group:
 async def _task_group() -> AsyncGenerator[_Group]:
     async with asyncio.TaskGroup() as tasks:
         yield _Group(tasks)
+
+
+def _database_died(code: int) -> None:
+    log.error("postgres_died", code=code)
 
 
 def _write_endpoints(home: Path, endpoints: Endpoints) -> None:

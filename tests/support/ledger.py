@@ -71,9 +71,19 @@ class LedgerTool:
         await _hold(arguments.get("hold", ""))
         done = any(r["key"] == call.key and r["effect"] for r in read_ledger(ledger_file()))
         effect = not (self.effect == types.EFFECT_CONTRACT_IDEMPOTENT and done)
-        row = {"tool": self.name, "key": call.key, "attempt": call.attempt, "epoch": call.epoch, "effect": effect}
+        row = {
+            "tool": self.name,
+            "key": call.key,
+            "attempt": call.attempt,
+            "epoch": call.epoch,
+            "effect": effect,
+        }
         if self.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
-            await call.connection.execute("create table if not exists ledger (key text primary key, attempt int)")
+            # "if not exists" alone still fails when two transactions create it at once
+            await call.connection.execute("select pg_advisory_xact_lock(71)")
+            await call.connection.execute(
+                "create table if not exists ledger (key text primary key, attempt int)"
+            )
             await call.connection.execute("insert into ledger values ($1, $2)", call.key, call.attempt)
         write(**row, undoes=arguments.get("key", ""))
         return {"text": f"{self.name} done", "attempt": call.attempt}

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ class EmbeddedPostgres:
     process: subprocess.Popen[bytes]
     sockets: Path
     lock: int
+    again: Callable[[], Awaitable["subprocess.Popen[bytes]"]]
+    """Starts another server process on the same data and the same sockets."""
+
+    async def keep_alive(self, on_death: Callable[[int], None]) -> None:
+        """Until cancelled: whenever the server dies, tell its exit code and start it again, under the same DSN."""
+        while True:
+            on_death(await self.wait())
+            self.process = await self.again()
+            self.pid = self.process.pid
 
     async def stop(self, patience: float = 30.0) -> None:
         """Stop it: clients are cut off, everything is written. Safe to call twice."""
@@ -152,32 +162,49 @@ def _write_access(data: Path, account: Account) -> None:
 
 async def _launch(home: Path, data: Path, programs: Path, account: Account, lock: int) -> EmbeddedPostgres:
     sockets = Path(tempfile.mkdtemp(prefix="kfm-"))  # short: a socket's path may have about 100 bytes
+    dsn = f"postgresql://kfm@/{{}}?host={quote(str(sockets), safe='')}"
+    arguments = [str(programs / "postgres"), "-D", str(data / "cluster"), "-k", str(sockets)]
+    for setting in _SETTINGS:
+        arguments += ["-c", setting]
+
+    async def run() -> subprocess.Popen[bytes]:
+        return await _run(arguments, dsn.format("postgres"), home / "postgres.log", account)
+
     try:
         account.own(sockets)
-        arguments = [str(programs / "postgres"), "-D", str(data / "cluster"), "-k", str(sockets)]
-        for setting in _SETTINGS:
-            arguments += ["-c", setting]
-        dsn = f"postgresql://kfm@/{{}}?host={quote(str(sockets), safe='')}"
-        deadline = asyncio.get_running_loop().time() + 10
-        while True:
-            log = home / "postgres.log"
-            start_at = log.stat().st_size if log.exists() else 0
-            process = _spawn(arguments, log, account)
-            try:
-                if await _answers(dsn.format("postgres"), process):
-                    return EmbeddedPostgres(dsn.format("kfm"), process.pid, process, sockets, lock)
-            except BaseException:
-                process.send_signal(signal.SIGINT)
-                await asyncio.to_thread(process.wait)
-                raise
-            # Children of a killed postmaster may need a moment to notice and let go of their memory.
-            if asyncio.get_running_loop().time() > deadline:
-                said = log.read_bytes()[start_at:][-4000:].decode(errors="replace").strip()
-                raise EmbeddedError(f"Postgres does not start: {said}")
-            await asyncio.sleep(0.2)
+        process = await run()
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
+    return EmbeddedPostgres(dsn.format("kfm"), process.pid, process, sockets, lock, run)
+
+
+async def _run(arguments: list[str], dsn: str, log: Path, account: Account) -> subprocess.Popen[bytes]:
+    """Start the server and wait until it answers. Raises EmbeddedError with what it said."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while True:
+        start_at = _size(log)
+        process = _spawn(arguments, log, account)
+        try:
+            if await _answers(dsn, process):
+                return process
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            await asyncio.to_thread(process.wait)
+            raise
+        # Children of a killed postmaster may need a moment to notice and let go of their memory.
+        if asyncio.get_running_loop().time() > deadline:
+            said = _said(log, start_at)
+            raise EmbeddedError(f"Postgres does not start: {said}")
+        await asyncio.sleep(0.2)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _said(log: Path, start_at: int) -> str:
+    return log.read_bytes()[start_at:][-4000:].decode(errors="replace").strip()
 
 
 def _spawn(arguments: list[str], log: Path, account: Account) -> subprocess.Popen[bytes]:

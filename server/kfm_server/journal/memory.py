@@ -220,6 +220,7 @@ class MemoryTransaction:
     """A transaction that has nothing to roll back: the tool gets no connection."""
 
     connection = None
+    lost = False
 
     def __init__(self, journal: MemoryJournal) -> None:
         self._journal = journal

@@ -27,6 +27,11 @@ class PostgresTransaction:
         self._on_commit = on_commit
         self._transaction = connection.transaction(isolation="read_committed")
 
+    @property
+    def lost(self) -> bool:
+        """The connection is gone: the server rolls back what was not committed."""
+        return not self.committed and self.connection.is_closed()
+
     async def begin(self) -> None:
         """Start it."""
         await self._transaction.start()

@@ -105,6 +105,11 @@ class Transaction(Protocol):
         """The connection that the tool may use (asyncpg's for Postgres, None in memory)."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """The connection is gone: nothing of this transaction was, or will be, committed."""
+        ...
+
     async def commit(self, entry: Entry) -> None:
         """Append the entry and commit it with what the tool wrote. Raises as `Journal.append`."""
         ...

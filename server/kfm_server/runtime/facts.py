@@ -70,6 +70,15 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A TRANSACTIONAL attempt lost its database before it could commit: it was rolled back."""
+
+    turn_id: str
+    step_key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """A timer of the session went off."""
 
@@ -82,4 +91,4 @@ class TakenOver:
 
 
 Request = Submitted | Asked
-Fact = Request | Ended | Ticked | TakenOver
+Fact = Request | Ended | Interrupted | Ticked | TakenOver

@@ -35,6 +35,7 @@ from kfm_server.runtime.facts import (
     Asked,
     Ended,
     Fact,
+    Interrupted,
     Reply,
     Request,
     Submitted,
@@ -45,7 +46,7 @@ from kfm_server.turns.decide.advance import advance, next_wake_us
 from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import Draft, Start, World, duration
 from kfm_server.turns.decide.recover import recover
-from kfm_server.turns.decide.step import attempt_ended, awaited
+from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.fold import micros
 from kfm_server.turns.state import Phase, Session, Turn
@@ -154,7 +155,9 @@ class SessionLane:
                 try:
                     await self._iterate(facts)
                 except asyncio.CancelledError:
-                    _fail_all(facts, Fenced(self._owner.partition))  # closed: the new owner knows whether it was done
+                    _fail_all(
+                        facts, Fenced(self._owner.partition)
+                    )  # closed: the new owner knows whether it was done
                     raise
                 except Fenced:
                     _fail_all(facts, Fenced(self._owner.partition))
@@ -189,8 +192,8 @@ class SessionLane:
     def _take(self) -> list[Fact]:
         """One request alone, for it may be refused; or all other facts up to the next request."""
         facts = [self._mailbox.popleft()]
-        if isinstance(facts[0], Ended | Ticked):
-            while self._mailbox and isinstance(self._mailbox[0], Ended | Ticked):
+        if isinstance(facts[0], Ended | Interrupted | Ticked):
+            while self._mailbox and isinstance(self._mailbox[0], Ended | Interrupted | Ticked):
                 facts.append(self._mailbox.popleft())
         return facts
 
@@ -243,6 +246,8 @@ class SessionLane:
                 if not attempt_ended(draft, fact.turn_id, fact.attempt, fact.result):
                     self._parts.late_result()
                     log.warning("late_result_refused", turn_id=fact.turn_id, step=fact.result.step_key)
+            case Interrupted():
+                attempt_interrupted(draft, fact.turn_id, fact.step_key, fact.attempt)
             case Ticked():
                 advance(draft)
             case TakenOver():
@@ -411,6 +416,8 @@ class SessionLane:
         if not self._owner.may_start():
             self.post(Ended(attempt.turn_id, attempt.attempt, _not_started(attempt.step_key)))
             return
+        follow: Draft | None = None
+        fact: Fact = Interrupted(attempt.turn_id, attempt.step_key, attempt.attempt)
         try:
             async with self._parts.journal.transaction() as transaction:
                 ended = await self._parts.runner.run(attempt, self._progress(attempt), transaction.connection)
@@ -420,21 +427,12 @@ class SessionLane:
                     attempt_ended(draft, attempt.turn_id, attempt.attempt, result)
                     await self._commit(draft, None, (), transaction.commit)
                     follow = draft
-                else:
-                    follow = None
-        except (JournalUnavailable, Rejected) as gone:
-            failed = AttemptResult(ev.STEP_STATUS_FAILED)
-            result = _result_event(attempt.step_key, failed)
-            result.error.CopyFrom(
-                types.Error(
-                    reason="REASON_TOOL_UNAVAILABLE",
-                    message=str(gone) or "the journal went away",
-                    retryable=True,
-                )
-            )
-            follow = None
+                elif not transaction.lost:
+                    fact = Ended(attempt.turn_id, attempt.attempt, result)
+        except JournalUnavailable:
+            pass  # rolled back: it is interrupted, not failed
         if follow is None:
-            self.post(Ended(attempt.turn_id, attempt.attempt, result))
+            self.post(fact)
         else:
             await self._start(follow)
 

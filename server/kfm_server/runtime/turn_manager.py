@@ -211,6 +211,10 @@ class TurnManager:
         session_id = await self._session_of(ctx, turn_id)
         watcher = self._broadcaster.attach(turn_id, self._sessions.partition(session_id))
         try:
+            if after:
+                turn = await self._turn(ctx, turn_id)
+                if turn.phase == Phase.TURN_STATE_FINISHED and turn.sequence <= after:
+                    return  # the reader has it all, and nothing will follow
             here = self._here(session_id)
             watcher.lost = True  # what is in the journal comes first
             async with aclosing(self._follow(turn_id, watcher, after, poll=not here)) as updates:
@@ -427,15 +431,15 @@ def _needs_nobody(turn: Turn) -> bool:
     return waiting not in (ev.WAIT_REASON_HUMAN, ev.WAIT_REASON_NEEDS_REVIEW, ev.WAIT_REASON_PAUSED)
 
 
+def _answered_here(fact: Submitted) -> bool:
+    reply = fact.reply
+    return reply is not None and reply.done() and not reply.cancelled() and reply.exception() is None
+
+
 def _in_session(ctx: ExecutionContext, session_id: str) -> ExecutionContext:
     return ExecutionContext(
         ctx.tenant_id, ctx.principal, session_id, ctx.policy_reference, ctx.trace_id, ctx.traceparent
     )
-
-
-def _answered_here(fact: Submitted) -> bool:
-    reply = fact.reply
-    return reply is not None and reply.done() and not reply.cancelled() and reply.exception() is None
 
 
 def _as_claim(claim: Claim, digest: bytes, accepted: Accepted) -> Claim:

@@ -3,7 +3,7 @@
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.turns.decide.advance import advance
+from kfm_server.turns.decide.advance import advance, cancelled, redispatch
 from kfm_server.turns.decide.draft import Draft
 from kfm_server.turns.state import Session, Step, StepPhase
 
@@ -15,6 +15,17 @@ def awaited(session: Session, turn_id: str, key: str, attempt: int) -> Step | No
     if step is None or step.phase != StepPhase.STEP_STATE_RUNNING or step.attempt != attempt:
         return None
     return step
+
+
+def attempt_interrupted(draft: Draft, turn_id: str, key: str, attempt: int) -> None:
+    """An attempt that surely left nothing behind runs again; the step's own tries are not touched."""
+    if awaited(draft.session, turn_id, key, attempt) is None:
+        return
+    if draft.turn(turn_id).ending:
+        cancelled(draft, turn_id, key)
+    else:
+        redispatch(draft, turn_id, key)
+    advance(draft)
 
 
 def attempt_ended(draft: Draft, turn_id: str, attempt: int, result: ev.StepResultEvent) -> bool:
