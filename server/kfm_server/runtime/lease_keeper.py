@@ -107,8 +107,8 @@ class LeaseKeeper:
         for item in inbox:
             seen = self._seen.setdefault(item.partition, set())
             if item.id not in seen:
-                seen.add(item.id)
                 await self._sessions.consume(item)
+                seen.add(item.id)
 
     async def _acquire(self, *, take_over: bool) -> None:
         if len(self._sessions.owned) == self._sessions.partitions:

@@ -14,7 +14,7 @@ from kfm.event.v1 import turn_events_pb2 as ev
 
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
-from kfm_server.ports.journal import Entry, InboxItem, Journal, Lease, Stored
+from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease, Stored
 from kfm_server.runtime.facts import Asked, Submitted, TakenOver
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
 from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
@@ -115,20 +115,26 @@ class Sessions:
                 trace_id=envelope.trace_id,
                 traceparent=envelope.traceparent,
             )
-            lane = self.lane(envelope.session_id)
-            assert lane is not None
+            fact: Submitted | Asked
             if isinstance(payload, ev.TurnEvent):
                 parent = None
                 if payload.parent_turn_id:
                     parent = await self.load_turn(payload.parent_turn_id)
-                lane.post(Submitted(context, envelope.turn_id, payload, item.claim, parent, inbox_id=item.id))
+                fact = Submitted(context, envelope.turn_id, payload, item.claim, parent, inbox_id=item.id)
             elif isinstance(payload, ev.TurnControlEvent):
-                lane.post(Asked(envelope.turn_id, payload, item.claim, inbox_id=item.id))
+                fact = Asked(envelope.turn_id, payload, item.claim, inbox_id=item.id)
             else:
                 raise HistoryUnreadable(f"{envelope.type} is no request")
+            # Found only now: while a parent was read the lane may have gone to rest, or the partition away.
+            lane = self.lane(envelope.session_id) if self.owned.get(item.partition) is owner else None
+            if lane is not None:
+                lane.post(fact)
         except KfmError as bad:
             log.error("inbox_item_unreadable", id=item.id, error=str(bad))
-            await self._journal.append(Entry(item.partition, owner.epoch, consumed=(item.id,)))
+            try:
+                await self._journal.append(Entry(item.partition, owner.epoch, consumed=(item.id,)))
+            except Fenced:
+                owner.fenced()
 
     async def load_turn(self, turn_id: str) -> Turn | None:
         """A turn: from memory if it runs here, else folded from the journal."""
