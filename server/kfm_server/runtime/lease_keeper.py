@@ -8,7 +8,7 @@ import structlog
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
-from kfm_server.ports.journal import JournalUnavailable, Lease, Leases
+from kfm_server.ports.journal import Fenced, JournalUnavailable, Lease, Leases
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.sessions import OwnedPartition, Sessions
 
@@ -48,6 +48,7 @@ class LeaseKeeper:
         self._valid_until: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._seen: dict[int, set[int]] = {}
+        self._run_here: dict[int, int] = {}
 
     async def start(self, *, take_over: bool) -> None:
         """Take what is free, or everything if every earlier owner is known to be dead."""
@@ -98,9 +99,7 @@ class LeaseKeeper:
                 self._lose(owner)
         for lease in held:
             if lease.partition not in self._sessions.owned:
-                # Dropped here for a failure of our own: whatever ran for it was stopped, so start clean.
-                self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
-                await self._take(replace(lease, clean=True))
+                await self._take_again(lease, asked_at)
         waiting = {item.id for item in inbox}
         for partition, seen in self._seen.items():
             self._seen[partition] = seen & waiting
@@ -118,11 +117,25 @@ class LeaseKeeper:
             self._owner, self.address, take_over=take_over, most=self._sessions.partitions
         )
         for lease in taken:
-            self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
-            await self._take(lease)
+            await self._take(lease, asked_at)
 
-    async def _take(self, lease: Lease) -> None:
+    async def _take_again(self, lease: Lease, asked_at: float) -> None:
+        """Load a partition that we hold but dropped, or could not load, for a failure of our own."""
+        try:
+            # An append that was under way when it was dropped comes before this one: what is read then is all.
+            await self._sessions.barrier(lease)
+        except Fenced:
+            return
+        # Whatever ran for it here was stopped: if it ever did run here, start clean.
+        clean = lease.clean or self._run_here.get(lease.partition) == lease.epoch
+        await self._take(replace(lease, clean=clean), asked_at)
+
+    async def _take(self, lease: Lease, asked_at: float) -> None:
+        former = self._sessions.owned.get(lease.partition)
+        if former is not None:
+            self._lose(former)
         self._seen.pop(lease.partition, None)
+        self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
         owner = OwnedPartition(
             lease.partition,
             lease.epoch,
@@ -131,9 +144,10 @@ class LeaseKeeper:
             self._lose,
         )
         await self._sessions.take(lease, owner)
+        self._run_here[lease.partition] = lease.epoch
 
     def _lose(self, owner: OwnedPartition) -> None:
-        """Forget a partition; it comes back, if at all, with a new epoch and from the journal."""
+        """Forget a partition; it comes back, if at all, from the journal."""
         if self._sessions.owned.get(owner.partition) is not owner:
             return
         log.warning("partition_lost", partition=owner.partition, epoch=owner.epoch)

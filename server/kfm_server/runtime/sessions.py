@@ -92,6 +92,10 @@ class Sessions:
             self._lanes[session_id] = lane
             lane.post(TakenOver(lease.clean))
 
+    async def barrier(self, lease: Lease) -> None:
+        """Wait until every append of this process to the partition has ended. Raises Fenced if it is not ours."""
+        await self._journal.append(Entry(lease.partition, lease.epoch))
+
     def drop(self, partition: int) -> None:
         """Forget a partition and stop its attempts."""
         self.owned.pop(partition, None)
