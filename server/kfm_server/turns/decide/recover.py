@@ -12,7 +12,8 @@ def recover(draft: Draft, *, clean: bool) -> None:
     """Take up a session that another process left, by the table of ENGINE section 5.
 
     `clean` says that the process before is known to be dead. If it is not, an attempt whose contract forbids a
-    second start is left until it has surely ended: its latest start plus its timeout, which is its deadline.
+    second start is left until it has surely ended: its latest start plus its timeout, which is its deadline. So is
+    one that was left before: the process before is not the one that ran it.
     """
     turn = draft.session.active
     if turn is not None:
@@ -25,7 +26,7 @@ def recover(draft: Draft, *, clean: bool) -> None:
                     cancelled(draft, turn.turn_id, key)
                 else:
                     redispatch(draft, turn.turn_id, key)
-            elif clean or draft.now_us >= gone:
+            elif (clean and not step.orphaned) or draft.now_us >= gone:
                 outcome_unknown(draft, turn.turn_id, key)
             elif not step.orphaned:
                 draft.record(
