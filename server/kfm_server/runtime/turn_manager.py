@@ -143,7 +143,12 @@ class TurnManager:
                 raise TurnNotFinished(metadata={"turn_id": turn_id})
             if parent.outcome == ev.OUTCOME_SUCCEEDED or not parent.steps:
                 raise StateConflict("only a turn that did not succeed, and that has a plan, can be retried")
-            step_key = next(k for k, s in parent.steps.items() if s.phase != StepPhase.STEP_STATE_SUCCEEDED)
+            left = (k for k, s in parent.steps.items() if s.phase != StepPhase.STEP_STATE_SUCCEEDED)
+            step_key = next(left, "")
+            if not step_key:
+                raise StateConflict(
+                    "every step of the turn succeeded before it ended: fork it from a step instead"
+                )
         elif step_key not in parent.steps:
             raise StepNotFound(metadata={"turn_id": turn_id, "step_key": step_key})
         request = ev.TurnEvent()
