@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any, Protocol
 
 import structlog
-from kfm.catalogue.errors import ERROR_CLASSES, IdempotencyConflict, Internal, KfmError, Unavailable
+from kfm.catalogue.errors import (
+    ERROR_CLASSES,
+    IdempotencyConflict,
+    Internal,
+    KfmError,
+    StateConflict,
+    Unavailable,
+)
 from kfm.catalogue.events import EVENT_TYPES
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
@@ -200,6 +207,10 @@ class SessionLane:
     async def _iterate(self, facts: list[Fact]) -> None:
         draft = self._draft()
         request = facts[0] if isinstance(facts[0], Submitted | Asked) else None
+        if isinstance(request, Submitted) and self.session.turn(request.turn_id) is not None:
+            # It was committed although its caller was told otherwise, and came again through the inbox.
+            await self._refuse(request, StateConflict("the turn was submitted before"))
+            return
         try:
             for fact in facts:
                 self._apply(draft, fact)
