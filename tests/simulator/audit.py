@@ -1,6 +1,7 @@
 """The auditor: holds every commit, every start of an effect and everything told against what was promised."""
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,10 @@ class _Call:
     start_by: int = 0
     last: ev.StepResultEvent | None = None
     settled_retry: int = 0
+    settled: bool = False
+    """A person said how it ended; people err."""
     compensation: bool = False
+    undo_key: str = ""
 
 
 @dataclass
@@ -88,7 +92,7 @@ class Auditor:
             self._projection(turn_id)
 
     def _projection(self, turn_id: str) -> None:
-        turn, row = self.turns[turn_id].folded, self._memory._turns.get(turn_id)  # noqa: SLF001
+        turn, row = self.turns[turn_id].folded, self._memory._turns.get(turn_id)
         if turn is None:
             return
         if row is None or row.phase != _PHASE_NAMES[turn.phase]:
@@ -150,6 +154,9 @@ class Auditor:
         expected = f"{log.root}:{sent.step_key}"
         if not sent.compensation and sent.key != expected:
             self.broken(f"I3 {name}: key {sent.key} is not {expected}")
+        if sent.compensation and step.compensation and sent.key != step.undo_key:
+            self.broken(f"I3 {name}: undone under the key {sent.key} after {step.undo_key}")
+        step.undo_key = sent.key
         step.attempt, step.open, step.compensation = envelope.attempt, True, sent.compensation
         known = (expected, envelope.attempt, epoch)
         self._dispatches[known] = self._dispatches.get(known, 0) + 1  # a retried turn has its root's keys
@@ -164,7 +171,8 @@ class Auditor:
             return
         if envelope.attempt and envelope.attempt != step.attempt:
             self.broken(f"I5 {name}: a result of attempt {envelope.attempt} while {step.attempt} is the last")
-        review = step.last is not None and step.last.status in (ev.STEP_STATUS_UNKNOWN, ev.STEP_STATUS_FAILED)
+        last = step.last  # what was answered well stays so; the rest may be settled or cancelled
+        review = last is not None and (last.status != ev.STEP_STATUS_SUCCEEDED or last.compensation)
         if not step.open and not (result.synthesised and review):
             self.broken(f"I5 {name}: attempt {envelope.attempt} is answered a second time")
         step.open, step.last = False, result
@@ -177,8 +185,10 @@ class Auditor:
                 log.paused = True
             case ev.TURN_VERB_RESUME:
                 log.paused = False
-            case ev.TURN_VERB_SETTLE if asked.settle_as == ev.SETTLE_AS_RETRY:
-                log.steps[asked.step_key].settled_retry += 1
+            case ev.TURN_VERB_SETTLE:
+                step = log.steps[asked.step_key]
+                step.settled = True
+                step.settled_retry += asked.settle_as == ev.SETTLE_AS_RETRY
             case _:
                 pass
 
@@ -226,7 +236,7 @@ class Auditor:
 
     def told(self, client: str, envelope: envelope_pb2.Envelope) -> None:
         """A watcher got an event."""
-        stored = self._memory._by_turn.get(envelope.turn_id, {}).get(envelope.sequence)  # noqa: SLF001
+        stored = self._memory._by_turn.get(envelope.turn_id, {}).get(envelope.sequence)
         if stored is None:
             self.broken(f"I4 {client} was told {envelope.event_id}, which is not in the journal")
         elif stored.envelope != envelope.SerializeToString():
@@ -251,10 +261,10 @@ class Auditor:
                 self.broken(
                     f"I1 {turn_id} has not ended; it is {state and Phase.Name(state.phase)}, waits {waiting}"
                 )
-        for partition, stored in self._memory._log.items():  # noqa: SLF001
+        for partition, stored in self._memory._log.items():
             if [s.offset for s in stored] != list(range(1, len(stored) + 1)):
                 self.broken(f"I2 partition {partition}: its offsets have gaps")
-            if any(a.epoch > b.epoch for a, b in zip(stored, stored[1:], strict=False)):
+            if any(a.epoch > b.epoch for a, b in itertools.pairwise(stored)):
                 self.broken(f"I5 partition {partition}: its epochs go back")
         self._effects()
 
@@ -278,7 +288,7 @@ class Auditor:
             if len(rows) > 1 and key not in forks and not settled.get(key):
                 self.broken(f"I3 {key}: AT_MOST_ONCE, started {len(rows)} times")
         for key, rows in done.items():
-            log, step = open_keys[key]
+            log, _ = open_keys[key]
             if key in forks:
                 continue
             self._compensated(key, log, rows, undo.get(key, []))
@@ -286,7 +296,7 @@ class Auditor:
         for key in set(committed):
             if key not in forks and committed.count(key) > 1:
                 self.broken(f"I3 {key}: TRANSACTIONAL, committed {committed.count(key)} times")
-        for name, (log, step) in open_keys.items():
+        for name, (_, step) in open_keys.items():
             if step.contract != types.EFFECT_CONTRACT_TRANSACTIONAL or name in forks:
                 continue
             good = step.last is not None and step.last.status == ev.STEP_STATUS_SUCCEEDED
@@ -299,10 +309,9 @@ class Auditor:
         step_key = key.split(":", 1)[1]
         turn = log.folded
         assert turn is not None
-        step = turn.steps[step_key]
-        settled = any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
+        settled = log.steps[step_key].settled
         calls = sorted([*rows, *undone], key=lambda r: r.attempt)
-        for before, after in zip(calls, calls[1:], strict=False):
+        for before, after in itertools.pairwise(calls):
             if before.tool == "do" and after.tool == "do" and before.done and not settled:
                 self.broken(f"I3 {key}: attempt {after.attempt} runs though {before.attempt} was not undone")
         listed = log.finished is not None and step_key in log.finished.effects_done
@@ -310,5 +319,5 @@ class Auditor:
             undone and undone[-1].done and undone[-1].attempt > rows[-1].attempt
         )
         good = log.finished is not None and log.finished.outcome == ev.OUTCOME_SUCCEEDED
-        if stands and not listed and not good:
+        if stands and not listed and not good and not log.steps[step_key].settled:
             self.broken(f"{key}: its effect stands, and the turn does not list it")

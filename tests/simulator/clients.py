@@ -1,6 +1,7 @@
 """Clients and an operator: what people do to a server that keeps falling over."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -180,10 +181,8 @@ class Client:
             again.CopyFrom(asked)
             return process.manager.control(self._ctx, turn_id, again, key, b"c", "ControlTurn")
 
-        try:
+        with contextlib.suppress(KfmError):
             await self.call(send, f"{ev.TurnVerb.Name(asked.verb)} {turn_id} {key}")
-        except KfmError:
-            pass
 
     async def fork(self) -> None:
         """Run a turn again."""
@@ -193,10 +192,8 @@ class Client:
         def send(process: Process) -> Any:
             return process.manager.fork(self._ctx, turn_id, "s0", retry, key, b"f", "ForkTurn")
 
-        try:
+        with contextlib.suppress(KfmError):
             self._accepted(key, await self.call(send, f"fork {turn_id} {key}"))
-        except KfmError:
-            pass
 
     # -- watching
 

@@ -175,6 +175,7 @@ class SimTransaction:
 
     def __init__(self, connection: Connection, database: Database) -> None:
         self.connection: list[str] = []
+        self.lost = False
         self._connection = connection
         self._database = database
 

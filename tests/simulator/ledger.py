@@ -90,6 +90,8 @@ class SimTool:
                 await asyncio.sleep(dice.random() * slow)
             if dice.random() < fail / 2:
                 raise ToolError("it failed before the effect", retryable=dice.random() < 0.8)
+            if any(r.key == key and r.epoch > row.epoch for r in self.ledger.rows):
+                raise ToolError("fenced: a newer owner was here")  # what the epoch is handed to tools for
             row.done = True
             if self.effect == types.EFFECT_CONTRACT_IDEMPOTENT and self.name != "undo":
                 self.ledger.applied.setdefault(key, 1)

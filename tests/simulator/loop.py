@@ -53,7 +53,7 @@ class _Selector(selectors.BaseSelector):
     """Never waits: it moves the clock."""
 
     def __init__(self) -> None:
-        self.loop: "VirtualLoop | None" = None
+        self.loop: VirtualLoop | None = None
         self._inner = selectors.DefaultSelector()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

@@ -1,6 +1,7 @@
 """One server process: the engine, wired as app.py wires it, on a host that can be killed or frozen."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -47,16 +48,19 @@ class Process:
         tools: dict[str, SimTool],
         dice: random.Random,
         report: Callable[[str], None],
+        may_start: Callable[[], bool],
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.host = Host(name)
         self.ready = False
         self.stopping = False
+        self.exclusive = False
         self.calls: dict[asyncio.Task[Any], str] = {}
         """Calls of clients that have not been answered."""
         self._loop = loop
         self._report = report
+        self._may_start = may_start
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._count = 0
         clock = VirtualClock(loop)
@@ -120,6 +124,8 @@ class Process:
         self.door(self._stop(), "stop")
 
     async def _main(self, *, take_over: bool) -> None:
+        while not self._may_start():  # noqa: ASYNC110 (virtual time)
+            await asyncio.sleep(0.1)
         while True:
             try:
                 await self.keeper.start(take_over=take_over)
@@ -138,10 +144,8 @@ class Process:
             await asyncio.wait(attempts, timeout=5)
         if self.ready:
             self._keeper_task.cancel()
-        try:
+        with contextlib.suppress(JournalUnavailable):
             await self.keeper.release()
-        except JournalUnavailable:
-            pass
         self.host.kill()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

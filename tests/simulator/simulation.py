@@ -59,8 +59,8 @@ class Simulation:
         self.town = Town(self.pick, self.auditor, self.auditor.broken, sessions)
 
     def may_run(self, row: Row) -> bool:
-        """Whether a tool call's process still lives."""
-        return row.host is None or not row.host.dead
+        """Whether a tool call's process still lives. What a frozen one does when it wakes, the epoch fences."""
+        return row.host is None or not (row.host.dead or row.host.frozen)
 
     def pick(self, dice: random.Random) -> Process | None:
         """A server that seems to answer: frozen ones do too."""
@@ -121,9 +121,15 @@ class Simulation:
 
     def launch(self, *, take_over: bool) -> None:
         """A new server."""
-        process = Process(
-            f"p{len(self.processes)}", self.database, self.tools, self.dice, self.auditor.broken
-        )
+        before = list(self.processes) if not take_over else []
+
+        def may_start() -> bool:
+            # One that takes everything is sure to be alone: nobody begins before it is through.
+            return all(p.ready or p.host.dead or not p.exclusive for p in before)
+
+        name = f"p{len(self.processes)}"
+        process = Process(name, self.database, self.tools, self.dice, self.auditor.broken, may_start)
+        process.exclusive = take_over
         self.processes.append(process)
         process.start(take_over=take_over)
 
@@ -220,7 +226,7 @@ def simulate(seed: int) -> Outcome:
     digest = hashlib.sha256()
     events = 0
     for partition in range(PARTITIONS):
-        for stored in memory._log[partition]:  # noqa: SLF001
+        for stored in memory._log[partition]:
             digest.update(stored.envelope)
             events += 1
     return Outcome(
