@@ -266,7 +266,8 @@ class Auditor:
                 self.broken(f"I2 partition {partition}: its offsets have gaps")
             if any(a.epoch > b.epoch for a, b in itertools.pairwise(stored)):
                 self.broken(f"I5 partition {partition}: its epochs go back")
-        self._effects()
+        if not self.violations:  # what follows reads logs that make sense
+            self._effects()
 
     def _effects(self) -> None:
         once, done = self._ledger.of("once"), self._ledger.of("do")

@@ -4,6 +4,8 @@ import argparse
 import sys
 import time
 
+import kfm_server
+
 from tests.simulator.simulation import simulate
 
 
@@ -15,6 +17,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="go on after a failing seed")
     parser.add_argument("--verbose", action="store_true", help="print the faults of failing seeds")
     asked = parser.parse_args()
+    print(f"engine {kfm_server.__path__[0]}")
     began = time.monotonic()
     turns = events = failed = 0
     for seed in range(asked.first, asked.first + asked.seeds):

@@ -219,6 +219,10 @@ def simulate(seed: int) -> Outcome:
         loop.run_until_complete(simulation.run())
     except Stuck as stuck:
         simulation.auditor.violations.append(f"[{loop.time():9.3f}] I1 {stuck}")
+    except Exception as error:
+        if not simulation.auditor.violations:
+            raise
+        simulation.auditor.violations.append(f"and the simulation broke over it: {error!r}")
     finally:
         _bury(loop)
         gc.enable()
