@@ -6,6 +6,7 @@ import hashlib
 import logging
 import random
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,7 +251,9 @@ def _bury(loop: VirtualLoop) -> None:
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     asyncio.set_event_loop(None)
     loop.close()
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
     sys.unraisablehook = hook
 
 

@@ -1,0 +1,130 @@
+"""A session in a test's hands: facts in, recorded events and starts out, no clock and no loop."""
+
+import json
+from typing import Any
+
+from google.protobuf.message import Message
+from kfm.catalogue.events import unpack
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.context import ExecutionContext
+from kfm_server.tools.registry import ToolRegistry
+from kfm_server.turns.decide.advance import advance
+from kfm_server.turns.decide.control import control
+from kfm_server.turns.decide.draft import US, Draft, Start, Stop, World, duration, error
+from kfm_server.turns.decide.recover import recover
+from kfm_server.turns.decide.step import attempt_ended
+from kfm_server.turns.decide.submit import submit
+from kfm_server.turns.state import Session, Step, Turn
+
+from tests.support.ledger import TOOLS
+
+REGISTRY = ToolRegistry(TOOLS)
+BEGIN = 1_000 * US
+
+
+class Desk:
+    """Each method is one iteration of a session's loop whose append succeeded."""
+
+    def __init__(self, **world: Any) -> None:
+        self.world = World(
+            tools=REGISTRY.catalogue, tools_digest=REGISTRY.digest, schema_release="1.1.0", **world
+        )
+        self.session = Session("ses_1")
+        self.now_us = BEGIN
+        self.log: list[envelope_pb2.Envelope] = []
+        self.starts: list[Start] = []
+        self.stops: list[Stop] = []
+
+    def submit(
+        self,
+        turn_id: str,
+        *steps: dict[str, Any],
+        on_busy: ev.BusyMode = ev.BUSY_MODE_ENQUEUE,
+        timeout_us: int = 3600 * US,
+        max_attempts: int = 3,
+    ) -> None:
+        """Hand in a message that brings its plan. Step timeouts are 30 s."""
+        request = ev.TurnEvent(
+            input=[types.Part(data_json=json.dumps({"plan": {"steps": list(steps)}}))],
+            on_busy=on_busy,
+            timeout=duration(timeout_us),
+            limits=types.Limits(
+                max_steps=10, max_attempts=max_attempts, max_in_flight=16, step_timeout=duration(30 * US)
+            ),
+        )
+        draft = self._draft()
+        submit(draft, ExecutionContext(session_id="ses_1"), turn_id, request)
+        self._commit(draft)
+
+    def ended(
+        self,
+        turn_id: str,
+        key: str,
+        attempt: int,
+        status: ev.StepStatus = ev.STEP_STATUS_SUCCEEDED,
+        *,
+        reason: str = "REASON_TOOL_UNAVAILABLE",
+        retryable: bool = True,
+        compensation: bool = False,
+    ) -> bool:
+        """An attempt ended; answers whether its result counted."""
+        failed = status != ev.STEP_STATUS_SUCCEEDED
+        result = ev.StepResultEvent(
+            step_key=key,
+            status=status,
+            output_json="" if failed else '{"v":1}',
+            error=error(reason, "it failed", retryable=retryable) if failed else None,
+            compensation=compensation,
+        )
+        draft = self._draft()
+        counted = attempt_ended(draft, turn_id, attempt, result)
+        self._commit(draft)
+        return counted
+
+    def ask(self, turn_id: str, verb: ev.TurnVerb, **fields: Any) -> None:
+        """Somebody asks something of a turn. Raises as `control`."""
+        draft = self._draft()
+        control(draft, turn_id, ev.TurnControlEvent(verb=verb, **fields))
+        self._commit(draft)
+
+    def wait(self, us: int) -> None:
+        """Time passes and a timer goes off."""
+        self.now_us += us
+        draft = self._draft()
+        advance(draft)
+        self._commit(draft)
+
+    def taken_over(self, *, clean: bool) -> None:
+        """Another process takes the session up."""
+        draft = self._draft()
+        recover(draft, clean=clean)
+        self._commit(draft)
+
+    def turn(self, turn_id: str) -> Turn:
+        """A turn that has not ended."""
+        turn = self.session.turn(turn_id)
+        assert turn is not None
+        return turn
+
+    def step(self, turn_id: str, key: str) -> Step:
+        """A step of it."""
+        return self.turn(turn_id).steps[key]
+
+    def of(self, kind: type[Message], turn_id: str = "turn_1") -> list[Any]:
+        """Payloads of a type that were recorded for a turn."""
+        found = [unpack(e) for e in self.log if e.turn_id == turn_id]
+        return [p for p in found if isinstance(p, kind)]
+
+    def finish(self, turn_id: str = "turn_1") -> ev.TurnStateEvent:
+        """The event that ended a turn."""
+        return next(c for c in self.of(ev.TurnStateEvent, turn_id) if c.change == ev.TURN_CHANGE_FINISHED)
+
+    def _draft(self) -> Draft:
+        return Draft(self.session, self.now_us, self.world)
+
+    def _commit(self, draft: Draft) -> None:
+        self.session = draft.session
+        self.log += draft.events
+        self.starts, self.stops = draft.starts, draft.stops
