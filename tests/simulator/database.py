@@ -86,7 +86,6 @@ class Connection:
         self._database = database
         self._memory = database.memory
         self._host = host
-        self._keep: list[Any] = []
 
     async def _call(self, work: Callable[[], Awaitable[Any]], *, append: bool = False) -> Any:
         loop = asyncio.get_running_loop()

@@ -162,8 +162,3 @@ class Process:
     def _id(self, prefix: str, dice: random.Random) -> str:
         self._count += 1
         return f"{prefix}_{int(self._loop.time() * 1000):08x}{dice.getrandbits(32):08x}{self.name}"
-
-    def drop_all(self) -> None:
-        """Forget tasks that will never end, without a word."""
-        for task in self._tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
