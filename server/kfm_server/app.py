@@ -27,6 +27,7 @@ from kfm_server.bus.turn_metrics import METRICS
 from kfm_server.clock import SystemClock
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
+from kfm_server.doors.grpc.limits import Limits
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
@@ -168,7 +169,10 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
             token=settings.token,
+            limits=Limits(max_in_flight=settings.max_in_flight, max_streams=settings.max_streams),
         )
+        metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
+        metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
         http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token)
         endpoints = Endpoints(await grpc_door.start(), await http_door.start())
         await health.set_all(True)

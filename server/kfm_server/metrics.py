@@ -7,6 +7,8 @@ TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outc
 LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts that were refused.")
 PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")
 SESSIONS_IN_MEMORY = Gauge("kfm_sessions_in_memory", "Sessions with unfinished turns in this process.")
+CALLS_IN_FLIGHT = Gauge("kfm_calls_in_flight", "Calls that count against max_in_flight.")
+STREAMS = Gauge("kfm_streams", "Streams and waiting calls that count against max_streams.")
 WATCHERS = Gauge("kfm_watchers", "Readers of turns in this process.")
 BUS_SECONDS = Histogram(
     "kfm_bus_seconds", "From an event's time to its delivery to a consumer group.", ["group", "topic"]

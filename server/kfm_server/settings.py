@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 class SettingsError(Exception):
@@ -30,6 +31,10 @@ class Settings:
     """KFM_PARTITIONS; fixed once a database is initialised"""
     drain_seconds: float = 30.0
     """KFM_DRAIN_SECONDS; longest wait for running attempts at a stop"""
+    max_in_flight: int = 1_024
+    """KFM_MAX_IN_FLIGHT; unary calls, and turns on their way in, at one time"""
+    max_streams: int = 12_000
+    """KFM_MAX_STREAMS; streams and waiting calls at one time"""
     log_level: str = "info"
     """KFM_LOG_LEVEL: debug, info, warning or error"""
 
@@ -53,22 +58,25 @@ class Settings:
                 raise SettingsError(f"{name} is no setting; there are: {', '.join(sorted(_names(known)))}")
             values[field] = text
         values |= {k: v for k, v in (overrides or {}).items() if v is not None}
-        return cls(**{k: _typed(k, v) for k, v in values.items()})  # type: ignore[arg-type]
+        return cls(**{k: _typed(k, v) for k, v in values.items()})
+
+
+_MOST = {"partitions": 1024, "max_in_flight": 100_000, "max_streams": 100_000}
 
 
 def _names(known: Mapping[str, object]) -> list[str]:
     return [f"KFM_{name.upper()}" for name in known]
 
 
-def _typed(name: str, value: object) -> object:
+def _typed(name: str, value: object) -> Any:
     try:
         match name:
             case "home":
                 return Path(str(value))
-            case "partitions":
-                number = int(str(value))
-                if not 1 <= number <= 1024:
-                    raise ValueError("not between 1 and 1024")
+            case "partitions" | "max_in_flight" | "max_streams":
+                number, most = int(str(value)), _MOST[name]
+                if not 1 <= number <= most:
+                    raise ValueError(f"not between 1 and {most}")
                 return number
             case "drain_seconds":
                 return float(str(value))

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -107,10 +107,13 @@ class Edge:
             call = self._call(context)
             try:
                 self._authorise(context)
-                with gate.stream():
+                with gate.stream(), ExitStack() as arriving:
+                    if not method.read_only:
+                        arriving.enter_context(gate.unary(False))
                     request = parse(method.request, raw, limits.max_message_bytes)
                     async with aclosing(body(call, request)) as answers:  # type: ignore[type-var]
                         async for answer in answers:
+                            arriving.close()
                             yield answer.SerializeToString()
             except Exception as error:
                 await self._fail(method.path, error, call, context)

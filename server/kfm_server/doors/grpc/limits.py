@@ -17,7 +17,7 @@ class Limits:
     max_metadata_bytes: int = 16 * 1024
     """Largest request headers."""
     max_in_flight: int = 1_024
-    """Unary calls at work at one time, WaitTurn not counted."""
+    """Unary calls at work at one time, WaitTurn not counted; and streams that bring work, until their first answer."""
     max_streams: int = 12_000
     """Streams and waiting calls open at one time."""
     max_streams_per_connection: int = 12_000
