@@ -14,9 +14,14 @@ SECONDS = 20.0
 """Longest wait for something that a turn does."""
 
 
+def document(*steps: dict[str, Any]) -> str:
+    """The JSON of a plan."""
+    return json.dumps({"plan": {"steps": steps}})
+
+
 def given(*steps: dict[str, Any]) -> list[str | Part]:
     """A message that brings its plan."""
-    return [Part(data_json=json.dumps({"plan": {"steps": steps}}))]
+    return [Part(data_json=document(*steps))]
 
 
 def call(key: str, tool: str, *after: str, timeout_ms: int = 0, **arguments: Any) -> dict[str, Any]:
