@@ -142,6 +142,8 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         )
         metrics.SESSIONS_IN_MEMORY.set_function(lambda: sessions.count)
         metrics.PARTITIONS_OWNED.set_function(lambda: len(sessions.owned))
+        loop = asyncio.get_running_loop()
+        metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")

@@ -9,6 +9,7 @@ PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process o
 SESSIONS_IN_MEMORY = Gauge("kfm_sessions_in_memory", "Sessions with unfinished turns in this process.")
 CALLS_IN_FLIGHT = Gauge("kfm_calls_in_flight", "Calls that count against max_in_flight.")
 STREAMS = Gauge("kfm_streams", "Streams and waiting calls that count against max_streams.")
+TASKS = Gauge("kfm_tasks", "Tasks of the event loop: what keeps growing under an even load is leaking.")
 WATCHERS = Gauge("kfm_watchers", "Readers of turns in this process.")
 BUS_SECONDS = Histogram(
     "kfm_bus_seconds", "From an event's time to its delivery to a consumer group.", ["group", "topic"]
