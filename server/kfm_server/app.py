@@ -145,6 +145,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         loop = asyncio.get_running_loop()
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
+        metrics.WATCHER_UNSENT.set_function(lambda: broadcaster.most_unsent)
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
         leases.on_wake(keeper.wake)

@@ -11,6 +11,7 @@ CALLS_IN_FLIGHT = Gauge("kfm_calls_in_flight", "Calls that count against max_in_
 STREAMS = Gauge("kfm_streams", "Streams and waiting calls that count against max_streams.")
 TASKS = Gauge("kfm_tasks", "Tasks of the event loop: what keeps growing under an even load is leaking.")
 WATCHERS = Gauge("kfm_watchers", "Readers of turns in this process.")
+WATCHER_UNSENT = Gauge("kfm_watcher_unsent_bytes", "Most bytes that any one reader has yet to be given.")
 BUS_SECONDS = Histogram(
     "kfm_bus_seconds", "From an event's time to its delivery to a consumer group.", ["group", "topic"]
 )

@@ -126,3 +126,8 @@ class Broadcaster:
     def count(self) -> int:
         """Readers attached."""
         return sum(len(w) for w in self._watchers.values())
+
+    @property
+    def most_unsent(self) -> int:
+        """Bytes held for the reader that is furthest behind."""
+        return max((w.unsent for watchers in self._watchers.values() for w in watchers), default=0)
