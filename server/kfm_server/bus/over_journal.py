@@ -29,8 +29,8 @@ class _Running:
 class Consumer:
     """Runs one group on the partitions that this process owns, one reader each, until `run` is cancelled.
 
-    `assigned` tells them, each with its epoch; `poll` bounds in seconds how late a lost hint makes an event;
-    `linger` is how long a woken reader waits for more, so that many commits become one read.
+    `assigned` tells them, each with its epoch; `poll` bounds in seconds how late a lost hint makes an event.
+    A reader that was at rest is woken at once, a busy one reads every `linger` seconds: many commits, one read.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Consumer:
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
         poll: float = 1.0,
-        linger: float = 0.25,
+        linger: float = 1.0,
         pause: Pause = asyncio.sleep,
     ) -> None:
         self._group = group
@@ -125,6 +125,7 @@ class Consumer:
     async def _read(self, running: _Running) -> None:
         failures = 0
         while True:
+            began = self._clock.monotonic()
             try:
                 await self._catch_up(running)
                 failures = 0
@@ -138,8 +139,9 @@ class Consumer:
                 await self._pause(min(0.1 * 2 ** min(failures, 10), _LONGEST_PAUSE))
                 continue
             await running.wake.wait()
-            if self._linger:
-                await self._pause(self._linger)
+            busy = began + self._linger - self._clock.monotonic()
+            if busy > 0:
+                await self._pause(busy)
 
     async def _catch_up(self, running: _Running) -> None:
         more = True

@@ -57,7 +57,7 @@ class PartitionReader:
         self._holds = {hold.key: hold for hold in position.holds}
 
     async def advance(self) -> bool:
-        """Deliver one batch of what is new and commit; answers whether there was any."""
+        """Deliver one batch of what is new and commit; answers whether there may be more."""
         rows = await self._journal.read_partition(self.partition, self.offset, _READ)
         ready: list[tuple[Stored, Delivery]] = []
         for stored in rows:
@@ -80,7 +80,7 @@ class PartitionReader:
             failpoints.hit(_BEFORE_COMMIT)
             await self._store.commit(self._group.name, self.partition, self.epoch, rows[-1].offset)
             self.offset = rows[-1].offset
-        return bool(rows)
+        return len(rows) == _READ
 
     async def deliver_parked(self) -> None:
         """Deliver, in order, what was parked behind holds that were released, and lift them."""
