@@ -11,16 +11,17 @@ import asyncpg
 from kfm.catalogue.events import unpack
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm_server.turns.fold import begin, fold_turn
-from kfm_server.turns.state import Phase, Turn
+from kfm_server.turns.state import Turn
 
 from tests.support.ledger import read_ledger
 
 _PHASES = {
-    Phase.TURN_STATE_QUEUED: "queued",
-    Phase.TURN_STATE_RUNNING: "running",
-    Phase.TURN_STATE_WAITING: "waiting",
-    Phase.TURN_STATE_FINISHED: "finished",
+    api.TURN_STATE_QUEUED: "queued",
+    api.TURN_STATE_RUNNING: "running",
+    api.TURN_STATE_WAITING: "waiting",
+    api.TURN_STATE_FINISHED: "finished",
 }
 
 

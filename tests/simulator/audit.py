@@ -8,6 +8,7 @@ from typing import Any
 from kfm.catalogue.events import unpack
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.journal import Entry
@@ -17,10 +18,10 @@ from kfm_server.turns.state import Phase, Turn
 from tests.simulator.ledger import Ledger, Row
 
 _PHASE_NAMES = {
-    Phase.TURN_STATE_QUEUED: "queued",
-    Phase.TURN_STATE_RUNNING: "running",
-    Phase.TURN_STATE_WAITING: "waiting",
-    Phase.TURN_STATE_FINISHED: "finished",
+    api.TURN_STATE_QUEUED: "queued",
+    api.TURN_STATE_RUNNING: "running",
+    api.TURN_STATE_WAITING: "waiting",
+    api.TURN_STATE_FINISHED: "finished",
 }
 
 

@@ -23,7 +23,6 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.context import ExecutionContext
 from kfm_server.runtime.facts import Accepted
 from kfm_server.runtime.turn_manager import is_end
-from kfm_server.turns.state import Phase, StepPhase
 
 from tests.simulator.audit import Auditor
 from tests.simulator.process import Process
@@ -303,19 +302,19 @@ class Operator(Client):
             await asyncio.sleep(0.5 if self.town.quiet else 1 + self.dice.random())
             for turn_id, log in list(self.town.auditor.turns.items()):
                 turn = log.folded
-                if turn is None or turn.phase == Phase.TURN_STATE_FINISHED:
+                if turn is None or turn.phase == api.TURN_STATE_FINISHED:
                     continue
                 if not self.town.quiet and self.dice.random() < 0.6:
                     continue
                 if turn.paused and (self.town.quiet or self.dice.random() < 0.5):
                     await self.ask(turn_id, ev.TurnControlEvent(verb=ev.TURN_VERB_RESUME))
                 for key, step in turn.steps.items():
-                    if step.phase == StepPhase.STEP_STATE_WAITING:
+                    if step.phase == api.STEP_STATE_WAITING:
                         asked = ev.TurnControlEvent(
                             verb=ev.TURN_VERB_ANSWER, step_key=key, output_json='{"v":1}'
                         )
                         await self.ask(turn_id, asked)
-                    elif step.phase == StepPhase.STEP_STATE_NEEDS_REVIEW:
+                    elif step.phase == api.STEP_STATE_NEEDS_REVIEW:
                         await self.ask(turn_id, self._verdict(key))
 
     def _verdict(self, key: str) -> ev.TurnControlEvent:

@@ -56,9 +56,9 @@ BUGS = (
         (
             (
                 _ADVANCE,
-                "fresh = step.phase == StepPhase.STEP_STATE_PENDING and",
-                "fresh = (\n            step.phase == StepPhase.STEP_STATE_PENDING"
-                " or (step.phase == StepPhase.STEP_STATE_RUNNING and step.attempt < 2)\n        ) and",
+                "fresh = step.phase == api.STEP_STATE_PENDING and",
+                "fresh = (\n            step.phase == api.STEP_STATE_PENDING"
+                " or (step.phase == api.STEP_STATE_RUNNING and step.attempt < 2)\n        ) and",
             ),
         ),
     ),
@@ -98,7 +98,7 @@ BUGS = (
         (
             (
                 "turns/decide/step.py",
-                "if step is None or step.phase != StepPhase.STEP_STATE_RUNNING or step.attempt != attempt:",
+                "if step is None or step.phase != api.STEP_STATE_RUNNING or step.attempt != attempt:",
                 "if step is None:",
             ),
         ),
@@ -113,9 +113,9 @@ BUGS = (
             ),
             (
                 _ADVANCE,
-                "    if not any(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values()):\n"
+                "    if not any(s.phase == api.STEP_STATE_RUNNING for s in turn.steps.values()):\n"
                 "        _finish(draft, turn.turn_id)",
-                "    if not any(\n        s.phase == StepPhase.STEP_STATE_RUNNING and s.dispatch and s.dispatch.contract not in _CANCELLABLE\n"
+                "    if not any(\n        s.phase == api.STEP_STATE_RUNNING and s.dispatch and s.dispatch.contract not in _CANCELLABLE\n"
                 "        for s in turn.steps.values()\n    ):\n        _finish(draft, turn.turn_id)",
             ),
         ),

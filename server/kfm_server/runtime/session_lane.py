@@ -56,7 +56,7 @@ from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.fold import micros
-from kfm_server.turns.state import Phase, Session, Turn
+from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -64,10 +64,10 @@ INLINE_SECONDS = 0.005
 INLINE_EVENTS = 64
 _RETRY_SECONDS = 0.5
 _PHASES = {
-    Phase.TURN_STATE_QUEUED: "queued",
-    Phase.TURN_STATE_RUNNING: "running",
-    Phase.TURN_STATE_WAITING: "waiting",
-    Phase.TURN_STATE_FINISHED: "finished",
+    api.TURN_STATE_QUEUED: "queued",
+    api.TURN_STATE_RUNNING: "running",
+    api.TURN_STATE_WAITING: "waiting",
+    api.TURN_STATE_FINISHED: "finished",
 }
 _BEFORE_DISPATCH = failpoints.declare("lane.dispatch.before")
 _AFTER_DISPATCH = failpoints.declare("lane.dispatch.after")
@@ -265,28 +265,28 @@ class SessionLane:
                 recover(draft, clean=fact.clean)
 
     async def _run_pure(self, draft: Draft) -> None:
-        """Run PURE steps that are ready at once: their results join this append (commit when you must)."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + INLINE_SECONDS
-        while len(draft.events) < INLINE_EVENTS and loop.time() < until:
-            # What follows from a fact may end what another one of the same draft dispatched.
-            draft.starts[:] = [s for s in draft.starts if _stands(draft.session, s)]
-            start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
-            if start is None:
-                return
-            attempt = self._attempt(draft.turn(start.turn_id), start)
-            task = asyncio.create_task(self._parts.runner.run(attempt, _no_progress), name=attempt.key)
-            try:
-                await asyncio.wait((task,), timeout=max(0.0, until - loop.time()))
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
-            if not task.done():
-                # Slow after all. It runs again from its durable dispatch; being PURE, it may.
-                task.cancel()
-                return
-            draft.starts.remove(start)
-            attempt_ended(draft, start.turn_id, start.attempt, _result_event(start.step_key, task.result()))
+        """Run PURE steps that are ready at once: their results join this append (commit when you must).
+
+        One that is slow after all is given up here, and runs again from its durable dispatch; being PURE, it may.
+        """
+        if not draft.starts:
+            return
+        try:
+            async with asyncio.timeout(INLINE_SECONDS):
+                while len(draft.events) < INLINE_EVENTS:
+                    # What follows from a fact may end what another one of the same draft dispatched.
+                    draft.starts[:] = [s for s in draft.starts if _stands(draft.session, s)]
+                    start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
+                    if start is None:
+                        return
+                    attempt = self._attempt(draft.turn(start.turn_id), start)
+                    result = await self._parts.runner.run(attempt, _no_progress)
+                    draft.starts.remove(start)
+                    attempt_ended(
+                        draft, start.turn_id, start.attempt, _result_event(start.step_key, result)
+                    )
+        except TimeoutError:
+            pass
 
     def _is_pure(self, draft: Draft, start: Start) -> bool:
         step = draft.turn(start.turn_id).steps[start.step_key]
@@ -350,7 +350,7 @@ class SessionLane:
             await (append or self._parts.journal.append)(self._entry(changed, claim, consumed, draft))
             self._rows.update(rows)
             for turn in draft.touched.values():
-                if turn.phase == Phase.TURN_STATE_FINISHED:
+                if turn.phase == api.TURN_STATE_FINISHED:
                     self._rows.pop(turn.turn_id, None)
             self.session = draft.session
             failpoints.hit(_BEFORE_TELL)
@@ -492,7 +492,7 @@ def _stands(session: Session, start: Start) -> bool:
 
 
 def _row_key(turn: Turn) -> tuple[str, int | None]:
-    wake = turn.waiting.until_us if turn.waiting and turn.phase == Phase.TURN_STATE_WAITING else None
+    wake = turn.waiting.until_us if turn.waiting and turn.phase == api.TURN_STATE_WAITING else None
     return _PHASES[turn.phase], wake
 
 

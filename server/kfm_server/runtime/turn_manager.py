@@ -32,7 +32,7 @@ from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
 from kfm_server.runtime.session_lane import outcome_of
 from kfm_server.runtime.sessions import Sessions, fold_stored_turn
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
-from kfm_server.turns.state import Phase, Session, StepPhase, Turn
+from kfm_server.turns.state import Session, Turn
 from kfm_server.turns.view import explain, show_turn
 
 Envelopes = list[envelope_pb2.Envelope]
@@ -139,11 +139,11 @@ class TurnManager:
         """
         parent = await self._turn(ctx, turn_id)
         if retry:
-            if parent.phase != Phase.TURN_STATE_FINISHED:
+            if parent.phase != api.TURN_STATE_FINISHED:
                 raise TurnNotFinished(metadata={"turn_id": turn_id})
             if parent.outcome == ev.OUTCOME_SUCCEEDED or not parent.steps:
                 raise StateConflict("only a turn that did not succeed, and that has a plan, can be retried")
-            left = (k for k, s in parent.steps.items() if s.phase != StepPhase.STEP_STATE_SUCCEEDED)
+            left = (k for k, s in parent.steps.items() if s.phase != api.STEP_STATE_SUCCEEDED)
             step_key = next(left, "")
             if not step_key:
                 raise StateConflict(
@@ -218,7 +218,7 @@ class TurnManager:
         try:
             if after:
                 turn = await self._turn(ctx, turn_id)
-                if turn.phase == Phase.TURN_STATE_FINISHED and turn.sequence <= after:
+                if turn.phase == api.TURN_STATE_FINISHED and turn.sequence <= after:
                     return  # the reader has it all, and nothing will follow
             here = self._here(session_id)
             watcher.lost = True  # what is in the journal comes first
@@ -430,7 +430,7 @@ def is_end(event: envelope_pb2.Envelope) -> bool:
 
 
 def _needs_nobody(turn: Turn) -> bool:
-    if turn.phase == Phase.TURN_STATE_FINISHED:
+    if turn.phase == api.TURN_STATE_FINISHED:
         return False
     waiting = turn.waiting.reason if turn.waiting else ev.WAIT_REASON_UNSPECIFIED
     return waiting not in (ev.WAIT_REASON_HUMAN, ev.WAIT_REASON_NEEDS_REVIEW, ev.WAIT_REASON_PAUSED)

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.state import (
@@ -15,7 +16,6 @@ from kfm_server.turns.state import (
     Phase,
     Session,
     Step,
-    StepPhase,
     Turn,
     Waiting,
     replace,
@@ -48,11 +48,11 @@ def fold_session(session: Session, envelope: Envelope, payload: Message) -> Sess
         raise HistoryError(f"event {envelope.event_id} is for a turn that the session does not hold")
     turn = fold_turn(turn, envelope, payload)
     if turn is session.active or (session.active and turn.turn_id == session.active.turn_id):
-        return replace(session, active=None if turn.phase == Phase.TURN_STATE_FINISHED else turn)
+        return replace(session, active=None if turn.phase == api.TURN_STATE_FINISHED else turn)
     rest = tuple(t for t in session.queue if t.turn_id != turn.turn_id)
-    if turn.phase == Phase.TURN_STATE_FINISHED:
+    if turn.phase == api.TURN_STATE_FINISHED:
         return replace(session, queue=rest)
-    if turn.phase != Phase.TURN_STATE_QUEUED:
+    if turn.phase != api.TURN_STATE_QUEUED:
         if session.active is not None:
             raise HistoryError(f"turn {turn.turn_id} started while {session.active.turn_id} runs")
         return replace(session, active=turn, queue=rest)
@@ -82,7 +82,7 @@ def fold_turn(turn: Turn, envelope: Envelope, payload: Message) -> Turn:
     """The turn after one more event. Raises HistoryError for a gap, a repeat or an event after the end."""
     if envelope.sequence != turn.sequence + 1:
         raise HistoryError(f"turn {turn.turn_id}: event {envelope.sequence} follows {turn.sequence}")
-    if turn.phase == Phase.TURN_STATE_FINISHED:
+    if turn.phase == api.TURN_STATE_FINISHED:
         raise HistoryError(f"turn {turn.turn_id}: event {envelope.sequence} follows its end")
     handler = _FOLDS.get(type(payload))
     if handler is None:
@@ -114,7 +114,7 @@ def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Turn:
         turn,
         replace(
             step,
-            phase=StepPhase.STEP_STATE_WAITING if human else StepPhase.STEP_STATE_RUNNING,
+            phase=api.STEP_STATE_WAITING if human else api.STEP_STATE_RUNNING,
             attempt=envelope.attempt,
             tries=step.tries + counted,
             reruns=step.reruns + 1 if payload.rerun else 0,
@@ -126,16 +126,16 @@ def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Turn:
             history=(*step.history, record),
         ),
         waiting=None,
-        phase=Phase.TURN_STATE_RUNNING,
+        phase=api.TURN_STATE_RUNNING,
     )
 
 
 _AFTER = {
-    ev.STEP_STATUS_SUCCEEDED: StepPhase.STEP_STATE_SUCCEEDED,
-    ev.STEP_STATUS_FAILED: StepPhase.STEP_STATE_FAILED,
-    ev.STEP_STATUS_CANCELLED: StepPhase.STEP_STATE_CANCELLED,
-    ev.STEP_STATUS_SKIPPED: StepPhase.STEP_STATE_SKIPPED,
-    ev.STEP_STATUS_UNKNOWN: StepPhase.STEP_STATE_NEEDS_REVIEW,
+    ev.STEP_STATUS_SUCCEEDED: api.STEP_STATE_SUCCEEDED,
+    ev.STEP_STATUS_FAILED: api.STEP_STATE_FAILED,
+    ev.STEP_STATUS_CANCELLED: api.STEP_STATE_CANCELLED,
+    ev.STEP_STATUS_SKIPPED: api.STEP_STATE_SKIPPED,
+    ev.STEP_STATUS_UNKNOWN: api.STEP_STATE_NEEDS_REVIEW,
 }
 
 
@@ -150,26 +150,26 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             error=payload.error if payload.HasField("error") else None,
         )
         history = (*history[:-1], last)
-    phase = _AFTER.get(payload.status, StepPhase.STEP_STATE_FAILED)
+    phase = _AFTER.get(payload.status, api.STEP_STATE_FAILED)
     compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
     undone = payload.compensation and payload.status == ev.STEP_STATUS_SUCCEEDED
     if payload.compensation:
         # Undone: the step is as if its attempt had failed. Not undone: undo again, or a person looks.
-        phase = StepPhase.STEP_STATE_FAILED
+        phase = api.STEP_STATE_FAILED
         compensate = not undone
         if payload.status == ev.STEP_STATUS_UNKNOWN:
-            phase = StepPhase.STEP_STATE_NEEDS_REVIEW
+            phase = api.STEP_STATE_NEEDS_REVIEW
     else:
         started = envelope.attempt > 0
         compensate = (
             compensatable
             and started
-            and not (payload.synthesised and step.phase == StepPhase.STEP_STATE_NEEDS_REVIEW)
+            and not (payload.synthesised and step.phase == api.STEP_STATE_NEEDS_REVIEW)
             and payload.status in (ev.STEP_STATUS_FAILED, ev.STEP_STATUS_UNKNOWN)
             and payload.error.reason != "REASON_FENCED"  # it never started
         )
         if compensate:
-            phase = StepPhase.STEP_STATE_FAILED
+            phase = api.STEP_STATE_FAILED
         elif payload.status == ev.STEP_STATUS_CANCELLED:
             compensate = step.compensate  # nobody will undo it, and the turn has to list it
     return _with(
@@ -187,7 +187,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             history=history,
         ),
         waiting=None,
-        phase=Phase.TURN_STATE_RUNNING if turn.phase != Phase.TURN_STATE_QUEUED else turn.phase,
+        phase=api.TURN_STATE_RUNNING if turn.phase != api.TURN_STATE_QUEUED else turn.phase,
     )
 
 
@@ -201,10 +201,8 @@ def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Tu
             return replace(turn, paused=False, waiting=None)
         case ev.TURN_VERB_SETTLE if payload.settle_as == ev.SETTLE_AS_RETRY:
             step = _step(turn, payload.step_key)
-            fresh = replace(
-                step, phase=StepPhase.STEP_STATE_PENDING, compensate=False, reruns=0, compensations=0
-            )
-            return _with(turn, fresh, waiting=None, phase=Phase.TURN_STATE_RUNNING)
+            fresh = replace(step, phase=api.STEP_STATE_PENDING, compensate=False, reruns=0, compensations=0)
+            return _with(turn, fresh, waiting=None, phase=api.TURN_STATE_RUNNING)
         case _:
             return turn
 
@@ -215,14 +213,12 @@ def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn
         case ev.TURN_CHANGE_QUEUED:
             return replace(turn, queued=True)
         case ev.TURN_CHANGE_STARTED:
-            return replace(turn, phase=Phase.TURN_STATE_RUNNING)
+            return replace(turn, phase=api.TURN_STATE_RUNNING)
         case ev.TURN_CHANGE_WAITING:
             until = micros(payload.wake_at) if payload.HasField("wake_at") else None
             waiting = Waiting(payload.wait_reason, payload.step_key, until, at)
             if payload.wait_reason == ev.WAIT_REASON_RETRY_BACKOFF:
-                step = replace(
-                    _step(turn, payload.step_key), phase=StepPhase.STEP_STATE_BACKING_OFF, wake_us=until
-                )
+                step = replace(_step(turn, payload.step_key), phase=api.STEP_STATE_BACKING_OFF, wake_us=until)
                 turn = _with(turn, step)
             elif payload.wait_reason == ev.WAIT_REASON_SETTLE_GRACE:
                 turn = _with(turn, replace(_step(turn, payload.step_key), orphaned=True, wake_us=until))
@@ -233,13 +229,13 @@ def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn
             return replace(turn, ending=ev.OUTCOME_TIMED_OUT, waiting=None)
         case ev.TURN_CHANGE_FINISHED:
             steps = {
-                k: s if s.phase in ENDED_STEP else replace(s, phase=StepPhase.STEP_STATE_SKIPPED)
+                k: s if s.phase in ENDED_STEP else replace(s, phase=api.STEP_STATE_SKIPPED)
                 for k, s in turn.steps.items()
             }
             return replace(
                 turn,
                 steps=steps,
-                phase=Phase.TURN_STATE_FINISHED,
+                phase=api.TURN_STATE_FINISHED,
                 outcome=payload.outcome,
                 output=tuple(payload.output),
                 error=payload.error if payload.HasField("error") else None,
@@ -253,8 +249,8 @@ def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn
 
 
 def _phase_while_waiting(turn: Turn) -> Phase:
-    running = any(s.phase == StepPhase.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values())
-    return Phase.TURN_STATE_RUNNING if running else Phase.TURN_STATE_WAITING
+    running = any(s.phase == api.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values())
+    return api.TURN_STATE_RUNNING if running else api.TURN_STATE_WAITING
 
 
 def _step(turn: Turn, key: str) -> Step:

@@ -46,7 +46,7 @@ def resolve_arguments(arguments_json: str, outputs: Mapping[str, str]) -> str:
     """The arguments in canonical form with each reference replaced.
 
     Args:
-        arguments_json: a JSON text.
+        arguments_json: a canonical JSON text, as plan validation leaves it.
         outputs: canonical outputs of the steps that succeeded, by key.
 
     Raises:
@@ -69,9 +69,9 @@ def resolve_arguments(arguments_json: str, outputs: Mapping[str, str]) -> str:
         return value
 
     try:
-        if '"$ref"' not in arguments_json and "\\" not in arguments_json:
-            return canonical_json(parse_json(arguments_json or "{}"))
-        return canonical_json(replace(parse_json(arguments_json or "{}"), ()))
+        if '"$ref"' not in arguments_json:
+            return arguments_json
+        return canonical_json(replace(parse_json(arguments_json), ()))
     except UnresolvedReference:
         raise
     except ValueError as error:

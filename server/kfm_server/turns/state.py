@@ -1,9 +1,7 @@
 """What is known of a session: frozen values folded from events. Nothing here reads a clock or a disk."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kfm.event.v1 import turn_events_pb2 as ev
@@ -15,10 +13,10 @@ StepPhase = api.StepState
 
 ENDED_STEP = frozenset(
     {
-        StepPhase.STEP_STATE_SUCCEEDED,
-        StepPhase.STEP_STATE_FAILED,
-        StepPhase.STEP_STATE_CANCELLED,
-        StepPhase.STEP_STATE_SKIPPED,
+        api.STEP_STATE_SUCCEEDED,
+        api.STEP_STATE_FAILED,
+        api.STEP_STATE_CANCELLED,
+        api.STEP_STATE_SKIPPED,
     }
 )
 
@@ -26,22 +24,18 @@ ENDED_STEP = frozenset(
 _State = TypeVar("_State")
 
 
-@cache
-def _places(kind: type[Any]) -> "tuple[attrgetter[tuple[Any, ...]], dict[str, int]]":
-    names = [f.name for f in fields(kind)]
-    return attrgetter(*names), {name: index for index, name in enumerate(names)}
-
-
 def replace(state: _State, **changes: Any) -> _State:
-    """A copy with other values, as dataclasses.replace, at less than half its cost: a turn makes some forty."""
-    getter, places = _places(type(state))
-    values = list(getter(state))
-    for name, value in changes.items():
-        values[places[name]] = value
-    return type(state)(*values)
+    """A copy with other values, as dataclasses.replace, at a fifth of its cost: a turn makes some forty.
+
+    For classes without slots: the values of one are copied as a dict.
+    """
+    assert changes.keys() <= state.__dict__.keys(), changes
+    copy = object.__new__(type(state))
+    copy.__dict__.update(state.__dict__, **changes)
+    return copy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttemptRecord:
     """One try of a step, as its history shows it. Times are microseconds since the epoch."""
 
@@ -54,13 +48,13 @@ class AttemptRecord:
     error: types.Error | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """One step of the plan and all that happened to it."""
 
     definition: types.PlanStep
     index: int
-    phase: StepPhase = StepPhase.STEP_STATE_PENDING
+    phase: StepPhase = api.STEP_STATE_PENDING
     attempt: int = 0
     """Number of the last attempt; a result for another one is late."""
     tries: int = 0
@@ -90,7 +84,7 @@ class Waiting:
     since_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Turn:
     """One turn. `ending` is how it will end once nothing runs any more."""
 
@@ -104,7 +98,7 @@ class Turn:
     deadline_us: int
     sequence: int = 1
     last_event_id: str = ""
-    phase: Phase = Phase.TURN_STATE_QUEUED
+    phase: Phase = api.TURN_STATE_QUEUED
     queued: bool = False
     plan_id: str = ""
     planner: str = ""
@@ -127,7 +121,7 @@ class Turn:
         return self.request.root_turn_id or self.turn_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session:
     """The unit of decision: the turn that runs, and those that wait for it."""
 

@@ -6,7 +6,7 @@ from kfm.turn.v1 import turn_service_pb2 as rpc
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.decide.draft import timestamp
-from kfm_server.turns.state import Phase, Session, Step, StepPhase, Turn
+from kfm_server.turns.state import Session, Step, Turn
 
 
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
@@ -63,18 +63,18 @@ def _step(step: Step) -> api.Step:
 
 _CANCEL = ev.TURN_VERB_CANCEL
 _BY_PHASE: dict[int, tuple[ev.WaitReason, str, tuple[ev.TurnVerb, ...]]] = {
-    StepPhase.STEP_STATE_RUNNING: (
+    api.STEP_STATE_RUNNING: (
         ev.WAIT_REASON_STEPS,
         "the attempt is given up and its contract decides",
         (_CANCEL,),
     ),
-    StepPhase.STEP_STATE_BACKING_OFF: (ev.WAIT_REASON_RETRY_BACKOFF, "the step is tried again", (_CANCEL,)),
-    StepPhase.STEP_STATE_WAITING: (
+    api.STEP_STATE_BACKING_OFF: (ev.WAIT_REASON_RETRY_BACKOFF, "the step is tried again", (_CANCEL,)),
+    api.STEP_STATE_WAITING: (
         ev.WAIT_REASON_HUMAN,
         "the step fails for want of an answer",
         (ev.TURN_VERB_ANSWER, _CANCEL),
     ),
-    StepPhase.STEP_STATE_NEEDS_REVIEW: (
+    api.STEP_STATE_NEEDS_REVIEW: (
         ev.WAIT_REASON_NEEDS_REVIEW,
         "the turn times out",
         (ev.TURN_VERB_SETTLE, _CANCEL),
@@ -85,9 +85,9 @@ _BY_PHASE: dict[int, tuple[ev.WaitReason, str, tuple[ev.TurnVerb, ...]]] = {
 def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
     """What the turn waits for, outermost first; empty once it has finished."""
     answer = rpc.ExplainTurnResponse(state=turn.phase)
-    if turn.phase == Phase.TURN_STATE_FINISHED:
+    if turn.phase == api.TURN_STATE_FINISHED:
         return answer
-    if turn.phase == Phase.TURN_STATE_QUEUED:
+    if turn.phase == api.TURN_STATE_QUEUED:
         ahead = (session.active, *session.queue) if session.active else session.queue
         for other in ahead:
             if other.turn_id == turn.turn_id:
@@ -117,7 +117,7 @@ def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
         until = step.wake_us or turn.deadline_us
         if step.orphaned:
             reason, then = ev.WAIT_REASON_SETTLE_GRACE, "its outcome counts as unknown"
-        elif step.phase == StepPhase.STEP_STATE_RUNNING and step.dispatch is not None:
+        elif step.phase == api.STEP_STATE_RUNNING and step.dispatch is not None:
             until = step.dispatch.deadline.seconds * 1_000_000 + step.dispatch.deadline.nanos // 1000
         since = step.history[-1].dispatched_us if step.history else turn.submitted_us
         if step.history and step.history[-1].ended_us:

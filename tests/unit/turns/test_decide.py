@@ -3,8 +3,8 @@
 import pytest
 from kfm.catalogue.errors import Overloaded, SessionBusy, StateConflict, TurnFinished
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm_server.turns.decide.draft import US, Start, Stop
-from kfm_server.turns.state import StepPhase
 
 from tests.support.deciding import Desk
 
@@ -94,7 +94,7 @@ def test_a_cancel_of_a_queued_turn_ends_it_alone() -> None:
     desk.submit("turn_2", IDEMPOTENT)
     desk.ask("turn_2", ev.TURN_VERB_CANCEL)
     assert desk.finish("turn_2").outcome == ev.OUTCOME_CANCELLED
-    assert desk.turn("turn_1").steps["b"].phase == StepPhase.STEP_STATE_RUNNING
+    assert desk.turn("turn_1").steps["b"].phase == api.STEP_STATE_RUNNING
 
 
 def test_a_turn_that_timed_out_ends_also_in_the_queue() -> None:
@@ -158,7 +158,7 @@ def test_at_most_once_cut_by_its_timeout_waits_for_a_person() -> None:
     desk = Desk()
     desk.submit("turn_1", ONCE)
     desk.ended("turn_1", "a", 1, ev.STEP_STATUS_FAILED, reason="REASON_STEP_TIMEOUT")
-    assert desk.step("turn_1", "a").phase == StepPhase.STEP_STATE_NEEDS_REVIEW
+    assert desk.step("turn_1", "a").phase == api.STEP_STATE_NEEDS_REVIEW
 
 
 def test_a_pause_dispatches_nothing_and_a_resume_goes_on() -> None:
@@ -197,7 +197,7 @@ def test_at_most_once_after_a_clean_takeover_waits_for_a_person() -> None:
     desk = Desk()
     desk.submit("turn_1", ONCE)
     desk.taken_over(clean=True)
-    assert desk.step("turn_1", "a").phase == StepPhase.STEP_STATE_NEEDS_REVIEW
+    assert desk.step("turn_1", "a").phase == api.STEP_STATE_NEEDS_REVIEW
     assert desk.starts == []
 
 
@@ -223,7 +223,7 @@ def test_a_step_that_kills_its_process_goes_to_review() -> None:
     desk.submit("turn_1", IDEMPOTENT)
     for _ in range(3):
         desk.taken_over(clean=True)
-    assert desk.step("turn_1", "b").phase == StepPhase.STEP_STATE_NEEDS_REVIEW
+    assert desk.step("turn_1", "b").phase == api.STEP_STATE_NEEDS_REVIEW
 
 
 def test_a_cancel_while_a_frozen_owner_may_run_lists_the_effect() -> None:
@@ -269,7 +269,7 @@ def test_what_cannot_be_undone_waits_for_a_person() -> None:
     desk.ended("turn_1", "c", 1, ev.STEP_STATUS_UNKNOWN)
     desk.ended("turn_1", "c", 2, ev.STEP_STATUS_FAILED, compensation=True)
     desk.ended("turn_1", "c", 3, ev.STEP_STATUS_FAILED, compensation=True)
-    assert desk.step("turn_1", "c").phase == StepPhase.STEP_STATE_NEEDS_REVIEW
+    assert desk.step("turn_1", "c").phase == api.STEP_STATE_NEEDS_REVIEW
     desk.ask("turn_1", ev.TURN_VERB_CANCEL)
     assert list(desk.finish().effects_done) == ["c"]
 

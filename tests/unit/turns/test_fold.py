@@ -5,9 +5,10 @@ from google.protobuf.message import Message
 from kfm.catalogue.events import unpack
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm_server.turns.decide.draft import US
 from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
-from kfm_server.turns.state import Session, StepPhase, Turn
+from kfm_server.turns.state import Session, Turn
 
 from tests.support.deciding import Desk
 
@@ -107,4 +108,4 @@ def test_what_was_undone_is_as_if_its_attempt_had_failed() -> None:
     assert desk.step("turn_1", "c").compensate
     desk.ended("turn_1", "c", 2, compensation=True)
     step = desk.step("turn_1", "c")
-    assert (step.compensate, step.compensations, step.phase) == (False, 0, StepPhase.STEP_STATE_BACKING_OFF)
+    assert (step.compensate, step.compensations, step.phase) == (False, 0, api.STEP_STATE_BACKING_OFF)

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.answer import render_answer
 from kfm_server.turns.decide.draft import US, Draft, Start, Stop, error, micros, timestamp
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.references import UnresolvedReference, resolve_arguments
-from kfm_server.turns.state import ENDED_STEP, Session, Step, StepPhase, Turn
+from kfm_server.turns.state import ENDED_STEP, Session, Step, Turn
 
 _RERUN = frozenset(
     {types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_TRANSACTIONAL}
@@ -52,7 +53,7 @@ def next_wake_us(session: Session) -> int | None:
         wakes += [
             s.wake_us
             for s in turn.steps.values()
-            if s.wake_us is not None and not (held and s.phase == StepPhase.STEP_STATE_BACKING_OFF)
+            if s.wake_us is not None and not (held and s.phase == api.STEP_STATE_BACKING_OFF)
         ]
     return min(wakes, default=None)
 
@@ -90,16 +91,16 @@ def _advance_turn(draft: Draft, turn_id: str) -> None:
     for key in tuple(turn.steps):
         _mend(draft, turn_id, key)
     turn = draft.turn(turn_id)
-    if any(s.phase == StepPhase.STEP_STATE_FAILED and not s.compensate for s in turn.steps.values()):
+    if any(s.phase == api.STEP_STATE_FAILED and not s.compensate for s in turn.steps.values()):
         _end(draft, turn)
         return
-    if all(s.phase == StepPhase.STEP_STATE_SUCCEEDED for s in turn.steps.values()):
+    if all(s.phase == api.STEP_STATE_SUCCEEDED for s in turn.steps.values()):
         _finish(draft, turn_id)
         return
     if not turn.paused:
         for step in _ready(turn, draft.now_us):
             _dispatch(draft, turn_id, step)
-            if draft.turn(turn_id).steps[step.definition.key].phase == StepPhase.STEP_STATE_FAILED:
+            if draft.turn(turn_id).steps[step.definition.key].phase == api.STEP_STATE_FAILED:
                 _end(draft, draft.turn(turn_id))
                 return
     _wait(draft, turn_id)
@@ -113,9 +114,7 @@ def _expire(draft: Draft, turn_id: str) -> None:
     for key, step in turn.steps.items():
         if step.orphaned and step.wake_us is not None and draft.now_us >= step.wake_us:
             outcome_unknown(draft, turn_id, key)
-        elif (
-            step.phase == StepPhase.STEP_STATE_WAITING and (step.wake_us or draft.now_us + 1) <= draft.now_us
-        ):
+        elif step.phase == api.STEP_STATE_WAITING and (step.wake_us or draft.now_us + 1) <= draft.now_us:
             late = error("REASON_STEP_TIMEOUT", f"nobody answered step {key} in time")
             result = ev.StepResultEvent(
                 step_key=key, status=ev.STEP_STATUS_FAILED, error=late, synthesised=True
@@ -131,7 +130,7 @@ def outcome_unknown(
     text = "the process that ran the step is gone; whether its effect happened is not known"
     if reason == "REASON_STEP_CRASHES_PROCESS":
         text = f"the process died {step.reruns + 1} times while it ran this step"
-    elif step.phase == StepPhase.STEP_STATE_FAILED:
+    elif step.phase == api.STEP_STATE_FAILED:
         text = f"undoing the step failed {step.compensations} times; whether its effect stands is not known"
     draft.record(
         turn_id,
@@ -150,7 +149,7 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
     """A failed attempt: undo it, try again after a back-off, or leave it failed."""
     turn = draft.turn(turn_id)
     step = turn.steps[key]
-    if step.phase != StepPhase.STEP_STATE_FAILED:
+    if step.phase != api.STEP_STATE_FAILED:
         return
     most = turn.request.limits.max_attempts
     if step.compensate:
@@ -190,7 +189,7 @@ def backoff_us(tries: int, event_id: str) -> int:
 
 
 def _room(turn: Turn) -> int:
-    running = sum(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values())
+    running = sum(s.phase == api.STEP_STATE_RUNNING for s in turn.steps.values())
     return turn.request.limits.max_in_flight - running
 
 
@@ -201,9 +200,9 @@ def _ready(turn: Turn, now_us: int) -> list[Step]:
     for step in turn.steps.values():
         if len(ready) >= room:
             break
-        again = step.phase == StepPhase.STEP_STATE_BACKING_OFF and (step.wake_us or 0) <= now_us
-        fresh = step.phase == StepPhase.STEP_STATE_PENDING and all(
-            turn.steps[d].phase == StepPhase.STEP_STATE_SUCCEEDED for d in step.definition.depends_on
+        again = step.phase == api.STEP_STATE_BACKING_OFF and (step.wake_us or 0) <= now_us
+        fresh = step.phase == api.STEP_STATE_PENDING and all(
+            turn.steps[d].phase == api.STEP_STATE_SUCCEEDED for d in step.definition.depends_on
         )
         if again or fresh:
             ready.append(step)
@@ -236,9 +235,7 @@ def _dispatch(
             )
     else:
         try:
-            outputs = {
-                k: s.output_json for k, s in turn.steps.items() if s.phase == StepPhase.STEP_STATE_SUCCEEDED
-            }
+            outputs = {k: s.output_json for k, s in turn.steps.items() if s.phase == api.STEP_STATE_SUCCEEDED}
             call = _Call(definition.tool, resolve_arguments(definition.arguments_json, outputs))
         except UnresolvedReference as bad:
             failed = error("REASON_PLAN_INVALID", f"step {definition.key}: {bad}")
@@ -303,9 +300,9 @@ def may_rerun(step: Step) -> bool:
 def _end(draft: Draft, turn: Turn) -> None:
     """Bring a turn to its end: cancel what may be cancelled, await what may not, then finish."""
     for key, step in turn.steps.items():
-        if step.phase in ENDED_STEP or step.phase == StepPhase.STEP_STATE_PENDING:
+        if step.phase in ENDED_STEP or step.phase == api.STEP_STATE_PENDING:
             continue
-        running = step.phase == StepPhase.STEP_STATE_RUNNING and not step.orphaned
+        running = step.phase == api.STEP_STATE_RUNNING and not step.orphaned
         sent = step.dispatch
         if running and sent is not None and (sent.contract not in _CANCELLABLE or sent.compensation):
             continue
@@ -317,14 +314,14 @@ def _end(draft: Draft, turn: Turn) -> None:
                 continue
         cancelled(draft, turn.turn_id, key)
     turn = draft.turn(turn.turn_id)
-    if not any(s.phase == StepPhase.STEP_STATE_RUNNING for s in turn.steps.values()):
+    if not any(s.phase == api.STEP_STATE_RUNNING for s in turn.steps.values()):
         _finish(draft, turn.turn_id)
 
 
 def cancelled(draft: Draft, turn_id: str, key: str) -> None:
     """Answer a dispatched attempt that will not answer itself: no turn closes with an unanswered call."""
     step = draft.turn(turn_id).steps[key]
-    sent = step.dispatch if step.phase == StepPhase.STEP_STATE_RUNNING else None
+    sent = step.dispatch if step.phase == api.STEP_STATE_RUNNING else None
     draft.record(
         turn_id,
         ev.StepResultEvent(
@@ -340,7 +337,7 @@ def cancelled(draft: Draft, turn_id: str, key: str) -> None:
 
 def _finish(draft: Draft, turn_id: str) -> None:
     turn = draft.turn(turn_id)
-    failed = next((s for s in turn.steps.values() if s.phase == StepPhase.STEP_STATE_FAILED), None)
+    failed = next((s for s in turn.steps.values() if s.phase == api.STEP_STATE_FAILED), None)
     outcome, why = ev.OUTCOME_SUCCEEDED, None
     if turn.ending == ev.OUTCOME_CANCELLED:
         outcome, why = turn.ending, error("REASON_CANCELLED", "the turn was cancelled")
@@ -380,16 +377,16 @@ def _effects_done(turn: Turn) -> Iterator[str]:
         ):
             continue
         unsure = step.compensate or any(a.status == ev.STEP_STATUS_UNKNOWN for a in step.history)
-        if step.phase == StepPhase.STEP_STATE_CANCELLED and step.attempt > 0:
+        if step.phase == api.STEP_STATE_CANCELLED and step.attempt > 0:
             unsure |= step.definition.effect == types.EFFECT_CONTRACT_IDEMPOTENT
-        if step.phase == StepPhase.STEP_STATE_SUCCEEDED or unsure:
+        if step.phase == api.STEP_STATE_SUCCEEDED or unsure:
             yield key
 
 
 def _wait(draft: Draft, turn_id: str) -> None:
     """Say why the turn does not go on, once, if nothing of it runs."""
     turn = draft.turn(turn_id)
-    if any(s.phase == StepPhase.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values()):
+    if any(s.phase == api.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values()):
         return
     reason, key, until, verb = _why(turn)
     if turn.waiting is not None and (turn.waiting.reason, turn.waiting.step_key) == (reason, key):
@@ -412,15 +409,15 @@ def _why(turn: Turn) -> tuple[ev.WaitReason, str, int | None, ev.TurnVerb]:
         by_phase.setdefault(step.phase, (key, step))
         if step.orphaned:
             return ev.WAIT_REASON_SETTLE_GRACE, key, step.wake_us, ev.TURN_VERB_CANCEL
-    if StepPhase.STEP_STATE_NEEDS_REVIEW in by_phase:
-        key, _ = by_phase[StepPhase.STEP_STATE_NEEDS_REVIEW]
+    if api.STEP_STATE_NEEDS_REVIEW in by_phase:
+        key, _ = by_phase[api.STEP_STATE_NEEDS_REVIEW]
         return ev.WAIT_REASON_NEEDS_REVIEW, key, turn.deadline_us, ev.TURN_VERB_SETTLE
     if turn.paused:
         return ev.WAIT_REASON_PAUSED, "", turn.deadline_us, ev.TURN_VERB_RESUME
-    if StepPhase.STEP_STATE_WAITING in by_phase:
-        key, step = by_phase[StepPhase.STEP_STATE_WAITING]
+    if api.STEP_STATE_WAITING in by_phase:
+        key, step = by_phase[api.STEP_STATE_WAITING]
         return ev.WAIT_REASON_HUMAN, key, step.wake_us or turn.deadline_us, ev.TURN_VERB_ANSWER
-    if StepPhase.STEP_STATE_BACKING_OFF in by_phase:
-        key, step = by_phase[StepPhase.STEP_STATE_BACKING_OFF]
+    if api.STEP_STATE_BACKING_OFF in by_phase:
+        key, step = by_phase[api.STEP_STATE_BACKING_OFF]
         return ev.WAIT_REASON_RETRY_BACKOFF, key, step.wake_us, ev.TURN_VERB_CANCEL
     return ev.WAIT_REASON_STEPS, "", turn.deadline_us, ev.TURN_VERB_CANCEL

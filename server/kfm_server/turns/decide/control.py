@@ -2,6 +2,7 @@
 
 from kfm.catalogue.errors import StateConflict, StepNotFound, TurnFinished
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.draft import Draft, error
@@ -24,9 +25,9 @@ def control(draft: Draft, turn_id: str, asked: ev.TurnControlEvent) -> None:
         case ev.TURN_VERB_RESUME if not turn.paused:
             raise StateConflict("the turn is not paused")
         case ev.TURN_VERB_ANSWER:
-            _step(turn, asked.step_key, StepPhase.STEP_STATE_WAITING, "wait for an answer")
+            _step(turn, asked.step_key, api.STEP_STATE_WAITING, "wait for an answer")
         case ev.TURN_VERB_SETTLE:
-            _step(turn, asked.step_key, StepPhase.STEP_STATE_NEEDS_REVIEW, "need a review")
+            _step(turn, asked.step_key, api.STEP_STATE_NEEDS_REVIEW, "need a review")
         case _:
             pass
     draft.record(turn_id, asked)

@@ -1,11 +1,11 @@
 """After a crash or a takeover: what each contract allows for attempts that nobody runs any more."""
 
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 
 from kfm_server.turns.decide.advance import advance, cancelled, may_rerun, outcome_unknown, redispatch
 from kfm_server.turns.decide.draft import Draft, timestamp
 from kfm_server.turns.fold import micros
-from kfm_server.turns.state import StepPhase
 
 
 def recover(draft: Draft, *, clean: bool) -> None:
@@ -18,7 +18,7 @@ def recover(draft: Draft, *, clean: bool) -> None:
     turn = draft.session.active
     if turn is not None:
         for key, step in turn.steps.items():
-            if step.phase != StepPhase.STEP_STATE_RUNNING or step.dispatch is None:
+            if step.phase != api.STEP_STATE_RUNNING or step.dispatch is None:
                 continue
             gone = micros(step.dispatch.deadline)
             if may_rerun(step):

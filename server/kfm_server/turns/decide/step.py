@@ -1,18 +1,19 @@
 """An attempt ended: whether its result counts, and what follows."""
 
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.decide.advance import advance, cancelled, redispatch
 from kfm_server.turns.decide.draft import Draft
-from kfm_server.turns.state import Session, Step, StepPhase
+from kfm_server.turns.state import Session, Step
 
 
 def awaited(session: Session, turn_id: str, key: str, attempt: int) -> Step | None:
     """The step whose running attempt this is; None when the attempt was superseded or has ended."""
     turn = session.turn(turn_id)
     step = turn.steps.get(key) if turn is not None else None
-    if step is None or step.phase != StepPhase.STEP_STATE_RUNNING or step.attempt != attempt:
+    if step is None or step.phase != api.STEP_STATE_RUNNING or step.attempt != attempt:
         return None
     return step
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.context import ExecutionContext
 from kfm_server.tools.registry import ToolRegistry
@@ -12,7 +13,7 @@ from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import US, Draft, World, duration
 from kfm_server.turns.decide.step import attempt_ended
 from kfm_server.turns.decide.submit import submit
-from kfm_server.turns.state import Session, StepPhase
+from kfm_server.turns.state import Session
 
 from tests.support.ledger import TOOLS
 
@@ -64,7 +65,7 @@ def test_a_step_that_backs_off_wakes_the_session_at_its_time() -> None:
     assert session.active is not None
     again = looked_at(session, wake)
     assert again.active is not None
-    assert again.active.steps["s1"].phase == StepPhase.STEP_STATE_RUNNING
+    assert again.active.steps["s1"].phase == api.STEP_STATE_RUNNING
 
 
 def test_a_passed_back_off_of_a_paused_turn_does_not_wake_it_over_and_over() -> None:
@@ -81,6 +82,6 @@ def test_a_passed_back_off_that_finds_no_room_waits_for_a_result_not_for_the_clo
     later = NOW + 60 * US
     session = looked_at(session, later)
     assert session.active is not None
-    assert session.active.steps["s2"].phase == StepPhase.STEP_STATE_RUNNING
-    assert session.active.steps["s1"].phase == StepPhase.STEP_STATE_BACKING_OFF
+    assert session.active.steps["s2"].phase == api.STEP_STATE_RUNNING
+    assert session.active.steps["s1"].phase == api.STEP_STATE_BACKING_OFF
     assert next_wake_us(session) == NOW + TIMEOUT
