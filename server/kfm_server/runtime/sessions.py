@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
-from kfm.catalogue.errors import EventUndecodable, HistoryUnreadable, KfmError
-from kfm.catalogue.events import unpack
-from kfm.event.v1 import envelope_pb2
+from kfm.catalogue.errors import HistoryUnreadable, KfmError
 from kfm.event.v1 import turn_events_pb2 as ev
 
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
 from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease, Stored
 from kfm_server.runtime.facts import Asked, Submitted, TakenOver
+from kfm_server.runtime.history import BrokenHistory, decode_event, fold_stored_session, fold_stored_turn
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
-from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
 from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
@@ -77,19 +74,21 @@ class Sessions:
         """Load every turn of the partition that has not finished, and go on with each."""
         rows = await self._journal.open_turns(lease.partition)
         stored = await self._journal.read_turns([row.turn_id for row in rows])
+        session_of = {row.turn_id: row.session_id for row in rows}
         by_session: dict[str, list[Stored]] = {}
         for event in stored:
-            envelope = envelope_pb2.Envelope.FromString(event.envelope)
-            by_session.setdefault(envelope.session_id, []).append(event)
-        self.owned[lease.partition] = owner
+            by_session.setdefault(session_of[event.turn_id], []).append(event)
+        sessions: list[Session] = []
         for session_id, events in by_session.items():
             try:
-                session = fold_stored(session_id, events)
-            except (HistoryError, KfmError) as bad:
-                log.error("session_unreadable", session_id=session_id, error=str(bad))
-                continue
+                sessions.append(await fold_stored_session(self._journal, session_id, events))
+            except BrokenHistory as bad:
+                log.error("session_unreadable", session_id=session_id, error=bad.message)
+        # From here on nothing waits: a request finds the whole partition, or none of it.
+        self.owned[lease.partition] = owner
+        for session in sessions:
             lane = SessionLane(session, owner, self._parts, self._rest)
-            self._lanes[session_id] = lane
+            self._lanes[session.session_id] = lane
             lane.post(TakenOver(lease.clean))
 
     async def barrier(self, lease: Lease) -> None:
@@ -150,7 +149,7 @@ class Sessions:
         if turn is not None:
             return turn
         stored = await self._journal.read_turns([turn_id])
-        return fold_stored_turn(stored)
+        return await fold_stored_turn(self._journal, stored)
 
     def close(self) -> None:
         """Stop everything in this process; the journal has the rest."""
@@ -171,30 +170,3 @@ class Sessions:
         lane = self._lanes.get(session_id)
         if lane is not None and lane.session.idle:
             del self._lanes[session_id]
-
-
-def decode_event(stored: bytes) -> tuple[envelope_pb2.Envelope, Any]:
-    """An envelope and its payload. Raises EventUndecodable or EventTypeUnknown."""
-    try:
-        envelope = envelope_pb2.Envelope.FromString(stored)
-    except DecodeError:
-        raise EventUndecodable from None
-    return envelope, unpack(envelope)
-
-
-def fold_stored(session_id: str, events: list[Stored]) -> Session:
-    """A session from the events of its unfinished turns, in the order of their offsets."""
-    session = Session(session_id)
-    for event in events:
-        envelope, payload = decode_event(event.envelope)
-        session = fold_session(session, envelope, payload)
-    return session
-
-
-def fold_stored_turn(events: Any) -> Turn | None:
-    """One turn from all its events."""
-    turn: Turn | None = None
-    for event in events:
-        envelope, payload = decode_event(event.envelope)
-        turn = begin(envelope, payload) if turn is None else fold_turn(turn, envelope, payload)
-    return turn

@@ -29,8 +29,9 @@ from kfm_server.ids import IdMaker, new_id, partition_of
 from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
 from kfm_server.runtime.broadcaster import Broadcaster, Watcher
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
+from kfm_server.runtime.history import fold_stored_turn
 from kfm_server.runtime.session_lane import outcome_of
-from kfm_server.runtime.sessions import Sessions, fold_stored_turn
+from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Phase, Session, StepPhase, Turn
 from kfm_server.turns.view import explain, show_turn
@@ -193,7 +194,7 @@ class TurnManager:
             by_turn.setdefault(event.turn_id, []).append(event)
         turns: Turns = []
         for row in rows[:size]:
-            turn = fold_stored_turn(by_turn.get(row.turn_id, ()))
+            turn = await fold_stored_turn(None, by_turn.get(row.turn_id, ()))
             if turn is not None:
                 turns.append(show_turn(turn, steps=False))
         more = filters + rows[size - 1].turn_id if len(rows) > size else ""
