@@ -30,6 +30,14 @@ class BrokenHistory(HistoryUnreadable):
         self.cause = cause
 
 
+def read_envelope(stored: Stored) -> Envelope:
+    """The envelope of an event; its payload is not looked at. Raises BrokenHistory."""
+    try:
+        return Envelope.FromString(stored.envelope)
+    except DecodeError:
+        raise BrokenHistory(stored, EventUndecodable()) from None
+
+
 def decode_event(stored: bytes) -> tuple[Envelope, Any]:
     """An envelope and its payload. Raises EventUndecodable or EventTypeUnknown."""
     try:
