@@ -21,6 +21,7 @@ from kfm.catalogue.events import SCHEMA_RELEASE
 from kfm_server import failpoints, logs, metrics
 from kfm_server.bus.audit import audit_group
 from kfm_server.bus.dead_letters import DeadLetterDesk
+from kfm_server.bus.engine import EngineHolds
 from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.turn_metrics import METRICS
@@ -117,7 +118,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             spawn=group.spawn,
             late_result=metrics.LATE_RESULTS.inc,
         )
-        sessions = Sessions(journal, parts, settings.partitions)
+        sessions = Sessions(journal, parts, settings.partitions, EngineHolds(bus, clock))
 
         def serving(up: bool) -> None:
             if health.serving("journal") != up:
@@ -161,6 +162,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         ]
 
         def decided() -> None:
+            keeper.wake()
             for consumer in consumers:
                 consumer.poke()
 

@@ -144,3 +144,15 @@ async def test_the_desk_is_unavailable_while_its_database_is(database: str) -> N
     ):
         with pytest.raises(Unavailable):
             await call
+
+
+async def test_holds_are_seen_by_partition_without_taking_the_cursor(store: Told) -> None:
+    await bury(store, letter(3), letter(1), letter(2, name="other"))
+    assert [(hold.key, hold.offset, hold.released) for hold in await store.holds("g", 0)] == [
+        ("ses_1", 1, False),
+        ("ses_3", 3, False),
+    ]
+    assert await store.holds("g", 1) == []
+    await store.open("g", 0, 9)
+    assert len(await store.holds("g", 0)) == 2
+    await store.commit("g", 0, 9, 5)

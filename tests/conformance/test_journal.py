@@ -1,6 +1,7 @@
 """What every journal promises."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -178,6 +179,13 @@ async def test_blobs_are_found_by_their_digest(store: Store) -> None:
     assert await store.journal.get_blob(digest) == b"large"
     with pytest.raises(KeyError):
         await store.journal.get_blob("0" * 64)
+
+
+async def test_a_blob_may_be_as_large_as_the_largest_output_and_be_put_by_many_at_once(store: Store) -> None:
+    body = b"x" * (8 * 1024 * 1024)
+    digests = await asyncio.gather(*(store.journal.put_blob(body) for _ in range(4)))
+    assert set(digests) == {hashlib.sha256(body).hexdigest()}
+    assert await store.journal.get_blob(digests[0]) == body
 
 
 async def test_a_transaction_commits_its_entry_or_raises_as_append(store: Store) -> None:

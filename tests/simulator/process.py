@@ -131,7 +131,8 @@ class Process:
                 await self.keeper.start(take_over=take_over)
                 break
             except JournalUnavailable:
-                # The real one ends here and is started again; a new owner's name makes it the same.
+                # The real one ends here, with all that it had begun, and is started again.
+                self.sessions.close()
                 await asyncio.sleep(0.5)
         self._connection.on_wake(self.keeper.wake)
         self._keeper_task = self._spawn(self.keeper.run(), "leases")

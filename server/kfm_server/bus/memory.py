@@ -25,10 +25,14 @@ class MemoryBusStore:
         if before > epoch:
             raise CursorFenced(group, partition)
         self._cursors[(group, partition)] = (offset, epoch)
+        return Position(offset, tuple(await self.holds(group, partition)))
+
+    async def holds(self, group: str, partition: int) -> Sequence[Hold]:
+        """As the port says."""
         holds = [
             hold for (owner, _), (where, hold) in self._holds.items() if owner == group and where == partition
         ]
-        return Position(offset, tuple(sorted(holds, key=lambda hold: hold.offset)))
+        return sorted(holds, key=lambda hold: hold.offset)
 
     def _fence(self, group: str, partition: int, epoch: int) -> int:
         offset, mine = self._cursors.get((group, partition), (0, -1))

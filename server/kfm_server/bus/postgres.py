@@ -141,6 +141,11 @@ class PostgresBusStore:
             rows = await db.fetch(_HOLDS, group, partition)
         return Position(offset, tuple(Hold(*row) for row in rows))
 
+    async def holds(self, group: str, partition: int) -> Sequence[Hold]:
+        """As the port says."""
+        async with self._connection() as db:
+            return [Hold(*row) for row in await db.fetch(_HOLDS, group, partition)]
+
     @staticmethod
     async def _move(
         db: Any, group: str, partition: int, epoch: int, offset: int, statement: str = _FENCE

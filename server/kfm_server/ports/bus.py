@@ -3,14 +3,15 @@
 The events themselves are read from the journal (ports/journal.py): the bus carries copies, never the truth.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from google.protobuf.message import Message
+from kfm.catalogue.errors import KfmError
 from kfm.event.v1.envelope_pb2 import Envelope
 
-from kfm_server.ports.journal import Claim
+from kfm_server.ports.journal import Claim, Stored, TurnRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class CursorStore(Protocol):
         """Take the cursor over for an epoch; those of earlier epochs are refused from now on."""
         ...
 
+    async def holds(self, group: str, partition: int) -> Sequence[Hold]:
+        """What the group holds there, without taking the cursor."""
+        ...
+
     async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
         """Move the cursor; it never goes back."""
         ...
@@ -138,6 +143,33 @@ class CursorStore(Protocol):
 
     async def released(self, group: str) -> frozenset[int]:
         """Partitions in which a hold waits for its parked events to be delivered."""
+        ...
+
+
+class SessionHolds(Protocol):
+    """The owner of partitions as a group: it holds the sessions whose history it could not fold.
+
+    Every method may raise JournalUnavailable; those with an epoch raise Fenced.
+    """
+
+    async def held(self, partition: int) -> Mapping[str, Hold]:
+        """What is held there, by session."""
+        ...
+
+    async def released(self) -> frozenset[int]:
+        """Partitions in which a person has decided on a hold."""
+        ...
+
+    def letter_of(self, partition: int, hold: Hold) -> str:
+        """The id of the open letter of a hold that is not released."""
+        ...
+
+    async def hold(self, stored: Stored, turn: TurnRow, error: KfmError, epoch: int) -> str:
+        """Bury the event that could not be folded and hold its session; answers the letter's id."""
+        ...
+
+    async def lift(self, partition: int, session_id: str, epoch: int) -> None:
+        """End a released hold."""
         ...
 
 

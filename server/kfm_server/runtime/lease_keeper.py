@@ -69,6 +69,7 @@ class LeaseKeeper:
             try:
                 await self._renew()
                 await self._acquire(take_over=False)
+                await self._sessions.look_again()
             except JournalUnavailable as gone:
                 self._on_serving(False)
                 log.warning("lease_renewal_failed", error=str(gone))
@@ -78,7 +79,7 @@ class LeaseKeeper:
                 late.cancel()
 
     def wake(self) -> None:
-        """Look at the inbox now."""
+        """Look at the inbox, and at holds that were released, now."""
         self._wake.set()
 
     async def release(self) -> None:

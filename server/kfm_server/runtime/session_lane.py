@@ -49,6 +49,8 @@ from kfm_server.runtime.facts import (
     TakenOver,
     Ticked,
 )
+from kfm_server.runtime.history import put_away
+from kfm_server.turns.bodies import MAX_BODY_BYTES, arguments_of
 from kfm_server.turns.decide.advance import advance, next_wake_us
 from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import Draft, Start, World, duration
@@ -282,9 +284,7 @@ class SessionLane:
                     attempt = self._attempt(draft.turn(start.turn_id), start)
                     result = await self._parts.runner.run(attempt, _no_progress)
                     draft.starts.remove(start)
-                    attempt_ended(
-                        draft, start.turn_id, start.attempt, _result_event(start.step_key, result)
-                    )
+                    attempt_ended(draft, start.turn_id, start.attempt, _result_event(start.step_key, result))
         except TimeoutError:
             pass
 
@@ -310,7 +310,7 @@ class SessionLane:
             attempt=start.attempt,
             kind=sent.step_type,
             tool=sent.tool,
-            arguments_json=sent.parameters_json,
+            arguments_json=arguments_of(turn, step),
             effect=sent.contract,
             key=sent.key,
             epoch=self._owner.epoch,
@@ -347,7 +347,11 @@ class SessionLane:
             changed = tuple(
                 self._row(draft.touched[i]) for i, key in rows.items() if self._rows.get(i) != key
             )
-            await (append or self._parts.journal.append)(self._entry(changed, claim, consumed, draft))
+            entry = self._entry(changed, claim, consumed, draft)
+            if any(len(r.envelope) > MAX_BODY_BYTES for r in entry.records):
+                await put_away(self._parts.journal, draft.events)
+                entry = self._entry(changed, claim, consumed, draft)
+            await (append or self._parts.journal.append)(entry)
             self._rows.update(rows)
             for turn in draft.touched.values():
                 if turn.phase == api.TURN_STATE_FINISHED:

@@ -2,22 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
-from kfm.catalogue.errors import EventUndecodable, HistoryUnreadable, KfmError
-from kfm.catalogue.events import unpack
-from kfm.event.v1 import envelope_pb2
+from kfm.catalogue.errors import HistoryUnreadable, KfmError
 from kfm.event.v1 import turn_events_pb2 as ev
 
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
-from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease, Stored
-from kfm_server.runtime.facts import Asked, Submitted, TakenOver
+from kfm_server.ports.bus import SessionHolds
+from kfm_server.ports.journal import Claimed, Entry, Fenced, InboxItem, Journal, Lease
+from kfm_server.runtime.facts import Accepted, Asked, Submitted, TakenOver
+from kfm_server.runtime.history import decode_event, fold_stored_turn
+from kfm_server.runtime.loading import SessionLoader
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
-from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
 from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
@@ -45,8 +44,12 @@ class OwnedPartition:
 class Sessions:
     """Lanes by session. Sessions that are idle are not in memory: nothing of them needs to be."""
 
-    def __init__(self, journal: Journal, parts: LaneParts, partitions: int) -> None:
+    def __init__(
+        self, journal: Journal, parts: LaneParts, partitions: int, holds: SessionHolds | None = None
+    ) -> None:
+        """Without `holds` a history that cannot be folded is raised, as BrokenHistory."""
         self._journal = journal
+        self._loader = SessionLoader(journal, holds, parts.clock, parts.broadcaster)
         self._parts = parts
         self.partitions = partitions
         self.owned: dict[int, OwnedPartition] = {}
@@ -58,14 +61,23 @@ class Sessions:
         return partition_of(session_id, self.partitions)
 
     def lane(self, session_id: str) -> SessionLane | None:
-        """The lane of a session, made if the partition is ours; None if it is not."""
+        """The lane of a session, made if the partition is ours; None if it is not.
+
+        Raises HistoryUnreadable for a session that is held.
+        """
         lane = self._lanes.get(session_id)
         if lane is None:
             owner = self.owned.get(self.partition(session_id))
             if owner is None:
                 return None
-            lane = SessionLane(Session(session_id), owner, self._parts, self._rest)
-            self._lanes[session_id] = lane
+            self._loader.check(session_id)
+            lane = self._lane_for(Session(session_id), owner)
+        return lane
+
+    def _lane_for(self, session: Session, owner: OwnedPartition) -> SessionLane:
+        lane = SessionLane(session, owner, self._parts, self._rest)
+        self._lanes[session.session_id] = lane
+        self._loader.taken_up(session.session_id)
         return lane
 
     def live(self, session_id: str) -> Session | None:
@@ -75,22 +87,29 @@ class Sessions:
 
     async def take(self, lease: Lease, owner: OwnedPartition) -> None:
         """Load every turn of the partition that has not finished, and go on with each."""
-        rows = await self._journal.open_turns(lease.partition)
-        stored = await self._journal.read_turns([row.turn_id for row in rows])
-        by_session: dict[str, list[Stored]] = {}
-        for event in stored:
-            envelope = envelope_pb2.Envelope.FromString(event.envelope)
-            by_session.setdefault(envelope.session_id, []).append(event)
+        try:
+            sessions = await self._loader.load(lease.partition, lease.epoch)
+        except Fenced:
+            return
+        # From here on nothing waits: a request finds the whole partition, or none of it.
         self.owned[lease.partition] = owner
-        for session_id, events in by_session.items():
-            try:
-                session = fold_stored(session_id, events)
-            except (HistoryError, KfmError) as bad:
-                log.error("session_unreadable", session_id=session_id, error=str(bad))
+        for session in sessions:
+            self._lane_for(session, owner).post(TakenOver(lease.clean))
+
+    async def look_again(self) -> None:
+        """Take up the sessions whose dead letter was replayed or dropped."""
+        for partition in await self._loader.decided():
+            owner = self.owned.get(partition)
+            if owner is None:
                 continue
-            lane = SessionLane(session, owner, self._parts, self._rest)
-            self._lanes[session_id] = lane
-            lane.post(TakenOver(lease.clean))
+            try:
+                sessions = await self._loader.load(partition, owner.epoch, released=True)
+            except Fenced:
+                owner.fenced()
+                continue
+            if self.owned.get(partition) is owner:
+                for session in sessions:
+                    self._lane_for(session, owner).post(TakenOver(clean=False))
 
     async def barrier(self, lease: Lease) -> None:
         """Wait until every append of this process to the partition has ended. Raises Fenced if it is not ours."""
@@ -99,6 +118,7 @@ class Sessions:
     def drop(self, partition: int) -> None:
         """Forget a partition and stop its attempts."""
         self.owned.pop(partition, None)
+        self._loader.forget(partition)
         for session_id, lane in list(self._lanes.items()):
             if self.partition(session_id) == partition:
                 lane.close()
@@ -134,11 +154,23 @@ class Sessions:
             if lane is not None:
                 lane.post(fact)
         except KfmError as bad:
-            log.error("inbox_item_unreadable", id=item.id, error=str(bad))
+            log.error("inbox_item_refused", id=item.id, reason=bad.reason, error=bad.message)
+            await self._refuse(item, owner, bad)
+
+    async def _refuse(self, item: InboxItem, owner: OwnedPartition, bad: KfmError) -> None:
+        """Leave the refusal with the request's key, for whoever accepted it, and be done with the row."""
+        claim = item.claim
+        if claim is not None:
+            claim = replace(claim, outcome=Accepted("", "", reason=bad.reason, message=bad.message).encode())
+        try:
             try:
+                await self._journal.append(
+                    Entry(item.partition, owner.epoch, claim=claim, consumed=(item.id,))
+                )
+            except Claimed:
                 await self._journal.append(Entry(item.partition, owner.epoch, consumed=(item.id,)))
-            except Fenced:
-                owner.fenced()
+        except Fenced:
+            owner.fenced()
 
     async def load_turn(self, turn_id: str) -> Turn | None:
         """A turn: from memory if it runs here, else folded from the journal."""
@@ -150,7 +182,7 @@ class Sessions:
         if turn is not None:
             return turn
         stored = await self._journal.read_turns([turn_id])
-        return fold_stored_turn(stored)
+        return await fold_stored_turn(self._journal, stored)
 
     def close(self) -> None:
         """Stop everything in this process; the journal has the rest."""
@@ -171,30 +203,3 @@ class Sessions:
         lane = self._lanes.get(session_id)
         if lane is not None and lane.session.idle:
             del self._lanes[session_id]
-
-
-def decode_event(stored: bytes) -> tuple[envelope_pb2.Envelope, Any]:
-    """An envelope and its payload. Raises EventUndecodable or EventTypeUnknown."""
-    try:
-        envelope = envelope_pb2.Envelope.FromString(stored)
-    except DecodeError:
-        raise EventUndecodable from None
-    return envelope, unpack(envelope)
-
-
-def fold_stored(session_id: str, events: list[Stored]) -> Session:
-    """A session from the events of its unfinished turns, in the order of their offsets."""
-    session = Session(session_id)
-    for event in events:
-        envelope, payload = decode_event(event.envelope)
-        session = fold_session(session, envelope, payload)
-    return session
-
-
-def fold_stored_turn(events: Any) -> Turn | None:
-    """One turn from all its events."""
-    turn: Turn | None = None
-    for event in events:
-        envelope, payload = decode_event(event.envelope)
-        turn = begin(envelope, payload) if turn is None else fold_turn(turn, envelope, payload)
-    return turn

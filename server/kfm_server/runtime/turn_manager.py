@@ -26,11 +26,12 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import IdMaker, new_id, partition_of
-from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
+from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases, TurnRow
 from kfm_server.runtime.broadcaster import Broadcaster, Watcher
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
+from kfm_server.runtime.history import BrokenHistory, fold_stored_turn, read_envelope
 from kfm_server.runtime.session_lane import outcome_of
-from kfm_server.runtime.sessions import Sessions, fold_stored_turn
+from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Session, Turn
 from kfm_server.turns.view import explain, show_turn
@@ -193,7 +194,11 @@ class TurnManager:
             by_turn.setdefault(event.turn_id, []).append(event)
         turns: Turns = []
         for row in rows[:size]:
-            turn = fold_stored_turn(by_turn.get(row.turn_id, ()))
+            try:
+                turn = await fold_stored_turn(None, by_turn.get(row.turn_id, ()))
+            except BrokenHistory as bad:  # one turn that cannot be read does not hide the others
+                turns.append(_unreadable(row, bad))
+                continue
             if turn is not None:
                 turns.append(show_turn(turn, steps=False))
         more = filters + rows[size - 1].turn_id if len(rows) > size else ""
@@ -381,7 +386,7 @@ class TurnManager:
             stored = await self._journal.read_turn(turn_id, after, limit)
         except JournalUnavailable:
             raise Unavailable(retry_after_ms=1000) from None
-        return [envelope_pb2.Envelope.FromString(s.envelope) for s in stored]
+        return [read_envelope(s) for s in stored]
 
     async def _follow(
         self, turn_id: str, watcher: Watcher, after: int, *, poll: bool = False
@@ -420,6 +425,16 @@ class TurnManager:
                     await watcher.ready()
             except TimeoutError:
                 pass
+
+
+def _unreadable(row: TurnRow, bad: BrokenHistory) -> api.Turn:
+    return api.Turn(
+        turn_id=row.turn_id,
+        session_id=row.session_id,
+        state=f"TURN_STATE_{row.phase.upper()}",
+        submitted_at=timestamp(row.submitted_us),
+        error=types.Error(reason=bad.reason, message=bad.message),
+    )
 
 
 def is_end(event: envelope_pb2.Envelope) -> bool:

@@ -33,7 +33,7 @@ def micros(stamp: Timestamp) -> int:
     return stamp.seconds * 1_000_000 + stamp.nanos // 1000
 
 
-def fold_session(session: Session, envelope: Envelope, payload: Message) -> Session:
+def fold_session(session: Session, envelope: Envelope, payload: Message | None) -> Session:
     """The session after one more event of one of its turns. Raises HistoryError."""
     if isinstance(payload, ev.TurnEvent):
         turn = begin(envelope, payload)
@@ -78,7 +78,7 @@ def begin(envelope: Envelope, payload: ev.TurnEvent) -> Turn:
     )
 
 
-def fold_turn(turn: Turn, envelope: Envelope, payload: Message) -> Turn:
+def fold_turn(turn: Turn, envelope: Envelope, payload: Message | None) -> Turn:
     """The turn after one more event. Raises HistoryError for a gap, a repeat or an event after the end."""
     if envelope.sequence != turn.sequence + 1:
         raise HistoryError(f"turn {turn.turn_id}: event {envelope.sequence} follows {turn.sequence}")
@@ -264,7 +264,13 @@ def _with(turn: Turn, step: Step, **changes: Any) -> Turn:
     return replace(turn, steps={**turn.steps, step.definition.key: step}, **changes)
 
 
+def _ignored(turn: Turn, envelope: Envelope, payload: None) -> Turn:
+    """A newer release's event that says that it may be ignored: only its place counts."""
+    return turn
+
+
 _FOLDS: dict[type[Any], Callable[[Turn, Envelope, Any], Turn]] = {
+    type(None): _ignored,
     ev.PlanEvent: _plan,
     ev.StepEvent: _dispatched,
     ev.StepResultEvent: _ended,

@@ -9,9 +9,10 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.answer import render_answer
+from kfm_server.turns.bodies import arguments_to_record, undo_arguments
 from kfm_server.turns.decide.draft import US, Draft, Start, Stop, error, micros, timestamp
 from kfm_server.turns.decide.plan import make_plan
-from kfm_server.turns.references import UnresolvedReference, resolve_arguments
+from kfm_server.turns.references import UnresolvedReference
 from kfm_server.turns.state import ENDED_STEP, Session, Step, Turn
 
 _RERUN = frozenset(
@@ -229,14 +230,11 @@ def _dispatch(
         if before.compensation:
             call = _Call(before.tool, before.parameters_json)
         else:
-            call = _Call(
-                definition.compensation_tool,
-                f'{{"arguments":{before.parameters_json},"key":"{before.key}"}}',
-            )
+            undo = undo_arguments(before.parameters_json, before.key)
+            call = _Call(definition.compensation_tool, undo)
     else:
         try:
-            outputs = {k: s.output_json for k, s in turn.steps.items() if s.phase == api.STEP_STATE_SUCCEEDED}
-            call = _Call(definition.tool, resolve_arguments(definition.arguments_json, outputs))
+            call = _Call(definition.tool, arguments_to_record(turn, definition))
         except UnresolvedReference as bad:
             failed = error("REASON_PLAN_INVALID", f"step {definition.key}: {bad}")
             draft.record(

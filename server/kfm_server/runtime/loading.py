@@ -1,0 +1,139 @@
+"""Loads the sessions of a partition; holds those whose history cannot be folded, until a person decides."""
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from kfm.catalogue.errors import HistoryUnreadable
+from kfm.catalogue.events import EVENT_TYPES, fill
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.clock import Clock
+from kfm_server.ports.bus import Hold, SessionHolds
+from kfm_server.ports.journal import Entry, Journal, Record, Stored, TurnRow
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.history import BrokenHistory, fold_stored_session
+from kfm_server.turns.state import Session
+
+
+class SessionLoader:
+    """Folds sessions from the journal. Methods raise JournalUnavailable, and Fenced when the partition is another's.
+
+    Of a hold that a person released, a replay folds again. A drop gives the turn up that the bad event is of: the
+    turn ends FAILED behind what is in the journal, and the rest of its session goes on without it. To pass over the
+    event alone would be to guess what a turn has done.
+    """
+
+    def __init__(
+        self, journal: Journal, holds: SessionHolds | None, clock: Clock, broadcaster: Broadcaster
+    ) -> None:
+        self._journal = journal
+        self._holds = holds
+        self._clock = clock
+        self._broadcaster = broadcaster
+        self._held: dict[str, tuple[int, str]] = {}
+
+    def check(self, session_id: str) -> None:
+        """Raise HistoryUnreadable if the session is held; it names the dead letter."""
+        if session_id in self._held:
+            letter = self._held[session_id][1]
+            raise HistoryUnreadable(
+                f"the session's history cannot be read: replay or drop the dead letter {letter}",
+                metadata={"session_id": session_id, "dead_letter_id": letter},
+            )
+
+    def taken_up(self, session_id: str) -> None:
+        """The session has its lane."""
+        self._held.pop(session_id, None)
+
+    def forget(self, partition: int) -> None:
+        """The partition is not ours any more."""
+        self._held = {s: held for s, held in self._held.items() if held[0] != partition}
+
+    async def decided(self) -> frozenset[int]:
+        """Partitions in which a person has released a session that this process holds."""
+        if self._holds is None or not self._held:
+            return frozenset()
+        return await self._holds.released() & {partition for partition, _ in self._held.values()}
+
+    async def load(self, partition: int, epoch: int, *, released: bool = False) -> Sequence[Session]:
+        """Every session with a turn that has not finished; with `released`, only those whose hold was released.
+
+        Requests for one that was held are refused until `taken_up` says that it has its lane.
+        """
+        if not released:
+            self.forget(partition)
+        holds = {} if self._holds is None else await self._holds.held(partition)
+        by_session: dict[str, list[TurnRow]] = {session_id: [] for session_id in holds}
+        for row in await self._journal.open_turns(partition):
+            if not released or row.session_id in holds:
+                by_session.setdefault(row.session_id, []).append(row)
+        loaded: list[Session] = []
+        wanted: dict[str, list[TurnRow]] = {}
+        for session_id, rows in by_session.items():
+            hold = holds.get(session_id)
+            if hold is None or hold.released:
+                wanted[session_id] = rows
+            elif self._holds is not None:
+                self._held[session_id] = (partition, self._holds.letter_of(partition, hold))
+        stored = await self._journal.read_turns([row.turn_id for rows in wanted.values() for row in rows])
+        by_turn: dict[str, list[Stored]] = {}
+        for event in stored:
+            by_turn.setdefault(event.turn_id, []).append(event)
+        for session_id, rows in wanted.items():
+            session = await self._fold(session_id, epoch, rows, by_turn, holds.get(session_id))
+            if session is None:
+                continue
+            if self._holds is not None and session_id in holds:
+                await self._holds.lift(partition, session_id, epoch)
+            loaded.append(session)
+        return loaded
+
+    async def _fold(
+        self,
+        session_id: str,
+        epoch: int,
+        rows: Sequence[TurnRow],
+        by_turn: dict[str, list[Stored]],
+        hold: Hold | None,
+    ) -> Session | None:
+        left = {row.turn_id: row for row in rows}
+        while True:
+            events = [event for turn_id in left for event in by_turn.get(turn_id, ())]
+            events.sort(key=lambda event: event.offset)
+            try:
+                return await fold_stored_session(self._journal, session_id, events)
+            except BrokenHistory as bad:
+                if self._holds is None:
+                    raise
+                row = left.pop(bad.stored.turn_id)
+                if hold is None or bad.stored.offset >= hold.offset:  # a drop moved the hold behind the event
+                    letter = await self._holds.hold(bad.stored, row, bad, epoch)
+                    self._held[session_id] = (bad.stored.partition, letter)
+                    return None
+                await self._give_up(row, epoch, by_turn[row.turn_id][-1].sequence + 1, bad)
+
+    async def _give_up(self, row: TurnRow, epoch: int, sequence: int, bad: BrokenHistory) -> None:
+        now_us = self._clock.now_us()
+        envelope = envelope_pb2.Envelope(
+            event_id=f"{row.turn_id}.{sequence}",
+            timestamp=Timestamp(seconds=now_us // 1_000_000, nanos=now_us % 1_000_000 * 1000),
+            tenant_id=row.tenant_id,
+            session_id=row.session_id,
+            turn_id=row.turn_id,
+            sequence=sequence,
+        )
+        why = f"an operator gave the turn up: {bad.message}; what its steps did is not undone"
+        ended = ev.TurnStateEvent(
+            change=ev.TURN_CHANGE_FINISHED,
+            outcome=ev.OUTCOME_FAILED,
+            error=types.Error(reason=bad.reason, message=why),
+        )
+        fill(envelope, ended)
+        record = Record(row.turn_id, sequence, EVENT_TYPES[envelope.type].topic, envelope.SerializeToString())
+        finished = TurnRow(
+            row.turn_id, row.session_id, row.tenant_id, row.partition, "finished", None, row.submitted_us
+        )
+        await self._journal.append(Entry(row.partition, epoch, (record,), (finished,)))
+        self._broadcaster.publish([envelope], epoch)

@@ -1,0 +1,180 @@
+"""A session whose history cannot be folded: held, told of, and let go by an operator; the others flow on."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from kfm_server.ids import partition_of
+from xenocomm import Client, Outcome, TurnHandle, TurnState, errors
+from xenocomm._gen.types import DeadLetter, WaitReason
+
+from tests.support.live import LiveServer
+from tests.support.plans import given, question, until, waits
+
+pytestmark = pytest.mark.requirement("R6")
+LIMIT = 15.0
+PARTITIONS = 2
+
+
+class Site:
+    """A server, its database, and two sessions of one partition; in the first a turn waits and one is queued."""
+
+    def __init__(self, server: LiveServer, db: Any) -> None:
+        self.server = server
+        self.db = db
+        names = (f"ses_held{n}" for n in range(1000))
+        self.held, self.other = [s for s in names if partition_of(s, PARTITIONS) == 0][:2]
+        self.bytes = b""
+
+    def client(self) -> Client:
+        """A client of the server as it runs now."""
+        return Client(self.server.grpc, timeout=LIMIT)
+
+    async def begin(self, kfm: Client) -> tuple[TurnHandle, TurnHandle]:
+        """A turn that waits for an answer, and one behind it."""
+        first = await kfm.turns.start(given(question("ask")), session_id=self.held)
+        await until(first, waits(WaitReason.HUMAN))
+        return first, await kfm.turns.start("2 + 3", session_id=self.held)
+
+    async def spoil(self, turn_id: str) -> None:
+        """Stop the server, make the turn's third event undecodable, and start it again."""
+        assert await asyncio.to_thread(self.server.stop) == 0
+        where = "where turn_id = $1 and sequence = 3"
+        self.bytes = await self.db.fetchval(f"select envelope from kfm.journal {where}", turn_id)
+        await self.db.execute(
+            f"update kfm.journal set envelope = $2 {where}", turn_id, b"\xff\xff no envelope"
+        )
+        await asyncio.to_thread(self.server.start)
+
+    async def mend(self, turn_id: str) -> None:
+        """Put the bytes back."""
+        await self.db.execute(
+            "update kfm.journal set envelope = $2 where turn_id = $1 and sequence = 3", turn_id, self.bytes
+        )
+
+    async def kfm(self, *words: str) -> Any:
+        """Run the command line against the server; answers what it printed, as JSON."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KFM_")}
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "kfm_server.doors.cli.main", *words, "-o", "json"],
+            env=environment | {"KFM_ENDPOINT": self.server.grpc},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+async def engine_letters(kfm: Client) -> list[DeadLetter]:
+    """The open letters of the owner's own group."""
+    return [letter async for letter in kfm.dead_letters.list(group="engine")]
+
+
+async def let_go(kfm: Client, session_id: str) -> TurnHandle:
+    """Submit until the session takes it, bounded: a decision is acted upon a moment later."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                return await kfm.turns.start("4 + 4", session_id=session_id)
+            except errors.HistoryUnreadable:
+                continue
+
+
+@pytest.fixture
+async def site(empty_database: str, tmp_path: Path) -> AsyncIterator[Site]:
+    server = LiveServer(
+        tmp_path / "home", database_url=empty_database, environment={"KFM_PARTITIONS": str(PARTITIONS)}
+    )
+    await asyncio.to_thread(server.start)
+    db: Any = await asyncpg.connect(empty_database)
+    try:
+        yield Site(server, db)
+    finally:
+        await asyncio.to_thread(server.stop)
+        await db.close()
+
+
+async def test_an_unreadable_session_is_held_and_the_rest_of_its_partition_flows(site: Site) -> None:
+    async with site.client() as kfm:
+        first, second = await site.begin(kfm)
+    await site.spoil(first.id)
+    async with site.client() as kfm:
+        (letter,) = await engine_letters(kfm)
+        assert (letter.session_id, letter.group) == (site.held, "engine")
+        with pytest.raises(errors.HistoryUnreadable) as refused:
+            await kfm.turns.start("1 + 1", session_id=site.held)
+        assert refused.value.metadata["dead_letter_id"] == letter.dead_letter_id
+        with pytest.raises(errors.HistoryUnreadable):
+            await kfm.turns.attach(first.id).cancel()
+        with pytest.raises(errors.HistoryUnreadable):
+            await kfm.turns.attach(first.id).get()
+        shown = await kfm.turns.attach(second.id).get()
+        assert shown.state == TurnState.QUEUED
+        listed = {t.turn_id: t.error.reason if t.error else "" async for t in kfm.turns.list()}
+        assert listed[first.id] == "REASON_HISTORY_UNREADABLE"
+
+        other = await kfm.turns.start("6 * 7", session_id=site.other)
+        assert (await other.result(timeout=LIMIT)).outcome == Outcome.SUCCEEDED
+
+
+async def test_a_replay_folds_again_and_the_session_goes_on_where_it_was(site: Site) -> None:
+    async with site.client() as kfm:
+        first, second = await site.begin(kfm)
+    await site.spoil(first.id)
+    async with site.client() as kfm:
+        (letter,) = await engine_letters(kfm)
+        await kfm.dead_letters.replay(letter.dead_letter_id)  # still bad: it comes back
+        async with asyncio.timeout(LIMIT):
+            while not (again := await engine_letters(kfm)):
+                pass
+        assert again[0].dead_letter_id == letter.dead_letter_id
+        with pytest.raises(errors.HistoryUnreadable):
+            await kfm.turns.start("1 + 1", session_id=site.held)
+
+        await site.mend(first.id)
+        await kfm.dead_letters.replay(letter.dead_letter_id)
+        third = await let_go(kfm, site.held)
+        await kfm.turns.attach(first.id).answer("ask", '"yes"')
+        for turn in (first, second, third):
+            done = await kfm.turns.attach(turn.id).result(timeout=LIMIT)
+            assert done.outcome == Outcome.SUCCEEDED
+        assert await engine_letters(kfm) == []
+
+
+async def test_a_drop_gives_the_turn_up_and_the_session_goes_on_without_it(site: Site) -> None:
+    async with site.client() as kfm:
+        first, second = await site.begin(kfm)
+    await site.spoil(first.id)
+    rows = await site.kfm("dlq", "list", "--group", "engine")
+    (row,) = rows
+    shown = await site.kfm("dlq", "show", row["dead_letter_id"])
+    assert shown["session_id"] == site.held
+    await site.kfm("dlq", "drop", row["dead_letter_id"])
+    async with site.client() as kfm:
+        third = await let_go(kfm, site.held)
+        for turn in (second, third):
+            done = await kfm.turns.attach(turn.id).result(timeout=LIMIT)
+            assert done.outcome == Outcome.SUCCEEDED
+        last = await site.db.fetchrow(
+            "select sequence, phase from kfm.journal join kfm.turns using (turn_id)"
+            " where turn_id = $1 order by sequence desc limit 1",
+            first.id,
+        )
+        assert last["phase"] == "finished"
+    # A restart finds nothing to hold.
+    assert await asyncio.to_thread(site.server.stop) == 0
+    await asyncio.to_thread(site.server.start)
+    async with site.client() as kfm:
+        assert await engine_letters(kfm) == []
+        assert (
+            await (await kfm.turns.start("1 + 1", session_id=site.held)).result(timeout=LIMIT)
+        ).outcome == (Outcome.SUCCEEDED)
