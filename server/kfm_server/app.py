@@ -26,9 +26,11 @@ from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.turn_metrics import METRICS
 from kfm_server.clock import SystemClock
+from kfm_server.doors.binding import reachable
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
+from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
@@ -37,6 +39,7 @@ from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import migrate
 from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
@@ -124,20 +127,19 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             if health.serving("journal") != up:
                 group.spawn(health.set_all(up), "health")
 
-        keeper = LeaseKeeper(
+        feeds = Feeds(
             leases=leases,
             sessions=sessions,
             broadcaster=broadcaster,
-            clock=clock,
-            owner=new_id("proc"),
-            address=settings.grpc_address,
-            on_serving=serving,
+            spawn=group.spawn,
+            owners=OwnerWatch(settings.token),
         )
         manager = TurnManager(
             journal=journal,
             leases=leases,
             sessions=sessions,
             broadcaster=broadcaster,
+            feeds=feeds,
             clock=clock,
             defaults=TurnDefaults(),
         )
@@ -147,9 +149,6 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
         metrics.WATCHER_UNSENT.set_function(lambda: broadcaster.most_unsent)
-        await keeper.start(take_over=exclusive)
-        renewing = group.spawn(keeper.run(), "leases")
-        leases.on_wake(keeper.wake)
         consumers = [
             Consumer(
                 consumed,
@@ -179,7 +178,21 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
         http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token)
-        endpoints = Endpoints(await grpc_door.start(), await http_door.start())
+        bound = grpc_door.bind()
+        keeper = LeaseKeeper(
+            leases=leases,
+            sessions=sessions,
+            broadcaster=broadcaster,
+            clock=clock,
+            owner=new_id("proc"),
+            address=settings.advertised_address or reachable(bound),
+            on_serving=serving,
+        )
+        await keeper.start(take_over=exclusive)
+        renewing = group.spawn(keeper.run(), "leases")
+        leases.on_wake(keeper.wake)
+        await grpc_door.start()
+        endpoints = Endpoints(bound, await http_door.start())
         await health.set_all(True)
         _write_endpoints(settings.home, endpoints)
         for consumer in consumers:

@@ -29,6 +29,8 @@ class Settings:
     """KFM_TOOLS; more tools, as `module:ATTRIBUTE`, separated by commas"""
     partitions: int = 16
     """KFM_PARTITIONS; fixed once a database is initialised"""
+    advertised_address: str = ""
+    """KFM_ADVERTISED_ADDRESS; where other processes reach the gRPC door; empty: where it listens"""
     drain_seconds: float = 30.0
     """KFM_DRAIN_SECONDS; longest wait for running attempts at a stop"""
     max_in_flight: int = 1_024

@@ -41,7 +41,8 @@ async def toy_door(
         token=token,
         limits=limits,
     )
-    bound = await door.start()
+    bound = door.bind()
+    await door.start()
     await health.set_all(True)
     try:
         yield Running(bound, door, turns, health)

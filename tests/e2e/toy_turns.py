@@ -160,7 +160,10 @@ class ToyTurns:
         rest = [e for e in self.turns[turn_id] if e.sequence > after]
         return rest[:limit], len(rest) > limit
 
-    async def watch(self, ctx: ExecutionContext, turn_id: str, after: int) -> AsyncIterator[Updates]:
+    async def watch(
+        self, ctx: ExecutionContext, turn_id: str, after: int, *, at_owner: bool = False
+    ) -> AsyncIterator[Updates]:
+        del at_owner
         await self.get(ctx, turn_id)
         self.watches.append(after)
         sent = 0

@@ -32,7 +32,7 @@ def declared() -> list[str]:
 
 ELSEWHERE = frozenset({"inbox.post.after"})
 """Points that one server alone does not pass: test_takeover.py hits them."""
-_AT_START = ("process.ready", "leases.acquire.before", "leases.acquire.after")
+AT_START = ("process.ready", "leases.acquire.before", "leases.acquire.after")
 _OFTEN = ("journal.append.", "journal.commit.", "lane.", "lease.renew.", "leases.renew.", "tool.")
 
 
@@ -59,13 +59,13 @@ async def test_a_turn_survives_a_kill_at_every_failpoint(failpoint: str, tmp_pat
     watched = Watched()
     try:
         await asyncio.to_thread(server.start, failpoint=failpoint)
-        if failpoint.startswith(_AT_START):
+        if failpoint.startswith(AT_START):
             assert await asyncio.to_thread(server.await_death, 15.0), f"{failpoint} was never hit"
             await asyncio.to_thread(server.start)
         watching = asyncio.create_task(
             run_and_watch(server.grpc, "one-turn", plan(*FIVE_TOOLS), watched), name="watcher"
         )
-        if not failpoint.startswith(_AT_START):
+        if not failpoint.startswith(AT_START):
             died = await asyncio.to_thread(server.await_death, 15.0)
             assert died, f"{failpoint} was never hit: {watched.sequences}\n{server.log_tail()}"
             await asyncio.to_thread(server.start)

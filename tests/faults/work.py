@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import os
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
 from xenocomm import Client
-from xenocomm._gen.types import Part, Turn, TurnStateEvent, WaitReason
+from xenocomm._gen.types import Part, Turn, TurnState, TurnStateEvent, WaitReason
 
 FIVE_TOOLS = (
     "ledger_pure",
@@ -29,6 +31,29 @@ def plan(*tools: str, **arguments: Any) -> str:
     return json.dumps({"plan": {"steps": steps}})
 
 
+def mixed(draw: random.Random, index: int) -> tuple[str, tuple[str, ...]]:
+    """A drawn plan of two to four steps, partly side by side, and its tools; five in a row cover every contract."""
+    tools = [FIVE_TOOLS[index % 5], *draw.choices(FIVE_TOOLS, k=draw.randint(1, 3))]
+    draw.shuffle(tools)
+    steps = json.loads(plan(*tools))["plan"]["steps"]
+    for step in steps:
+        if draw.random() < 0.3:
+            step.pop("depends_on", None)
+    return json.dumps({"plan": {"steps": steps}}), tuple(tools)
+
+
+def seeds(most: int, sample: int) -> list[int]:
+    """Seeds 0 to `most`; `sample` of them when KFM_TEST_FAULT_SAMPLE is set; KFM_TEST_SEED replays one alone."""
+    if one := os.environ.get("KFM_TEST_SEED"):
+        return [int(one)]
+    return list(range(sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most))
+
+
+def amount(name: str, most: int, sample: int) -> int:
+    """How much of something: the variable's number if it is set, else `most`, or `sample` in a sampled run."""
+    return int(os.environ.get(name) or (sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most))
+
+
 @dataclass
 class Watched:
     """What a client saw of one turn."""
@@ -37,20 +62,32 @@ class Watched:
     sequences: list[int] = field(default_factory=list[int])
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """The turn ended or needs a review."""
+    ended: bool = False
+    """The turn ended."""
 
 
 async def run_and_watch(
     endpoint: str, key: str, message: str, watched: Watched, seconds: float = 60.0
 ) -> Turn:
     """Start a turn and follow it across restarts until it has ended or needs a review; answers it as it then is."""
-    async with asyncio.timeout(seconds), Client(endpoint, timeout=seconds) as kfm:
+    async with Client(endpoint, timeout=seconds) as kfm:
+        return await follow(kfm, key, message, watched, seconds)
+
+
+async def follow(kfm: Client, key: str, message: str, watched: Watched, seconds: float = 60.0) -> Turn:
+    """The same with a client of the caller's."""
+    async with asyncio.timeout(seconds):
         handle = await kfm.turns.start([Part(data_json=message)], idempotency_key=key)
         watched.turn_id = handle.id
-        async with contextlib.aclosing(handle.events(timeout=seconds)) as events:
-            async for event in events:
-                watched.sequences.append(event.sequence)
-                changed = event.event
+        async with contextlib.aclosing(handle.updates(timeout=seconds)) as updates:
+            async for update in updates:
+                if update.event is None:
+                    continue
+                watched.sequences.append(update.event.sequence)
+                changed = update.event.event
                 if isinstance(changed, TurnStateEvent) and changed.wait_reason == WaitReason.NEEDS_REVIEW:
                     break
         watched.settled.set()
-        return await handle.get()
+        turn = await handle.get()
+        watched.ended = turn.state == TurnState.FINISHED
+        return turn

@@ -8,6 +8,7 @@ from typing import Any
 
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
@@ -92,11 +93,15 @@ class Process:
             address=f"{name}:1",
             on_serving=lambda up: None,
         )
+        feeds = Feeds(
+            leases=connection, sessions=self.sessions, broadcaster=self.broadcaster, spawn=self._spawn
+        )
         self.manager = TurnManager(
             journal=connection,
             leases=connection,
             sessions=self.sessions,
             broadcaster=self.broadcaster,
+            feeds=feeds,
             clock=clock,
             defaults=TurnDefaults(step_timeout_us=3_000_000),
             ids=lambda prefix: self._id(prefix, dice),

@@ -47,6 +47,14 @@ def write(**row: Any) -> None:
         os.fsync(file.fileno())
 
 
+def _done(key: str) -> bool:
+    """Whether a call with this key had its effect; a long ledger is not read whole for a key that is not in it."""
+    path = ledger_file()
+    if not path.exists() or json.dumps(key).encode() not in path.read_bytes():
+        return False
+    return any(r["key"] == key and r["effect"] for r in read_ledger(path))
+
+
 async def _hold(path: str) -> None:
     """Wait until the file exists: lets a test stop the process inside the tool. The tool's deadline bounds it."""
     while path and not Path(path).exists():  # noqa: ASYNC110, ASYNC240 (the gate is a file: another process opens it)
@@ -69,8 +77,7 @@ class LedgerTool:
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Write the call, and the effect unless an IDEMPOTENT one with this key was done before."""
         await _hold(arguments.get("hold", ""))
-        done = any(r["key"] == call.key and r["effect"] for r in read_ledger(ledger_file()))
-        effect = not (self.effect == types.EFFECT_CONTRACT_IDEMPOTENT and done)
+        effect = self.effect != types.EFFECT_CONTRACT_IDEMPOTENT or not _done(call.key)
         row = {
             "tool": self.name,
             "key": call.key,

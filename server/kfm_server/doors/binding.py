@@ -31,6 +31,12 @@ def check_bind(address: str, token: str) -> None:
         )
 
 
+def reachable(address: str) -> str:
+    """The address where others reach a door that listens at `address`; empty if that cannot be known, as for 0.0.0.0."""
+    host, _ = split_address(address)
+    return "" if host in ("0.0.0.0", "::") else address
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine only. Names other than localhost count as outside."""
     if host == "localhost":

@@ -43,17 +43,14 @@ class Watcher:
         if self.unsent + size <= UNSENT_LIMIT_BYTES:
             self._put(api.TurnUpdate(delta=delta, epoch=epoch), size)
         else:
-            gap = api.Gap(step_key=delta.step_key, attempt=delta.attempt)
-            kept: deque[tuple[api.TurnUpdate, int]] = deque()
-            for update, held in self.updates:
-                same = update.delta.step_key == gap.step_key and update.delta.attempt == gap.attempt
-                if same or update.gap == gap:
-                    self.unsent -= held
-                else:
-                    kept.append((update, held))
-            self.updates = kept
-            self._put(api.TurnUpdate(gap=gap, epoch=epoch), 80)
+            self._put_gap(api.Gap(step_key=delta.step_key, attempt=delta.attempt), epoch)
         self.wake()
+
+    def put_gap(self, gap: api.Gap, epoch: int) -> None:
+        """Deltas were dropped on the way here."""
+        if not self.lost:
+            self._put_gap(gap, epoch)
+            self.wake()
 
     def close(self, reason: str) -> None:
         """Ask the reader to come back."""
@@ -78,6 +75,17 @@ class Watcher:
         """Let `ready` return."""
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+
+    def _put_gap(self, gap: api.Gap, epoch: int) -> None:
+        kept: deque[tuple[api.TurnUpdate, int]] = deque()
+        for update, held in self.updates:
+            same = update.delta.step_key == gap.step_key and update.delta.attempt == gap.attempt
+            if same or update.gap == gap:
+                self.unsent -= held
+            else:
+                kept.append((update, held))
+        self.updates = kept
+        self._put(api.TurnUpdate(gap=gap, epoch=epoch), 80)
 
     def _put(self, update: api.TurnUpdate, size: int) -> None:
         self.updates.append((update, size))
@@ -114,6 +122,25 @@ class Broadcaster:
         """Tell of a piece of output; its dispatch is durable."""
         for watcher in self._watchers.get(turn_id, ()):
             watcher.put_delta(delta, epoch)
+
+    def pass_on(self, turn_id: str, update: api.TurnUpdate) -> None:
+        """Tell of what the owner, another process, told."""
+        for watcher in self._watchers.get(turn_id, ()):
+            match update.WhichOneof("update"):
+                case "event":
+                    watcher.put_event(update.event, update.epoch)
+                case "delta":
+                    watcher.put_delta(update.delta, update.epoch)
+                case "gap":
+                    watcher.put_gap(update.gap, update.epoch)
+                case _:
+                    pass
+
+    def behind(self, turn_id: str) -> None:
+        """Events may have been missed: every reader of the turn looks into the journal."""
+        for watcher in self._watchers.get(turn_id, ()):
+            watcher.lost = True
+            watcher.wake()
 
     def close(self, reason: str, partition: int | None = None) -> None:
         """Ask readers to come back: those of a partition, or all."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from kfm_server.ids import IdMaker, new_id, partition_of
 from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases, TurnRow
 from kfm_server.runtime.broadcaster import Broadcaster, Watcher
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
+from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.history import BrokenHistory, fold_stored_turn, read_envelope
 from kfm_server.runtime.session_lane import outcome_of
 from kfm_server.runtime.sessions import Sessions
@@ -43,7 +44,6 @@ Turns = list[api.Turn]
 _PAGE = 200
 _OWNER_SECONDS = 10.0
 _OWNER_POLL_SECONDS = 0.05
-_FOLLOW_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class TurnManager:
         leases: Leases,
         sessions: Sessions,
         broadcaster: Broadcaster,
+        feeds: Feeds,
         clock: Clock,
         defaults: TurnDefaults,
         ids: IdMaker = new_id,
@@ -75,6 +76,7 @@ class TurnManager:
         self._leases = leases
         self._sessions = sessions
         self._broadcaster = broadcaster
+        self._feeds = feeds
         self._clock = clock
         self._defaults = defaults
         self._ids = ids
@@ -213,23 +215,32 @@ class TurnManager:
         most = limit or _PAGE
         return events[:most], len(events) > most
 
-    async def watch(self, ctx: ExecutionContext, turn_id: str, after: int) -> AsyncGenerator[Updates]:
+    async def watch(
+        self, ctx: ExecutionContext, turn_id: str, after: int, *, at_owner: bool = False
+    ) -> AsyncGenerator[Updates]:
         """Replay the events after a sequence, then follow to the end. Raises TurnNotFound.
 
         Attached to the broadcaster before the journal is read, and merged by sequence: no hole, no repeat.
+        `at_owner`: the reader is another process, which looks for the owner itself.
         """
         session_id = await self._session_of(ctx, turn_id)
-        watcher = self._broadcaster.attach(turn_id, self._sessions.partition(session_id))
+        partition = self._sessions.partition(session_id)
+        here = partition in self._sessions.owned
+        if at_owner and not here:
+            elsewhere = api.Reconnect(reason="the turn runs in another process", after_sequence=after)
+            yield [api.TurnUpdate(reconnect=elsewhere)]
+            return
+        watcher = self._broadcaster.attach(turn_id, partition)
         try:
             if after:
                 turn = await self._turn(ctx, turn_id)
                 if turn.phase == api.TURN_STATE_FINISHED and turn.sequence <= after:
                     return  # the reader has it all, and nothing will follow
-            here = self._here(session_id)
             watcher.lost = True  # what is in the journal comes first
-            async with aclosing(self._follow(turn_id, watcher, after, poll=not here)) as updates:
-                async for some in updates:
-                    yield some
+            with nullcontext() if here else self._feeds.feed(turn_id, partition, after):
+                async with aclosing(self._follow(turn_id, watcher, after)) as updates:
+                    async for some in updates:
+                        yield some
         finally:
             self._broadcaster.detach(turn_id, watcher)
 
@@ -388,12 +399,10 @@ class TurnManager:
             raise Unavailable(retry_after_ms=1000) from None
         return [read_envelope(s) for s in stored]
 
-    async def _follow(
-        self, turn_id: str, watcher: Watcher, after: int, *, poll: bool = False
-    ) -> AsyncGenerator[Updates]:
+    async def _follow(self, turn_id: str, watcher: Watcher, after: int) -> AsyncGenerator[Updates]:
         last = after
         while True:
-            if watcher.lost or poll:
+            if watcher.lost:
                 watcher.lost = False
                 while events := await self._read(turn_id, last, _PAGE):
                     last = events[-1].sequence
@@ -417,14 +426,7 @@ class TurnManager:
             if watcher.closed and not watcher.updates:
                 yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]
                 return
-            if not poll:
-                await watcher.ready()
-                continue
-            try:
-                async with asyncio.timeout(_FOLLOW_SECONDS):
-                    await watcher.ready()
-            except TimeoutError:
-                pass
+            await watcher.ready()
 
 
 def _unreadable(row: TurnRow, bad: BrokenHistory) -> api.Turn:

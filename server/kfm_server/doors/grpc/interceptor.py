@@ -30,6 +30,8 @@ from kfm_server.doors.grpc.validation import parse
 _log = structlog.get_logger("kfm.door.grpc")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+AT_OWNER = "kfm-at-owner"
+"""Metadata of a call that another process makes: it is answered here or sent back, never passed on."""
 _OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 
 _calls = Counter(
@@ -45,11 +47,15 @@ _seconds = Histogram(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call, as a service sees it. `remaining_s` is None when the caller set no deadline."""
+    """One call, as a service sees it.
+
+    `remaining_s` is None when the caller set no deadline. `at_owner`: another process asks this one as the owner.
+    """
 
     ctx: ExecutionContext
     request_id: str
     remaining_s: float | None
+    at_owner: bool = False
 
 
 UnaryBody = Callable[[Call, Any], Awaitable[Message]]
@@ -158,6 +164,7 @@ class Edge:
 
     def _call(self, context: ServicerContext[Any, Any]) -> Call:
         request_id = traceparent = trace_id = ""
+        at_owner = False
         for key, value in context.invocation_metadata() or ():
             if isinstance(value, bytes):
                 continue
@@ -165,13 +172,15 @@ class Edge:
                 request_id = value
             elif key == "traceparent" and (match := _TRACEPARENT.match(value)):
                 traceparent, trace_id = value, match[1]
+            elif key == AT_OWNER:
+                at_owner = True
         fresh = "" if request_id and trace_id else uuid.uuid4().hex
         ctx = ExecutionContext(
             principal="token" if self._token else "anonymous",
             trace_id=trace_id or fresh,
             traceparent=traceparent,
         )
-        return Call(ctx, request_id or fresh, context.time_remaining())
+        return Call(ctx, request_id or fresh, context.time_remaining(), at_owner)
 
     async def _fail(self, path: str, error: Exception, call: Call, context: ServicerContext[Any, Any]) -> Any:
         if isinstance(error, KfmError):

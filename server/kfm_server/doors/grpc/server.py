@@ -22,7 +22,7 @@ class BindFailed(OSError):
 
 
 class GrpcDoor:
-    """One listening gRPC server. `start`, then `drain` and `stop`, each once."""
+    """One listening gRPC server. `bind`, `start`, then `drain` and `stop`, each once."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class GrpcDoor:
         self._reflection = Reflection(image)
         self._server: grpc.aio.Server | None = None
 
-    async def start(self) -> str:
-        """Listen, and return the address that was bound (port 0 becomes a real one). BindFailed if it is taken."""
+    def bind(self) -> str:
+        """Take the address, and return it (port 0 becomes a real one). BindFailed if another has it. Callers wait."""
         server = grpc.aio.server(options=self._limits.options())
         handlers = routes(self._edge, METHODS, self._services)
         handlers |= self._standard(self._reflection.handlers())
@@ -60,12 +60,16 @@ class GrpcDoor:
             bound = server.add_insecure_port(join_address(host, port))
         except RuntimeError as error:
             raise BindFailed(f"gRPC cannot listen on {self._address}: {error}") from error
+        self._server = server
+        return join_address(host, bound)
+
+    async def start(self) -> None:
+        """Serve those who call."""
+        assert self._server is not None, "bind comes first"
         # A cancelled stream is not news; the library would log each as an error.
         logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
         await self._health.start()
-        await server.start()
-        self._server = server
-        return join_address(host, bound)
+        await self._server.start()
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new work, ask watchers to come back, let calls at work finish for `grace_s` seconds."""

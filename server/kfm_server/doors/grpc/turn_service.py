@@ -82,7 +82,9 @@ class Turns(Protocol):
     async def events(
         self, ctx: ExecutionContext, turn_id: str, after: int, limit: int
     ) -> tuple[Envelopes, bool]: ...
-    def watch(self, ctx: ExecutionContext, turn_id: str, after: int) -> AsyncIterator[Updates]: ...
+    def watch(
+        self, ctx: ExecutionContext, turn_id: str, after: int, *, at_owner: bool = False
+    ) -> AsyncIterator[Updates]: ...
     async def wait(self, ctx: ExecutionContext, turn_id: str, timeout_s: float) -> turn_pb2.Turn: ...
     async def explain(self, ctx: ExecutionContext, turn_id: str) -> turn_service_pb2.ExplainTurnResponse: ...
 
@@ -129,7 +131,7 @@ class TurnService:
     ) -> AsyncGenerator[_pb.WatchTurnResponse, None]:
         """Replay, then follow."""
         after = min(request.after_sequence, _LAST_SEQUENCE)
-        watched = self._turns.watch(call.ctx, request.turn_id, after)
+        watched = self._turns.watch(call.ctx, request.turn_id, after, at_owner=call.at_owner)
         async with aclosing(self._follow(watched, after)) as batches:
             async for updates in batches:
                 yield _pb.WatchTurnResponse(updates=updates)

@@ -1,0 +1,54 @@
+"""What a server holds: to see that it lets go again of all that its work took (I9)."""
+
+import asyncio
+import urllib.request
+from dataclasses import dataclass
+
+import psutil
+
+from tests.support.live import LiveServer
+
+_GAUGES = ("kfm_tasks", "kfm_watchers", "kfm_sessions_in_memory", "kfm_calls_in_flight", "kfm_streams")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Open files and sockets, memory in MiB, and the server's own gauges by name."""
+
+    files: int
+    memory_mib: float
+    gauges: dict[str, float]
+
+    def above(self, before: "Footprint", sessions: int = 0) -> dict[str, tuple[float, float]]:
+        """What is more than a tenth above what was held before, beside `sessions` that rightly stay in memory."""
+        now, then = self._numbers(), before._numbers()
+        then["kfm_sessions_in_memory"] += sessions
+        return {name: (then[name], held) for name, held in now.items() if held > then[name] * 1.1}
+
+    def _numbers(self) -> dict[str, float]:
+        return {"files": self.files, "memory_mib": self.memory_mib, **self.gauges}
+
+
+def footprint(server: LiveServer) -> Footprint:
+    """As it is now."""
+    assert server.process is not None
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (line.partition(" ") for line in lines)
+    gauges = {name: float(value) for name, _, value in found if name in _GAUGES}
+    process = psutil.Process(server.process.pid)
+    return Footprint(process.num_fds(), process.memory_info().rss / 2**20, gauges)
+
+
+async def settled(server: LiveServer, before: Footprint, sessions: int = 0) -> Footprint:
+    """Look until the server holds no more than before (I9); AssertionError with what it does hold after 10 s."""
+    above: dict[str, tuple[float, float]] = {}
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                now = await asyncio.to_thread(footprint, server)
+                above = now.above(before, sessions)
+                if not above:
+                    return now
+    except TimeoutError:
+        raise AssertionError(f"I9: still held (before, now): {above}") from None
