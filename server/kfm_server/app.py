@@ -6,13 +6,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
 import structlog
 import uvloop
@@ -26,7 +27,7 @@ from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.turn_metrics import METRICS
 from kfm_server.clock import SystemClock
-from kfm_server.doors.binding import reachable
+from kfm_server.doors.binding import BindRefused, check_bind, reachable
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
@@ -36,17 +37,18 @@ from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
 from kfm_server.journal import embedded
 from kfm_server.journal.leases import PostgresLeases
-from kfm_server.journal.migrate import migrate
+from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
+from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
-from kfm_server.settings import Settings
+from kfm_server.settings import Settings, SettingsError
 from kfm_server.steps.step_processor import StepProcessor
-from kfm_server.tools.registry import build_registry
+from kfm_server.tools.registry import ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 
 log = structlog.get_logger(__name__)
@@ -62,21 +64,64 @@ class Endpoints:
     http: str
 
 
+class StartFailed(Exception):
+    """The server could not start; the text says why in one line. `exit_code` is 2 when a setting has to change."""
+
+    def __init__(self, causes: Sequence[BaseException]) -> None:
+        texts = dict.fromkeys(" ".join(f"{error}".split()) or type(error).__name__ for error in causes)
+        super().__init__("; ".join(texts))
+        self.exit_code = 2 if all(isinstance(error, _WRONG_SETTINGS) for error in causes) else 1
+
+
+_WRONG_SETTINGS = (
+    SettingsError,
+    BindRefused,
+    MigrationError,
+    ToolsInvalid,
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
+
+
 def run(settings: Settings, on_ready: Callable[[Endpoints], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; answers the exit code."""
+    """Serve until SIGTERM or SIGINT; answers the exit code. Raises StartFailed if it does not come to serve."""
     logs.configure(settings.log_level)
-    return uvloop.run(_main(settings, on_ready))
+    ready = False
+
+    def tell(endpoints: Endpoints) -> None:
+        nonlocal ready
+        ready = True
+        if on_ready is not None:
+            on_ready(endpoints)
+
+    try:
+        return uvloop.run(_main(settings, tell))
+    except Exception as error:
+        if ready:
+            raise
+        causes = _leaves(error)
+        if not all(isinstance(cause, _EXPECTED) for cause in causes):
+            log.critical("start_failed", exc_info=error)
+        raise StartFailed(causes) from None
 
 
-async def _main(settings: Settings, on_ready: Callable[[Endpoints], None] | None) -> int:
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+async def _main(settings: Settings, on_ready: Callable[[Endpoints], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serve(settings) as endpoints:
         failpoints.hit(_READY)
-        if on_ready is not None:
-            on_ready(endpoints)
+        on_ready(endpoints)
         await stop.wait()
     return 0
 
@@ -85,8 +130,10 @@ async def _main(settings: Settings, on_ready: Callable[[Endpoints], None] | None
 async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
     """A whole server in this event loop; leaving it drains and stops it.
 
-    Raises SettingsError, BindRefused, BindFailed or OSError when it cannot start, before anything is accepted.
+    Raises what `StartFailed` tells of when it cannot start, before anything is accepted.
     """
+    for address in (settings.grpc_address, settings.http_address):
+        check_bind(address, settings.token)  # a door that must not open is no reason to start a database
     settings.home.mkdir(parents=True, exist_ok=True)
     clock = SystemClock()
     health = Health()

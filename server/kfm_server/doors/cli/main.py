@@ -1,6 +1,6 @@
 """`kfm`: the command line. Everything but `dev` and `serve` goes through the SDK over a real channel.
 
-Exit codes: 0 fine, 1 internal, 2 wrong use or request, 3 not found, 4 not allowed, 5 conflict, 6 turn failed,
+Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found, 4 not allowed, 5 conflict, 6 turn failed,
 7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.
 """
 
@@ -13,7 +13,7 @@ from kfm_server.doors.cli import dead_letters, doctor, turns
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="KFM Agent Shell. Exit codes: 0 fine, 1 internal, 2 wrong use or request, 3 not found, 4 not allowed, "
+    help="KFM Agent Shell. Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found, 4 not allowed, "
     "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded.",
 )
 app.command()(turns.run)
@@ -61,8 +61,7 @@ def _serve(
     *,
     welcome: bool = False,
 ) -> None:
-    from kfm_server.app import run
-    from kfm_server.doors.binding import BindRefused, check_bind
+    from kfm_server.app import StartFailed, run
     from kfm_server.settings import Settings, SettingsError
 
     given = {
@@ -72,29 +71,16 @@ def _serve(
         "database_url": database_url,
         "token": token,
     }
-    code = 0
-    # What is raised inside `except*` would be wrapped in a group: only the code is set there.
     try:
         settings = Settings.load({name: value for name, value in given.items() if value is not None})
-        # Before the database starts: a door that must not open is no reason to start one.
-        for address in (settings.grpc_address, settings.http_address):
-            check_bind(address, settings.token)
         code = run(settings, (lambda found: _welcome(found.grpc, found.http)) if welcome else None)
-    except* (SettingsError, BindRefused) as failures:
-        typer.echo("error: " + "; ".join(str(error) for error in _leaves(failures)), err=True)
+    except SettingsError as wrong:
+        typer.echo(f"error: {wrong}", err=True)
         code = 2
-    except* OSError as failures:
-        told = "; ".join(sorted({str(error) for error in _leaves(failures)}))
-        typer.echo(f"error: the server could not start: {told}", err=True)
-        code = 1
+    except StartFailed as failed:
+        typer.echo(f"error: the server could not start: {failed}", err=True)
+        code = failed.exit_code
     raise typer.Exit(code)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 def _welcome(grpc: str, http: str) -> None:

@@ -80,9 +80,9 @@ class HttpDoor:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
             sock.listen(_MAX_CONNECTIONS)
-        except OSError:
+        except OSError as error:
             sock.close()
-            raise
+            raise OSError(f"HTTP cannot listen on {self._address}: {error.strerror}") from error
         sock.setblocking(False)
         self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="http-door")
         return join_address(host, sock.getsockname()[1])
