@@ -58,10 +58,11 @@ CAPABILITIES = ("planner.rules", "planner.given", "turns.fork", "turns.settle")
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the doors listen, after binding."""
+    """Where the doors listen, after binding; and the embedded database's directory, empty if there is none."""
 
     grpc: str
     http: str
+    data: str
 
 
 class StartFailed(Exception):
@@ -239,14 +240,15 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         renewing = group.spawn(keeper.run(), "leases")
         leases.on_wake(keeper.wake)
         await grpc_door.start()
-        endpoints = Endpoints(bound, await http_door.start())
+        data = "" if postgres is None else str(postgres.data)
+        endpoints = Endpoints(bound, await http_door.start(), data)
         await health.set_all(True)
         _write_endpoints(settings.home, endpoints)
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
         gc.freeze()
-        log.info("ready", grpc=endpoints.grpc, http=endpoints.http)
+        log.info("ready", grpc=endpoints.grpc, http=endpoints.http, data=endpoints.data)
         try:
             yield endpoints
         finally:

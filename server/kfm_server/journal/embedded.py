@@ -40,9 +40,10 @@ class EmbeddedError(OSError):
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """A running server, ours alone. `dsn` names the database `kfm`, `pid` the postmaster."""
+    """A running server, ours alone. `dsn` names the database `kfm`, `data` its directory, `pid` the postmaster."""
 
     dsn: str
+    data: Path
     pid: int
     process: subprocess.Popen[bytes]
     sockets: Path
@@ -176,7 +177,7 @@ async def _launch(home: Path, data: Path, programs: Path, account: Account, lock
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
-    return EmbeddedPostgres(dsn.format("kfm"), process.pid, process, sockets, lock, run)
+    return EmbeddedPostgres(dsn.format("kfm"), data, process.pid, process, sockets, lock, run)
 
 
 async def _run(arguments: list[str], dsn: str, log: Path, account: Account) -> subprocess.Popen[bytes]:

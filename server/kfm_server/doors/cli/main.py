@@ -73,7 +73,7 @@ def _serve(
     }
     try:
         settings = Settings.load({name: value for name, value in given.items() if value is not None})
-        code = run(settings, (lambda found: _welcome(found.grpc, found.http)) if welcome else None)
+        code = run(settings, (lambda found: _welcome(found.grpc, found.http, found.data)) if welcome else None)
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
         code = 2
@@ -83,11 +83,11 @@ def _serve(
     raise typer.Exit(code)
 
 
-def _welcome(grpc: str, http: str) -> None:
+def _welcome(grpc: str, http: str, data: str) -> None:
     request = '{"turn": {"input": [{"text": "what is (17 + 5) * 3 / 2 ?"}]}, "idempotency_key": "k1"}'
     typer.echo(
         f"""
-gRPC {grpc}   HTTP {http}
+gRPC {grpc}   HTTP {http}   data {data or "in KFM_DATABASE_URL"}
 
   export KFM_ENDPOINT={grpc}
   kfm run "what is (17 + 5) * 3 / 2 ?"
