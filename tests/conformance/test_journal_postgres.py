@@ -233,3 +233,52 @@ async def test_a_dead_writer_is_reported_and_fails_what_waits(owned: str) -> Non
             with pytest.raises(JournalUnavailable):
                 await journal.append(entry("a", 2))
     assert isinstance(died[0], LookupError)
+
+
+@pytest.mark.requirement("R8")
+@pytest.mark.parametrize("heeds_cancel", [True, False])
+async def test_what_is_read_behind_a_barrier_is_all_though_a_transaction_was_dropped_while_it_committed(
+    owned: str, admin: asyncpg.Connection, heeds_cancel: bool
+) -> None:
+    """A partition is dropped and taken again in one process, under one epoch, while a TRANSACTIONAL step commits."""
+    deaf = "exception when query_canceled then perform pg_advisory_lock(7);"
+    await admin.execute(f"""
+        create table public.slow (n int);
+        create function public.wait() returns trigger language plpgsql as $$
+        begin perform pg_advisory_lock(7); return null; {"" if heeds_cancel else deaf} return null; end $$;
+        create constraint trigger waits after insert on public.slow deferrable initially deferred
+            for each row execute function public.wait();
+        select pg_advisory_lock(7);
+    """)
+
+    async def step(journal: PostgresJournal) -> None:
+        async with journal.transaction() as transaction:
+            await transaction.connection.execute("insert into public.slow values (1)")
+            await transaction.commit(entry("a", 1))
+
+    async def waiting(name: str, kind: str) -> bool:
+        async with asyncio.timeout(10):
+            while not await admin.fetchval(
+                "select exists (select from pg_stat_activity where application_name like $1"
+                " and datname = current_database() and wait_event = any ($2::text[]))",
+                name,
+                kind.split(),
+            ):
+                pass
+        return True
+
+    async with PostgresJournal.open(owned) as journal:
+        committing = asyncio.create_task(step(journal))
+        assert await waiting("kfm-journal%", "advisory")
+        committing.cancel()
+        barrier = asyncio.create_task(journal.append(Entry(0, 1)))
+        if not heeds_cancel:
+            assert await waiting("kfm-writer%", "transactionid tuple")
+        await admin.execute("select pg_advisory_unlock(7)")
+        await barrier
+        behind = await journal.read_turn("a", 0, 9)
+        await asyncio.wait((committing,), timeout=10)
+        assert await journal.read_turn("a", 0, 9) == behind
+        assert len(behind) == await admin.fetchval("select count(*) from public.slow")
+        if not heeds_cancel:
+            assert len(behind) == 1
