@@ -135,12 +135,20 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            await self._gather()
             batch = self._take()
             try:
                 await self._settle(batch)
             finally:
                 for item in batch:
                     item.settle(JournalUnavailable("the journal is closed"))
+
+    async def _gather(self) -> None:
+        """Let what is on its way arrive: go on once a pass of the loop has brought nothing more."""
+        before = 0
+        while before < len(self._queue) < MOST_EVENTS:
+            before = len(self._queue)
+            await asyncio.sleep(0)
 
     def _take(self) -> list[_Item]:
         """The next batch: different keys, and nothing of a turn behind an entry that may be refused by key."""
