@@ -175,10 +175,12 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             if health.serving("journal") != up:
                 group.spawn(health.set_all(up), "health")
 
+        owner = new_id("proc")
         feeds = Feeds(
             leases=leases,
             sessions=sessions,
             broadcaster=broadcaster,
+            owner=owner,
             spawn=group.spawn,
             owners=OwnerWatch(settings.token),
         )
@@ -232,7 +234,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             sessions=sessions,
             broadcaster=broadcaster,
             clock=clock,
-            owner=new_id("proc"),
+            owner=owner,
             address=settings.advertised_address or reachable(bound),
             on_serving=serving,
         )

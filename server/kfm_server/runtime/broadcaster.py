@@ -14,6 +14,7 @@ class Watcher:
     """One reader of one turn: a bounded mailbox.
 
     `lost` says that durable events were dropped because the reader is behind: it reads them from the journal.
+    `stale` says that events may never have come here: the reader looks into the journal before it takes what did.
     """
 
     def __init__(self, partition: int) -> None:
@@ -21,6 +22,7 @@ class Watcher:
         self.updates: deque[tuple[api.TurnUpdate, int]] = deque()
         self.unsent = 0
         self.lost = False
+        self.stale = False
         self.closed = ""
         self._ready: asyncio.Future[None] | None = None
 
@@ -28,8 +30,7 @@ class Watcher:
         """A durable event: kept if there is room, else marked as lost."""
         size = len(event.payload.value) + 300
         if self.unsent + size > UNSENT_LIMIT_BYTES:
-            self.updates.clear()
-            self.unsent = 0
+            self._drop(epoch)
             self.lost = True
         if not self.lost:
             self._put(api.TurnUpdate(event=event, epoch=epoch), size)
@@ -37,10 +38,8 @@ class Watcher:
 
     def put_delta(self, delta: api.StepDelta, epoch: int) -> None:
         """A piece of output: coalesced past the limit, and then replaced by a Gap."""
-        if self.lost:
-            return
         size = delta.ByteSize() + 40
-        if self.unsent + size <= UNSENT_LIMIT_BYTES:
+        if not self.lost and self.unsent + size <= UNSENT_LIMIT_BYTES:
             self._put(api.TurnUpdate(delta=delta, epoch=epoch), size)
         else:
             self._put_gap(api.Gap(step_key=delta.step_key, attempt=delta.attempt), epoch)
@@ -48,9 +47,8 @@ class Watcher:
 
     def put_gap(self, gap: api.Gap, epoch: int) -> None:
         """Deltas were dropped on the way here."""
-        if not self.lost:
-            self._put_gap(gap, epoch)
-            self.wake()
+        self._put_gap(gap, epoch)
+        self.wake()
 
     def close(self, reason: str) -> None:
         """Ask the reader to come back."""
@@ -66,7 +64,7 @@ class Watcher:
 
     async def ready(self) -> None:
         """Wait until there is something to take."""
-        if self.updates or self.lost or self.closed:
+        if self.updates or self.lost or self.stale or self.closed:
             return
         self._ready = asyncio.get_running_loop().create_future()
         await self._ready
@@ -75,6 +73,14 @@ class Watcher:
         """Let `ready` return."""
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+
+    def _drop(self, epoch: int) -> None:
+        """Drop all; of deltas a Gap remains."""
+        told = [update.delta if update.HasField("delta") else update.gap for update, _ in self.updates]
+        self.updates.clear()
+        self.unsent = 0
+        for step_key, attempt in dict.fromkeys((t.step_key, t.attempt) for t in told if t.step_key):
+            self._put_gap(api.Gap(step_key=step_key, attempt=attempt), epoch)
 
     def _put_gap(self, gap: api.Gap, epoch: int) -> None:
         kept: deque[tuple[api.TurnUpdate, int]] = deque()
@@ -139,7 +145,7 @@ class Broadcaster:
     def behind(self, turn_id: str) -> None:
         """Events may have been missed: every reader of the turn looks into the journal."""
         for watcher in self._watchers.get(turn_id, ()):
-            watcher.lost = True
+            watcher.stale = True
             watcher.wake()
 
     def close(self, reason: str, partition: int | None = None) -> None:
