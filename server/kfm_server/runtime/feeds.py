@@ -83,7 +83,7 @@ class Feeds:
                 here = feed.partition in self._sessions.owned
                 lease = None if here else await self._holder(feed.partition)
                 if lease is not None and lease.owner == self._owner:
-                    lease = None  # taken, not yet loaded: a relay from here to here would tell everything twice
+                    lease = None  # taken, not loaded yet: relayed to itself, all would be told without end
                 if relay is not None and (relay.done() or lease is None or lease.epoch != epoch):
                     relay.cancel()
                     relay = None
