@@ -399,15 +399,20 @@ class TurnManager:
             raise Unavailable(retry_after_ms=1000) from None
         return [read_envelope(s) for s in stored]
 
+    async def _page(self, turn_id: str, after: int) -> Updates:
+        return [api.TurnUpdate(event=event) for event in await self._read(turn_id, after, _PAGE)]
+
     async def _follow(self, turn_id: str, watcher: Watcher, after: int) -> AsyncGenerator[Updates]:
         last = after
         while True:
             if watcher.lost or watcher.stale:
                 watcher.lost = watcher.stale = False
-                while events := await self._read(turn_id, last, _PAGE):
-                    last = events[-1].sequence
-                    yield [api.TurnUpdate(event=e) for e in events]
-                    if is_end(events[-1]):
+                more = True
+                while more and (page := await self._page(turn_id, last)):
+                    # Who takes a list may empty it.
+                    more, last, end = len(page) == _PAGE, page[-1].event.sequence, is_end(page[-1].event)
+                    yield page
+                    if end:
                         return
             fresh: list[api.TurnUpdate] = []
             for update in watcher.take():
@@ -420,8 +425,9 @@ class TurnManager:
                     last = update.event.sequence
                 fresh.append(update)
             if fresh:
+                end = any(is_end(u.event) for u in fresh if u.HasField("event"))
                 yield fresh
-                if any(is_end(u.event) for u in fresh if u.HasField("event")):
+                if end:
                     return
             if watcher.closed and not watcher.updates:
                 yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]
