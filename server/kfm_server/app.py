@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +40,7 @@ from kfm_server.journal import embedded
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
+from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
@@ -175,10 +177,12 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             if health.serving("journal") != up:
                 group.spawn(health.set_all(up), "health")
 
+        owner = new_id("proc")
         feeds = Feeds(
             leases=leases,
             sessions=sessions,
             broadcaster=broadcaster,
+            owner=owner,
             spawn=group.spawn,
             owners=OwnerWatch(settings.token),
         )
@@ -232,7 +236,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             sessions=sessions,
             broadcaster=broadcaster,
             clock=clock,
-            owner=new_id("proc"),
+            owner=owner,
             address=settings.advertised_address or reachable(bound),
             on_serving=serving,
         )
@@ -247,6 +251,10 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
+        if settings.retention_days:
+            keep = timedelta(days=settings.retention_days)
+            retention = await stack.enter_async_context(Retention.open(dsn, keep, lambda: sessions.owned))
+            consuming.append(group.spawn(retention.run(), "retention"))
         gc.freeze()
         log.info("ready", grpc=endpoints.grpc, http=endpoints.http, data=endpoints.data)
         try:

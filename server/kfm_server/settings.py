@@ -31,6 +31,8 @@ class Settings:
     """KFM_PARTITIONS; fixed once a database is initialised"""
     advertised_address: str = ""
     """KFM_ADVERTISED_ADDRESS; where other processes reach the gRPC door; empty: where it listens"""
+    retention_days: int = 0
+    """KFM_RETENTION_DAYS; how long a turn is kept after its end, at least; 0 is for ever"""
     drain_seconds: float = 30.0
     """KFM_DRAIN_SECONDS; longest wait for running attempts at a stop"""
     max_in_flight: int = 1_024
@@ -80,6 +82,11 @@ def _typed(name: str, value: object) -> Any:
                 if not 1 <= number <= most:
                     raise ValueError(f"not between 1 and {most}")
                 return number
+            case "retention_days":
+                days = int(str(value))
+                if not 0 <= days <= 36_500:
+                    raise ValueError("not between 0 and 36500")
+                return days
             case "drain_seconds":
                 return float(str(value))
             case "log_level":

@@ -221,6 +221,27 @@ async def test_a_tools_writes_stand_or_fall_with_the_entry(owned: str, admin: as
         assert await journal.heads() == {0: 1}
 
 
+@pytest.mark.requirement("R8", "FT4")
+async def test_a_transaction_whose_connection_was_cut_is_lost_and_the_next_one_works(
+    owned: str, admin: asyncpg.Connection
+) -> None:
+    async with PostgresJournal.open(owned) as journal:
+        async with journal.transaction() as transaction:
+            pid = await transaction.connection.fetchval("select pg_backend_pid()")
+            await admin.execute("select pg_terminate_backend($1, 5000)", pid)
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+                await transaction.connection.execute("select 1")
+            assert transaction.lost
+        with pytest.raises(JournalUnavailable):
+            async with journal.transaction() as transaction:
+                pid = await transaction.connection.fetchval("select pg_backend_pid()")
+                await admin.execute("select pg_terminate_backend($1, 5000)", pid)
+                await transaction.commit(entry("a", 1))
+        async with journal.transaction() as transaction:
+            await transaction.commit(entry("a", 1))
+        assert await journal.heads() == {0: 1}
+
+
 async def test_a_dead_writer_is_reported_and_fails_what_waits(owned: str) -> None:
     died: list[BaseException] = []
 

@@ -19,29 +19,30 @@ ROUND = 16
 
 
 class Talker:
-    """Says PIECES messages of PIECE bytes, each with its number."""
+    """Says PIECES messages of PIECE bytes, or as many as it is told, each with its number."""
 
     spec = ToolSpec(
         name="talker",
         description="Talks a lot.",
         input_schema={
             "type": "object",
-            "properties": {"heard": {"type": "string"}},
+            "properties": {"heard": {"type": "string"}, "pieces": {"type": "integer"}},
             "required": ["heard"],
             "additionalProperties": False,
         },
-        effect=types.EFFECT_CONTRACT_AT_MOST_ONCE,
+        effect=types.EFFECT_CONTRACT_IDEMPOTENT,
     )
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Talk. The tool's deadline bounds it."""
         heard = Path(arguments["heard"])
-        for number in range(PIECES):
+        pieces = arguments.get("pieces", PIECES)
+        for number in range(pieces):
             if number % ROUND == 0:
                 while _size(heard) < number:  # noqa: ASYNC110 (the reader is another process)
                     await asyncio.sleep(0.002)
             call.progress(f"{number:06d}".ljust(PIECE, "."))
-        return {"said": PIECES}
+        return {"said": pieces}
 
 
 def _size(path: Path) -> int:

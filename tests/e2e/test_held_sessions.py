@@ -178,3 +178,26 @@ async def test_a_drop_gives_the_turn_up_and_the_session_goes_on_without_it(site:
         assert (
             await (await kfm.turns.start("1 + 1", session_id=site.held)).result(timeout=LIMIT)
         ).outcome == (Outcome.SUCCEEDED)
+
+
+async def test_a_request_through_another_process_is_refused_as_well(
+    site: Site, tmp_path: Path, empty_database: str
+) -> None:
+    async with site.client() as kfm:
+        first, _ = await site.begin(kfm)
+    await site.spoil(first.id)
+    second = LiveServer(
+        tmp_path / "second", database_url=empty_database, environment={"KFM_PARTITIONS": str(PARTITIONS)}
+    )
+    await asyncio.to_thread(second.start)
+    try:
+        async with site.client() as kfm, Client(second.grpc, timeout=LIMIT) as elsewhere:
+            (letter,) = await engine_letters(kfm)
+            for _ in range(2):
+                with pytest.raises(errors.HistoryUnreadable, match=letter.dead_letter_id):
+                    await elsewhere.turns.start("1 + 1", session_id=site.held, idempotency_key="same")
+            other = await elsewhere.turns.start("6 * 7", session_id=site.other)
+            assert (await other.result(timeout=LIMIT)).outcome == Outcome.SUCCEEDED
+            assert await site.db.fetchval("select count(*) from kfm.inbox") == 0
+    finally:
+        await asyncio.to_thread(second.stop)

@@ -1,7 +1,6 @@
 """Three times what the door takes (FT16), on a real server with small limits: the rest is refused at once, in a typed way."""
 
 import asyncio
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -67,18 +66,6 @@ async def stub(server: LiveServer) -> AsyncIterator[Any]:
 
 def spec(*steps: dict[str, Any], session: str = "") -> api.TurnSpec:
     return api.TurnSpec(input=[types.Part(data_json=document(*steps))], session_id=session)
-
-
-def gauge(server: LiveServer, name: str) -> int:
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
-
-
-async def until_gauge(server: LiveServer, name: str, value: int) -> None:
-    async with asyncio.timeout(AT_ONCE_SECONDS):
-        while await asyncio.to_thread(gauge, server, name) != value:
-            pass
 
 
 async def sort(calls: list[asyncio.Task[Any]], refused: int) -> tuple[list[asyncio.Task[Any]], list[Refused]]:
@@ -158,14 +145,14 @@ async def test_calls_beyond_the_limit_are_refused_while_the_database_stands_stil
     with frozen_database(server):
         calls = [asyncio.create_task(one(n), name=f"call {n}") for n in range(3 * CALLS)]
         accepted, told = await sort(calls, 2 * CALLS)
-        assert await asyncio.to_thread(gauge, server, "kfm_calls_in_flight") == CALLS
+        assert await asyncio.to_thread(server.gauge, "kfm_calls_in_flight") == CALLS
     assert told == [
         Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "REASON_OVERLOADED", "max_in_flight", 250)
     ] * (2 * CALLS)
     async with asyncio.timeout(AT_ONCE_SECONDS):
         assert len(await asyncio.gather(*accepted)) == CALLS
     await served_at_once(stub)
-    await until_gauge(server, "kfm_calls_in_flight", 0)
+    await asyncio.to_thread(server.await_gauge, "kfm_calls_in_flight", 0)
 
 
 async def test_streams_beyond_the_limit_are_refused_and_those_let_in_are_served_to_their_end(
@@ -181,7 +168,7 @@ async def test_streams_beyond_the_limit_are_refused_and_those_let_in_are_served_
         for n in range(3 * STREAMS)
     ]
     accepted, told = await sort(calls, 2 * STREAMS)
-    assert await asyncio.to_thread(gauge, server, "kfm_streams") == STREAMS
+    assert await asyncio.to_thread(server.gauge, "kfm_streams") == STREAMS
     assert told == [
         Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "REASON_TOO_MANY_STREAMS", "max_streams", 1000)
     ] * (2 * STREAMS)
@@ -189,7 +176,7 @@ async def test_streams_beyond_the_limit_are_refused_and_those_let_in_are_served_
     async with asyncio.timeout(AT_ONCE_SECONDS):
         assert await asyncio.gather(*accepted) == [ev.OUTCOME_SUCCEEDED] * STREAMS
     await served_at_once(stub)
-    await until_gauge(server, "kfm_streams", 0)
+    await asyncio.to_thread(server.await_gauge, "kfm_streams", 0)
 
 
 async def test_turns_beyond_a_sessions_queue_are_refused_and_those_in_it_all_run(

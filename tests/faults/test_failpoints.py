@@ -33,7 +33,7 @@ def declared() -> list[str]:
 ELSEWHERE = frozenset({"inbox.post.after"})
 """Points that one server alone does not pass: test_takeover.py hits them."""
 AT_START = ("process.ready", "leases.acquire.before", "leases.acquire.after")
-_OFTEN = ("journal.append.", "journal.commit.", "lane.", "lease.renew.", "leases.renew.", "tool.")
+_OFTEN = ("journal.append.", "journal.commit.", "lane.", "leases.renew.", "tool.")
 
 
 def cases() -> list[str]:

@@ -94,7 +94,11 @@ class Process:
             on_serving=lambda up: None,
         )
         feeds = Feeds(
-            leases=connection, sessions=self.sessions, broadcaster=self.broadcaster, spawn=self._spawn
+            leases=connection,
+            sessions=self.sessions,
+            broadcaster=self.broadcaster,
+            owner=name,
+            spawn=self._spawn,
         )
         self.manager = TurnManager(
             journal=connection,

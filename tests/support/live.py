@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,18 @@ class LiveServer:
             raise AssertionError(self.log_tail())
         endpoints = json.loads(path.read_text())
         self.grpc, self.http = endpoints["grpc"], endpoints["http"]
+
+    def gauge(self, name: str) -> int:
+        """What a gauge or counter without labels stands at."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
+
+    def await_gauge(self, name: str, value: int, seconds: float = 10.0) -> None:
+        """Wait, bounded, until it stands at the value."""
+        until = time.monotonic() + seconds
+        while (found := self.gauge(name)) != value:
+            assert time.monotonic() < until, f"{name} is {found} and not {value}"
 
     def kill(self) -> None:
         """kill -9."""

@@ -41,6 +41,20 @@ async def close_pool(pool: Any) -> None:
         pool.terminate()
 
 
+def gone(connection: Any) -> bool:
+    """It has ended. The pool takes a connection back at that moment; what was lent then only raises."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def cut(connection: Any) -> None:
+    """End it now, if it has not ended by itself."""
+    if not gone(connection):
+        connection.terminate()
+
+
 async def once(pool: Any, work: Callable[[Any], Awaitable[T]]) -> T:
     """Do it; a lost connection is JournalUnavailable. For work that may not be done twice."""
     return await repeat(pool, work, patience=0.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfm_server import failpoints
 from kfm_server.journal.faults import Fault, fault_of
-from kfm_server.journal.pool import close_pool, open_pool, repeat
+from kfm_server.journal.pool import close_pool, cut, gone, open_pool, repeat
 from kfm_server.journal.queries import query
 from kfm_server.journal.transaction import PostgresTransaction
 from kfm_server.journal.writer import AWAY_SECONDS, Writer
@@ -94,10 +94,10 @@ class PostgresJournal:
         """Roll back and clean; what the tool left in its session must reach nobody else."""
         try:
             await lent.rollback()
-            if not connection.is_closed():
+            if not gone(connection):
                 await connection.reset()
         except BaseException as error:
-            connection.terminate()  # which rolls back, too
+            cut(connection)  # which rolls back, too
             if not isinstance(error, Exception):
                 raise
         finally:

@@ -9,7 +9,7 @@ from kfm_server import failpoints
 from kfm_server.journal.batch import encode, read_back, refusals
 from kfm_server.journal.checks import check_entry
 from kfm_server.journal.faults import Fault, fault_of
-from kfm_server.journal.pool import repeat
+from kfm_server.journal.pool import cut, gone, repeat
 from kfm_server.journal.queries import query
 from kfm_server.ports.journal import Entry, JournalUnavailable, Rejected
 
@@ -30,7 +30,7 @@ class PostgresTransaction:
     @property
     def lost(self) -> bool:
         """The connection is gone: the server rolls back what was not committed."""
-        return not self.committed and self.connection.is_closed()
+        return not self.committed and gone(self.connection)
 
     async def begin(self) -> None:
         """Start it."""
@@ -38,7 +38,7 @@ class PostgresTransaction:
 
     async def rollback(self) -> None:
         """Undo everything, if it was not committed."""
-        if not self.committed and not self.connection.is_closed():
+        if not self.committed and not gone(self.connection):
             await self._transaction.rollback()
 
     async def commit(self, entry: Entry) -> None:
@@ -69,7 +69,7 @@ class PostgresTransaction:
             raise Rejected(str(error)) from error
         if fault is Fault.BUSY or not asked:
             raise JournalUnavailable(repr(error)) from error
-        self.connection.terminate()
+        cut(self.connection)
         while True:  # it was asked to commit: no answer but the right one will do
             try:
                 there = await repeat(self._pool, lambda c: read_back(c, (entry,)))

@@ -1,56 +1,53 @@
 """Tells watchers what was committed. Events are dropped from memory when a reader is behind; deltas coalesce."""
 
 import asyncio
-from collections import deque
 
 from kfm.event.v1 import envelope_pb2
 from kfm.turn.v1 import turn_pb2 as api
 
 UNSENT_LIMIT_BYTES = 128 * 1024
 """Bytes not yet given to the stream, per reader (ENGINE section 8)."""
+_ENVELOPE_BYTES = 300
+_DELTA_BYTES = 40
+_GAP_BYTES = 80
 
 
 class Watcher:
     """One reader of one turn: a bounded mailbox.
 
     `lost` says that durable events were dropped because the reader is behind: it reads them from the journal.
+    `stale` says that events may never have come here: the reader looks into the journal before it takes what did.
     """
+
+    __slots__ = ("_ready", "closed", "lost", "partition", "stale", "unsent", "updates")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        self.updates: deque[tuple[api.TurnUpdate, int]] = deque()
+        self.updates: list[tuple[api.TurnUpdate, int]] = []
         self.unsent = 0
         self.lost = False
+        self.stale = False
         self.closed = ""
         self._ready: asyncio.Future[None] | None = None
 
-    def put_event(self, event: envelope_pb2.Envelope, epoch: int) -> None:
+    def put_event(self, update: api.TurnUpdate, size: int) -> None:
         """A durable event: kept if there is room, else marked as lost."""
-        size = len(event.payload.value) + 300
         if self.unsent + size > UNSENT_LIMIT_BYTES:
-            self.updates.clear()
-            self.unsent = 0
+            self._drop()
             self.lost = True
         if not self.lost:
-            self._put(api.TurnUpdate(event=event, epoch=epoch), size)
+            self._put(update, size)
         self.wake()
 
-    def put_delta(self, delta: api.StepDelta, epoch: int) -> None:
-        """A piece of output: coalesced past the limit, and then replaced by a Gap."""
-        if self.lost:
-            return
-        size = delta.ByteSize() + 40
-        if self.unsent + size <= UNSENT_LIMIT_BYTES:
-            self._put(api.TurnUpdate(delta=delta, epoch=epoch), size)
+    def put_delta(self, update: api.TurnUpdate, size: int) -> None:
+        """A piece of output, or a Gap: coalesced past the limit, and then replaced by a Gap."""
+        if update.HasField("gap"):
+            self._put_gap(update)
+        elif not self.lost and self.unsent + size <= UNSENT_LIMIT_BYTES:
+            self._put(update, size)
         else:
-            self._put_gap(api.Gap(step_key=delta.step_key, attempt=delta.attempt), epoch)
+            self._put_gap(_gap(update))
         self.wake()
-
-    def put_gap(self, gap: api.Gap, epoch: int) -> None:
-        """Deltas were dropped on the way here."""
-        if not self.lost:
-            self._put_gap(gap, epoch)
-            self.wake()
 
     def close(self, reason: str) -> None:
         """Ask the reader to come back."""
@@ -66,7 +63,7 @@ class Watcher:
 
     async def ready(self) -> None:
         """Wait until there is something to take."""
-        if self.updates or self.lost or self.closed:
+        if self.updates or self.lost or self.stale or self.closed:
             return
         self._ready = asyncio.get_running_loop().create_future()
         await self._ready
@@ -76,16 +73,18 @@ class Watcher:
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 
-    def _put_gap(self, gap: api.Gap, epoch: int) -> None:
-        kept: deque[tuple[api.TurnUpdate, int]] = deque()
-        for update, held in self.updates:
-            same = update.delta.step_key == gap.step_key and update.delta.attempt == gap.attempt
-            if same or update.gap == gap:
-                self.unsent -= held
-            else:
-                kept.append((update, held))
+    def _drop(self) -> None:
+        """Drop all; of deltas a Gap remains."""
+        for update in self.take():
+            if not update.HasField("event"):
+                self._put_gap(_gap(update))
+
+    def _put_gap(self, told: api.TurnUpdate) -> None:
+        """Put it in the place of all that it tells of."""
+        kept = [held for held in self.updates if held[0].HasField("event") or _gap(held[0]).gap != told.gap]
         self.updates = kept
-        self._put(api.TurnUpdate(gap=gap, epoch=epoch), 80)
+        self.unsent = sum(size for _, size in kept)
+        self._put(told, _GAP_BYTES)
 
     def _put(self, update: api.TurnUpdate, size: int) -> None:
         self.updates.append((update, size))
@@ -115,31 +114,30 @@ class Broadcaster:
     def publish(self, events: list[envelope_pb2.Envelope], epoch: int) -> None:
         """Tell of committed events."""
         for event in events:
-            for watcher in self._watchers.get(event.turn_id, ()):
-                watcher.put_event(event, epoch)
+            if event.turn_id in self._watchers:
+                self.pass_on(event.turn_id, api.TurnUpdate(event=event, epoch=epoch))
 
     def delta(self, turn_id: str, delta: api.StepDelta, epoch: int) -> None:
         """Tell of a piece of output; its dispatch is durable."""
-        for watcher in self._watchers.get(turn_id, ()):
-            watcher.put_delta(delta, epoch)
+        if turn_id in self._watchers:
+            self.pass_on(turn_id, api.TurnUpdate(delta=delta, epoch=epoch))
 
     def pass_on(self, turn_id: str, update: api.TurnUpdate) -> None:
-        """Tell of what the owner, another process, told."""
-        for watcher in self._watchers.get(turn_id, ()):
-            match update.WhichOneof("update"):
-                case "event":
-                    watcher.put_event(update.event, update.epoch)
-                case "delta":
-                    watcher.put_delta(update.delta, update.epoch)
-                case "gap":
-                    watcher.put_gap(update.gap, update.epoch)
-                case _:
-                    pass
+        """Tell of an event, a delta or a gap. All readers share the one message: nobody may change it."""
+        watchers = self._watchers.get(turn_id, ())
+        if update.HasField("event"):
+            size = len(update.event.payload.value) + _ENVELOPE_BYTES
+            for watcher in watchers:
+                watcher.put_event(update, size)
+        else:
+            size = update.ByteSize() + _DELTA_BYTES
+            for watcher in watchers:
+                watcher.put_delta(update, size)
 
     def behind(self, turn_id: str) -> None:
         """Events may have been missed: every reader of the turn looks into the journal."""
         for watcher in self._watchers.get(turn_id, ()):
-            watcher.lost = True
+            watcher.stale = True
             watcher.wake()
 
     def close(self, reason: str, partition: int | None = None) -> None:
@@ -158,3 +156,11 @@ class Broadcaster:
     def most_unsent(self) -> int:
         """Bytes held for the reader that is furthest behind."""
         return max((w.unsent for watchers in self._watchers.values() for w in watchers), default=0)
+
+
+def _gap(update: api.TurnUpdate) -> api.TurnUpdate:
+    """The Gap that stands for a delta; a Gap stands for itself."""
+    if update.HasField("gap"):
+        return update
+    gap = api.Gap(step_key=update.delta.step_key, attempt=update.delta.attempt)
+    return api.TurnUpdate(gap=gap, epoch=update.epoch)

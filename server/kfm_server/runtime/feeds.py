@@ -43,13 +43,15 @@ class Feeds:
         leases: Leases,
         sessions: Sessions,
         broadcaster: Broadcaster,
+        owner: str,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         owners: Owners | None = None,
     ) -> None:
-        """Without `owners` watchers read the journal."""
+        """`owner` is this process in the lease table. Without `owners` watchers read the journal."""
         self._leases = leases
         self._sessions = sessions
         self._broadcaster = broadcaster
+        self._owner = owner
         self._spawn = spawn
         self._owners = owners
         self._feeds: dict[str, _Feed] = {}
@@ -80,6 +82,8 @@ class Feeds:
             while True:
                 here = feed.partition in self._sessions.owned
                 lease = None if here else await self._holder(feed.partition)
+                if lease is not None and lease.owner == self._owner:
+                    lease = None  # taken, not loaded yet: relayed to itself, all would be told without end
                 if relay is not None and (relay.done() or lease is None or lease.epoch != epoch):
                     relay.cancel()
                     relay = None

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import structlog
 
-from kfm_server import failpoints
 from kfm_server.clock import Clock
 from kfm_server.ports.journal import Fenced, JournalUnavailable, Lease, Leases
 from kfm_server.runtime.broadcaster import Broadcaster
@@ -20,8 +19,6 @@ MARGIN_SECONDS = 0.5
 """An effect starts only while the lease has this much left, by the monotonic clock."""
 ANSWER_SECONDS = 0.75
 """A renewal that takes longer says that the database is away: together with RENEW_SECONDS below two seconds."""
-_BEFORE_RENEW = failpoints.declare("lease.renew.before")
-_AFTER_RENEW = failpoints.declare("lease.renew.after")
 
 
 class LeaseKeeper:
@@ -88,10 +85,8 @@ class LeaseKeeper:
         await self._leases.release(self._owner)
 
     async def _renew(self) -> None:
-        failpoints.hit(_BEFORE_RENEW)
         asked_at = self._clock.monotonic()
         held, inbox = await self._leases.renew(self._owner)
-        failpoints.hit(_AFTER_RENEW)
         epochs = {lease.partition: lease.epoch for lease in held}
         for partition, owner in list(self._sessions.owned.items()):
             if epochs.get(partition) == owner.epoch:

@@ -161,6 +161,7 @@ class SessionLane:
         try:
             while self._mailbox:
                 facts = self._take()
+                before = self.session
                 try:
                     await self._iterate(facts)
                 except asyncio.CancelledError:
@@ -182,7 +183,7 @@ class SessionLane:
                 except Exception:
                     log.exception("session_failed", session_id=self.session.session_id)
                     _fail_all(facts, Internal())
-                    if not all(isinstance(f, Submitted | Asked) for f in facts):
+                    if self.session is not before or not all(isinstance(f, Submitted | Asked) for f in facts):
                         self._owner.fenced()  # what was lost here is recovered from the journal
                         return
         finally:

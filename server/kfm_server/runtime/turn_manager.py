@@ -100,7 +100,7 @@ class TurnManager:
             accepted = await self._ask(fact.context, fact)
             if accepted.turn_id == fact.turn_id and self._here(accepted.session_id):
                 # Accepted by another owner before the partition came here: what it told is in the journal only.
-                watcher.lost = not _answered_here(fact)
+                watcher.stale = not _answered_here(fact)
                 async for updates in self._follow(fact.turn_id, watcher, 0):
                     yield updates
                 return
@@ -236,7 +236,7 @@ class TurnManager:
                 turn = await self._turn(ctx, turn_id)
                 if turn.phase == api.TURN_STATE_FINISHED and turn.sequence <= after:
                     return  # the reader has it all, and nothing will follow
-            watcher.lost = True  # what is in the journal comes first
+            watcher.stale = True  # what is in the journal comes first
             with nullcontext() if here else self._feeds.feed(turn_id, partition, after):
                 async with aclosing(self._follow(turn_id, watcher, after)) as updates:
                     async for some in updates:
@@ -399,15 +399,20 @@ class TurnManager:
             raise Unavailable(retry_after_ms=1000) from None
         return [read_envelope(s) for s in stored]
 
+    async def _page(self, turn_id: str, after: int) -> Updates:
+        return [api.TurnUpdate(event=event) for event in await self._read(turn_id, after, _PAGE)]
+
     async def _follow(self, turn_id: str, watcher: Watcher, after: int) -> AsyncGenerator[Updates]:
         last = after
         while True:
-            if watcher.lost:
-                watcher.lost = False
-                while events := await self._read(turn_id, last, _PAGE):
-                    last = events[-1].sequence
-                    yield [api.TurnUpdate(event=e) for e in events]
-                    if is_end(events[-1]):
+            if watcher.lost or watcher.stale:
+                watcher.lost = watcher.stale = False
+                more = True
+                while more and (page := await self._page(turn_id, last)):
+                    # Who takes a list may empty it.
+                    more, last, end = len(page) == _PAGE, page[-1].event.sequence, is_end(page[-1].event)
+                    yield page
+                    if end:
                         return
             fresh: list[api.TurnUpdate] = []
             for update in watcher.take():
@@ -415,13 +420,14 @@ class TurnManager:
                     if update.event.sequence <= last:
                         continue
                     if update.event.sequence != last + 1:
-                        watcher.lost = True
+                        watcher.stale = True
                         break
                     last = update.event.sequence
                 fresh.append(update)
             if fresh:
+                end = any(is_end(u.event) for u in fresh if u.HasField("event"))
                 yield fresh
-                if any(is_end(u.event) for u in fresh if u.HasField("event")):
+                if end:
                     return
             if watcher.closed and not watcher.updates:
                 yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]

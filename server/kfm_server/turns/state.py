@@ -58,7 +58,7 @@ class Step:
     attempt: int = 0
     """Number of the last attempt; a result for another one is late."""
     tries: int = 0
-    """Attempts that count against the retry budget: no reruns, no compensations."""
+    """Attempts that count against the retry budget: no reruns, no compensations, none that never started."""
     reruns: int = 0
     """Starts repeated because a process died, since the last result."""
     compensations: int = 0

@@ -144,6 +144,17 @@ def test_tries_are_bounded_and_every_one_has_the_same_key() -> None:
     assert {s.key for s in desk.of(ev.StepEvent)} == {"turn_1:b"}
 
 
+def test_an_attempt_that_never_started_uses_up_no_try() -> None:
+    desk = Desk()
+    desk.submit("turn_1", ONCE)
+    for attempt in range(1, 6):
+        desk.ended("turn_1", "a", attempt, ev.STEP_STATUS_FAILED, reason="REASON_FENCED")
+        desk.wait(US)
+    assert desk.starts == [Start("turn_1", "a", 6)]
+    desk.ended("turn_1", "a", 6)
+    assert desk.finish().outcome == ev.OUTCOME_SUCCEEDED
+
+
 def test_at_most_once_is_not_tried_again_unless_it_was_never_started() -> None:
     desk = Desk()
     desk.submit("turn_1", ONCE)

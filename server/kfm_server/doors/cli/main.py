@@ -73,7 +73,9 @@ def _serve(
     }
     try:
         settings = Settings.load({name: value for name, value in given.items() if value is not None})
-        code = run(settings, (lambda found: _welcome(found.grpc, found.http, found.data)) if welcome else None)
+        code = run(
+            settings, (lambda found: _welcome(found.grpc, found.http, found.data)) if welcome else None
+        )
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
         code = 2

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -113,14 +113,17 @@ class Edge:
             call = self._call(context)
             try:
                 self._authorise(context)
-                with gate.stream(), ExitStack() as arriving:
-                    if not method.read_only:
-                        arriving.enter_context(gate.unary(False))
+                with gate.stream():
                     request = parse(method.request, raw, limits.max_message_bytes)
                     async with aclosing(body(call, request)) as answers:  # type: ignore[type-var]
+                        if not method.read_only:
+                            with gate.unary(False):  # what brings work counts as a call until it has come in
+                                first = await anext(answers)
+                            yield first.SerializeToString()
                         async for answer in answers:
-                            arriving.close()
-                            yield answer.SerializeToString()
+                            raw_answer = answer.SerializeToString()
+                            del answer  # an idle stream keeps nothing of what it has sent
+                            yield raw_answer
             except Exception as error:
                 await self._fail(method.path, error, call, context)
             ok.inc()

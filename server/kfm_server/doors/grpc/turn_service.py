@@ -241,17 +241,20 @@ class TurnService:
                 updates = await self._drain.wait(lambda: anext(batches, None))
                 if updates is None:
                     return
-                for update in reversed(updates):
-                    if update.HasField("event"):
-                        last = update.event.sequence
-                        break
+                last = _last_sequence(updates, last)
                 yield updates
+                updates.clear()  # an idle stream keeps nothing of what it has sent
         except Draining:
             reconnect = turn_pb2.Reconnect(reason="The server is stopping.", after_sequence=last)
             yield [turn_pb2.TurnUpdate(reconnect=reconnect)]
         finally:
             if isinstance(batches, AsyncGenerator):
                 await batches.aclose()
+
+
+def _last_sequence(updates: Updates, before: int) -> int:
+    events = (update.event.sequence for update in reversed(updates) if update.HasField("event"))
+    return next(events, before)
 
 
 def _take_spec(request: _pb.SubmitTurnRequest | _pb.RunTurnRequest) -> tuple[str, bytes]:

@@ -1,0 +1,157 @@
+"""Retention: whole turns that ended long enough ago leave the journal, with the request rows that name them.
+
+A turn stays while it is not finished; while a consumer has not read it, or a hold is older than its end; while a fork
+of it stays. The request rows that need it are older than its end, and go after it. The last row of a partition stays for ever: appends count from it.
+Blobs, the audit log and dead letters are not touched.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+from kfm.event.v1.envelope_pb2 import Envelope
+from kfm.event.v1.turn_events_pb2 import TurnEvent
+
+from kfm_server.journal.pool import close_pool, open_pool, repeat
+from kfm_server.journal.queries import query
+from kfm_server.ports.journal import JournalUnavailable
+
+log = structlog.get_logger(__name__)
+EVERY_SECONDS = 3600.0
+_PAGE = 2000
+
+_MARK = """
+insert into kfm.marks (partition, "offset")
+select $1, "offset" from kfm.journal where partition = $1 order by "offset" desc limit 1
+"""
+# What may go lies at or below it: old enough, read by every group, before every hold, not the last row.
+# The group `engine` has no place in the journal; its holds count.
+_FLOOR = """
+select least(
+    (select "offset" from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval
+        order by at desc limit 1),
+    (select min("offset") from kfm.consumer_offsets where partition = $1 and consumer_group <> 'engine'),
+    (select min("offset") - 1 from kfm.holds where partition = $1),
+    (select max("offset") - 1 from kfm.journal where partition = $1)
+)
+where exists (select from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval)
+    and exists (select from kfm.consumer_offsets where partition = $1 and consumer_group <> 'engine')
+"""
+_FORGET_MARKS = """
+delete from kfm.marks where partition = $1 and at < (
+    select max(at) from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval
+)
+"""
+_WALK = """
+select "offset", turn_id from kfm.journal where partition = $1 and "offset" > $2 and "offset" <= $3
+order by "offset" limit $4
+"""
+_ENDED = """
+select t.turn_id, t.session_id from kfm.turns t
+where t.turn_id = any ($1::text[]) and t.phase = 'finished'
+    and (select "offset" from kfm.journal j where j.turn_id = t.turn_id order by sequence desc limit 1) <= $2
+"""
+_FIRST_EVENTS = """
+select t.turn_id, t.session_id, j.envelope from kfm.turns t join kfm.journal j on j.turn_id = t.turn_id and j.sequence = 1
+where t.session_id = any ($1::text[])
+"""
+_DELETE = "delete from kfm.journal where turn_id = any ($1::text[]) and turn_id <> ''"
+_DELETE_TURNS = "delete from kfm.turns where turn_id = any ($1::text[])"
+_DELETE_ALONE = """
+delete from kfm.journal where partition = $1 and turn_id = '' and "offset" > $2 and "offset" <= $3
+"""
+# The first element of an outcome is the turn that it names (runtime/facts.py); other outcomes are empty.
+_DELETE_REQUESTS = """
+delete from kfm.requests where claimed_at <= clock_timestamp() - $1::interval and not exists (
+    select from kfm.turns t
+    where t.turn_id = case when length(outcome) > 0 then convert_from(outcome, 'UTF8')::jsonb ->> 0 end
+)
+"""
+_SCAN_SECONDS = 600.0
+
+
+class Retention:
+    """Sweeps the partitions of this process. Made by `open`."""
+
+    def __init__(self, pool: Any, keep: timedelta, owned: Callable[[], Iterable[int]]) -> None:
+        self._pool = pool
+        self._keep = keep
+        self._owned = owned
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, dsn: str, keep: timedelta, owned: Callable[[], Iterable[int]]
+    ) -> AsyncGenerator["Retention"]:
+        """With a connection of its own. `keep`: how long a turn stays after its end, at least."""
+        pool = await open_pool(dsn, "kfm-retention", 1)
+        try:
+            yield cls(pool, keep, owned)
+        finally:
+            await close_pool(pool)
+
+    async def run(self) -> None:
+        """Sweep every hour until cancelled. A turn leaves at most two hours after its time."""
+        while True:
+            try:
+                gone = await self.sweep()
+                log.info("retention_swept", turns=gone)
+            except JournalUnavailable as away:
+                log.warning("retention_waits", error=str(away))
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def sweep(self) -> int:
+        """Mark how far each partition has come, and remove what is old enough; answers how many turns went."""
+        gone = 0
+        for partition in sorted(self._owned()):
+            floor = await repeat(self._pool, lambda c, p=partition: self._floor(c, p))
+            at = 0
+            while floor is not None and at < floor:
+                at, went = await repeat(
+                    self._pool, lambda c, p=partition, a=at, f=floor: self._page(c, p, a, f)
+                )
+                gone += went
+        await repeat(self._pool, lambda c: c.execute(_DELETE_REQUESTS, self._keep, timeout=_SCAN_SECONDS))
+        return gone
+
+    async def _floor(self, connection: Any, partition: int) -> int | None:
+        floor = await connection.fetchval(_FLOOR, partition, self._keep)
+        await connection.execute(_FORGET_MARKS, partition, self._keep)
+        await connection.execute(_MARK, partition)
+        return floor
+
+    async def _page(self, connection: Any, partition: int, after: int, floor: int) -> tuple[int, int]:
+        """Remove what may go of one page; answers where the next one begins, and how many turns went."""
+        rows = await connection.fetch(_WALK, partition, after, floor, _PAGE)
+        if not rows:
+            return floor, 0
+        last = rows[-1]["offset"]
+        turns = {row["turn_id"] for row in rows} - {""}
+        ended = await connection.fetch(_ENDED, list(turns), floor)
+        doomed = await _without_parents(connection, {row["turn_id"]: row["session_id"] for row in ended})
+        async with connection.transaction():
+            await connection.fetchval(query("lock_partition"), partition)
+            await connection.execute(_DELETE, doomed)
+            await connection.execute(_DELETE_TURNS, doomed)
+            await connection.execute(_DELETE_ALONE, partition, after, last)
+        return last, len(doomed)
+
+
+async def _without_parents(connection: Any, ended: dict[str, str]) -> list[str]:
+    """The turns of which no fork stays. Forks live in the session of their parent."""
+    doomed = set(ended)
+    parents: dict[str, str] = {}
+    for row in await connection.fetch(_FIRST_EVENTS, list(set(ended.values()))):
+        try:
+            request = TurnEvent.FromString(Envelope.FromString(row["envelope"]).payload.value)
+        except DecodeError:
+            doomed -= {turn for turn, session in ended.items() if session == row["session_id"]}
+            continue  # whose fork it is cannot be told
+        parents[row["turn_id"]] = request.parent_turn_id
+    while kept := doomed & {parent for turn, parent in parents.items() if turn not in doomed}:
+        doomed -= kept
+    return sorted(doomed)
