@@ -1,13 +1,12 @@
 """What planners and the plan's checks know of tools: data only, the same for all who look."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema_rs import Draft202012Validator, ValidationError
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json, pointer_token
@@ -25,23 +24,18 @@ class ToolEntry:
 
     @cached_property
     def validator(self) -> Draft202012Validator:
-        """The schema, compiled once. The schema itself is checked by whoever registers the tool."""
-        return Draft202012Validator(dict(self.input_schema))
-
-    @cached_property
-    def _quick(self) -> Callable[[Mapping[str, Any]], bool] | None:
-        return _quick_check(self.input_schema)
+        """The schema, compiled once. Raises ValueError for one that is none, or that refers to another document."""
+        return Draft202012Validator(dict(self.input_schema), retriever=_nothing_is_fetched)
 
     def errors(self, arguments: Mapping[str, Any]) -> Iterable[ValidationError]:
         """All that is wrong with the arguments."""
         return self.validator.iter_errors(arguments)
 
     def problem(self, arguments: Mapping[str, Any]) -> str:
-        """What is wrong with the arguments, in one sentence; empty if nothing."""
-        if self._quick is not None and self._quick(arguments):
+        """What is wrong with the arguments, in one sentence about the outermost place; empty if nothing."""
+        if self.validator.is_valid(arguments):
             return ""
-        error = best_match(self.validator.iter_errors(arguments))
-        return "" if error is None else describe(error)
+        return describe(min(self.errors(arguments), key=lambda error: len(error.instance_path)))
 
 
 ToolCatalogue = Mapping[str, ToolEntry]
@@ -50,7 +44,7 @@ ToolCatalogue = Mapping[str, ToolEntry]
 
 def describe(error: ValidationError) -> str:
     """A schema violation as a sentence that names the place as a JSON pointer."""
-    place = "".join("/" + pointer_token(str(name)) for name in error.absolute_path)
+    place = "".join("/" + pointer_token(str(name)) for name in error.instance_path)
     message = error.message if len(error.message) <= 300 else f"{error.message[:200]}…"
     return f"{place}: {message}" if place else message
 
@@ -64,29 +58,5 @@ def catalogue_digest(catalogue: ToolCatalogue) -> str:
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
 
-_PLAIN_OBJECT = frozenset(("type", "properties", "required", "additionalProperties", "title", "description"))
-_PLAIN_STRING = frozenset(("type", "minLength", "maxLength", "title", "description"))
-
-
-def _quick_check(schema: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool] | None:
-    """A check of the common case, texts in a closed object, that says yes only if the schema does.
-
-    A no means nothing: the schema itself decides then. None if the schema is not of that form.
-    """
-    if not _PLAIN_OBJECT.issuperset(schema) or schema.get("type") != "object":
-        return None
-    required: frozenset[str] = frozenset(schema.get("required", ()))
-    texts: dict[str, tuple[int, int]] = {
-        name: (rules.get("minLength", 0), rules.get("maxLength", 1 << 62))
-        for name, rules in schema.get("properties", {}).items()
-        if isinstance(rules, dict) and rules.get("type") == "string" and _PLAIN_STRING.issuperset(rules)
-    }
-
-    def check(arguments: Mapping[str, Any]) -> bool:
-        for name, value in arguments.items():
-            bounds = texts.get(name)
-            if bounds is None or type(value) is not str or not bounds[0] <= len(value) <= bounds[1]:
-                return False
-        return required <= arguments.keys()
-
-    return check
+def _nothing_is_fetched(uri: str) -> Any:
+    raise ValueError(f"{uri} is another document, and schemas are not fetched")

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json
@@ -87,19 +85,17 @@ def _entry(spec: ToolSpec) -> ToolEntry:
     schema = dict(spec.input_schema)
     try:
         canonical_json(schema)
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ToolsInvalid(f"{spec.name}: its schema is not valid: {error.message[:300]}") from None
     except ValueError as error:
         raise ToolsInvalid(f"{spec.name}: its schema is no JSON: {error}") from None
-    if schema.get("type") != "object":
-        raise ToolsInvalid(f"{spec.name}: its schema must have the type object")
     effect = spec.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
     entry = ToolEntry(spec.name, spec.description, effect, schema, spec.compensation)
     try:
         entry.problem({})
-    except Exception as error:
-        raise ToolsInvalid(f"{spec.name}: its schema cannot be used: {error}") from None
+    except ValueError as error:
+        why = getattr(error, "message", str(error))
+        raise ToolsInvalid(f"{spec.name}: its schema is not valid: {why[:300]}") from None
+    if schema.get("type") != "object":
+        raise ToolsInvalid(f"{spec.name}: its schema must have the type object")
     return entry
 
 

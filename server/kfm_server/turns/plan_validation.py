@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf import duration_pb2
-from jsonschema.exceptions import ValidationError
+from jsonschema_rs import ValidationError
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import parse_json, read_json_text
@@ -212,10 +212,10 @@ def _check_arguments(step: types.PlanStep, arguments: dict[str, Any], tools: Too
 
 def _certain(error: ValidationError, places: list[tuple[str | int, ...]]) -> bool:
     """Whether the error stands whatever the references come to."""
-    path = tuple(error.absolute_path)
+    path = tuple(error.instance_path)
     for place in places:
         if path[: len(place)] == place:
             return False
-        if place[: len(path)] == path and error.validator not in _STRUCTURAL:
+        if place[: len(path)] == path and error.schema_path[-1] not in _STRUCTURAL:
             return False
     return True

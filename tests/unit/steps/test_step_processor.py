@@ -123,7 +123,7 @@ async def test_a_tool_sees_who_calls_and_tells_how_far_it_is() -> None:
         (
             {"arguments_json": '{"n":"x"}'},
             "REASON_TOOL_ARGUMENTS_INVALID",
-            "/n: 'x' is not of type 'integer'",
+            '/n: "x" is not of type "integer"',
         ),
         ({"arguments_json": '{"m":1}'}, "REASON_TOOL_ARGUMENTS_INVALID", "'m' was unexpected"),
         ({"effect": types.EFFECT_CONTRACT_IDEMPOTENT}, "REASON_STATE_CONFLICT", "effect contract"),

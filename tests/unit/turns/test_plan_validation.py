@@ -91,7 +91,7 @@ def test_a_reference_to_a_dependency_of_a_dependency_adds_nothing() -> None:
         ([_step("s1", {"$ref": "s1#/text"})], "refer to itself"),
         ([_step("s1", {"$ref": "s7#/text"})], "refer to 's7'"),
         ([_step("s1", {"$ref": "s7"})], "is no reference"),
-        ([_step("s1", 5)], "/expression: 5 is not of type 'string'"),
+        ([_step("s1", 5)], '/expression: 5 is not of type "string"'),
         ([_step("s1", arguments_json="{")], "not JSON"),
         ([_step("s1", arguments_json="[]")], "not an object"),
         ([_step("s1", arguments_json='{"expression":"1","x":2}')], "'x' was unexpected"),
