@@ -1,7 +1,9 @@
-"""Ten thousand idle watchers (PT6, FT15): burst open, memory of each, reach. Usage: python -m bench.watchers [N]
+"""Ten thousand idle watchers (PT6, FT15): burst open, churn, memory of each, reach, what is left when they are gone.
+
+Usage: python -m bench.watchers [N] [--churn ROUNDS]
 
 All watch one turn that waits for a person. Opened: the stream has replayed what there was. Reached: an
-answer's events have come to every watcher. Prints JSON lines; a refusal is counted by its code and reason.
+answer's events have come to every watcher. Churn: in each round a tenth leaves and as many come. Prints JSON lines; a refusal is counted by its code and reason.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import asyncio
 import json
 import statistics
 import time
+import urllib.request
 import uuid
 from collections import Counter
 from contextlib import suppress
@@ -93,8 +96,8 @@ async def _waiting(stub: Any, turn_id: str) -> int:
     raise Missing("the turn's stream ended before the turn waited")
 
 
-async def run(server: Server, number: int) -> None:
-    """Open, measure, answer, measure."""
+async def run(server: Server, number: int, churn: int) -> None:
+    """Open, measure, churn, answer, measure, leave, measure."""
     process = psutil.Process(server.pid)
     local = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(server.grpc, options=local) for _ in range(CHANNELS)]
@@ -108,6 +111,7 @@ async def run(server: Server, number: int) -> None:
     head = await _waiting(stubs[0], turn_id)
     before, begun = process.memory_info().rss, time.perf_counter()
     watchers = Watchers(stubs, turn_id, number)
+    start = _footprint(server, process)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watchers.watch(i), name=f"watcher-{i}") for i in range(number)]
         unopened = await watchers.reach(head, 60)
@@ -123,6 +127,27 @@ async def run(server: Server, number: int) -> None:
             goal_kb=GOAL_KB,
         )
         times: list[float] = []
+        for turn in range(churn):
+            begun = time.perf_counter()
+            leaving = range(turn % 10, number, 10)
+            for index in leaving:
+                tasks[index].cancel()
+            await asyncio.wait([tasks[index] for index in leaving])
+            for index in leaving:
+                watchers.seen[index] = 0
+                tasks[index] = group.create_task(watchers.watch(index), name=f"watcher-{index}")
+            await watchers.reach(head, 60)
+            times.append(time.perf_counter() - begun)
+        if times:
+            _print(
+                "watchers churned",
+                rounds=churn,
+                unopened=sum(1 for seen in watchers.seen if seen < head),
+                refused=dict(watchers.refused),
+                round_s=round(statistics.median(times), 2),
+                server_kb_each=round((process.memory_info().rss - before) / number / 1024, 1),
+            )
+        times = []
         missed = 0
         for question in range(1, QUESTIONS + 1):
             asked = time.perf_counter()
@@ -144,8 +169,18 @@ async def run(server: Server, number: int) -> None:
         for task in still:
             task.cancel()
         _print("watchers ended", left_open=len(still), s=round(time.perf_counter() - begun, 2))
+    await asyncio.sleep(2)
+    _print("watchers gone", start=start, left=_footprint(server, process))
     for channel in channels:
         await channel.close()
+
+
+def _footprint(server: Server, process: psutil.Process) -> dict[str, int]:
+    """What the server holds."""
+    with urllib.request.urlopen(f"http://{server.endpoints['http']}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    tasks = next(int(float(line.split()[1])) for line in lines if line.startswith("kfm_tasks "))
+    return {"tasks": tasks, "fds": process.num_fds(), "rss_mb": process.memory_info().rss >> 20}
 
 
 def _answer(turn_id: str, step_key: str) -> service.AnswerStepRequest:
@@ -162,11 +197,12 @@ def main() -> None:
     """Start a server, watch, stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("number", type=int, nargs="?", default=10_000)
+    parser.add_argument("--churn", type=int, default=0, help="rounds in which a tenth leaves and comes back")
     options = parser.parse_args()
     with scratch() as home:
         server = Server(home)
         try:
-            asyncio.run(run(server, options.number))
+            asyncio.run(run(server, options.number, options.churn))
         finally:
             server.close()
 

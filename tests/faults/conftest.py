@@ -1,11 +1,15 @@
 """The numbers that drills measured are printed after the run, one line each."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 Report = Callable[..., None]
+
+# Drills start databases from a process that has gRPC's threads: its fork handlers crash such a child now and then.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest.fixture
