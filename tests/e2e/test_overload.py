@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +10,6 @@ from uuid import uuid4
 import grpc
 import psutil
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.turn.v1 import turn_service_pb2 as pb
@@ -20,6 +18,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from tests.support.live import LiveServer
 from tests.support.plans import Gate, call, document
+from tests.support.refusals import Refused, refusal
 
 pytestmark = pytest.mark.requirement("E1")
 
@@ -28,16 +27,6 @@ QUEUED = 100
 """Turns that one session lets wait."""
 AT_ONCE_SECONDS = 10.0
 """Far below every deadline and wait of the server: whoever answers within it was not kept waiting for work."""
-
-
-@dataclass
-class Refused:
-    """What a refused caller is told."""
-
-    code: grpc.StatusCode
-    reason: str
-    limit: str
-    retry_ms: int
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +63,8 @@ async def sort(calls: list[asyncio.Task[Any]], refused: int) -> tuple[list[async
     async with asyncio.timeout(AT_ONCE_SECONDS):
         while len(told) < refused:
             done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-            told += [refusal(task) for task in done]
+            told += [refusal(task.exception()) for task in done]
     return list(left), told
-
-
-def refusal(task: asyncio.Task[Any]) -> Refused:
-    error = task.exception()
-    assert isinstance(error, grpc.aio.AioRpcError), task
-    raw = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
-    assert isinstance(raw, bytes)
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    for detail in status_pb2.Status.FromString(raw).details:
-        _ = detail.Unpack(info) or detail.Unpack(retry)
-    return Refused(error.code(), info.reason, info.metadata["limit"], retry.retry_delay.ToMilliseconds())
 
 
 @contextmanager
@@ -197,7 +175,7 @@ async def test_turns_beyond_a_sessions_queue_are_refused_and_those_in_it_all_run
     calls = [asyncio.create_task(one(n), name=f"submit {n}") for n in range(3 * QUEUED)]
     async with asyncio.timeout(60):
         await asyncio.wait(calls)
-    told = [refusal(task) for task in calls if task.exception()]
+    told = [refusal(task.exception()) for task in calls if task.exception()]
     assert len(told) == 2 * QUEUED
     assert {(t.code, t.reason, t.retry_ms) for t in told} == {
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "REASON_OVERLOADED", 1000)
