@@ -22,7 +22,7 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.context import ExecutionContext
 from kfm_server.runtime.facts import Accepted
-from kfm_server.runtime.turn_manager import is_end
+from kfm_server.runtime.following import is_end
 
 from tests.simulator.audit import Auditor
 from tests.simulator.process import Process

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 import orjson
+from kfm.catalogue.errors import ERROR_CLASSES, IdempotencyConflict, KfmError
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 
@@ -92,3 +93,23 @@ class TakenOver:
 
 Request = Submitted | Asked
 Fact = Request | Ended | Interrupted | Ticked | TakenOver
+
+
+def settle_claim(request: Request, stored: Claim) -> None:
+    """Answer a request whose key was used before: the stored outcome, or a conflict."""
+    if request.reply is None or request.reply.done():
+        return
+    try:
+        request.reply.set_result(outcome_of(request.claim, stored))
+    except KfmError as error:
+        request.reply.set_exception(error)
+
+
+def outcome_of(mine: Claim, stored: Claim) -> Accepted:
+    """What a used key came to. Raises IdempotencyConflict for another body, or the stored refusal."""
+    if mine.digest != stored.digest:
+        raise IdempotencyConflict(metadata={"idempotency_key": mine.key, "rpc": mine.rpc})
+    accepted = Accepted.decode(stored.outcome)
+    if accepted.reason:
+        raise ERROR_CLASSES[accepted.reason](accepted.message)
+    return accepted

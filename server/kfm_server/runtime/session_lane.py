@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 import structlog
 from kfm.catalogue.errors import (
-    ERROR_CLASSES,
-    IdempotencyConflict,
     Internal,
     KfmError,
     StateConflict,
@@ -23,7 +21,6 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
-from kfm_server.context import ExecutionContext
 from kfm_server.ports.journal import (
     Claim,
     Claimed,
@@ -35,7 +32,8 @@ from kfm_server.ports.journal import (
     Rejected,
     TurnRow,
 )
-from kfm_server.ports.steps import Attempt, AttemptResult, StepRunner
+from kfm_server.ports.steps import Attempt, StepRunner
+from kfm_server.runtime.attempts import attempt_of, no_progress, not_started, result_event
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import (
     Accepted,
@@ -48,16 +46,16 @@ from kfm_server.runtime.facts import (
     Submitted,
     TakenOver,
     Ticked,
+    settle_claim,
 )
 from kfm_server.runtime.history import put_away
-from kfm_server.turns.bodies import MAX_BODY_BYTES, arguments_of
+from kfm_server.turns.bodies import MAX_BODY_BYTES
 from kfm_server.turns.decide.advance import advance, next_wake_us
 from kfm_server.turns.decide.control import control
-from kfm_server.turns.decide.draft import Draft, Start, World, duration
+from kfm_server.turns.decide.draft import Draft, Start, World
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
-from kfm_server.turns.fold import micros
 from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
@@ -282,43 +280,16 @@ class SessionLane:
                     start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
                     if start is None:
                         return
-                    attempt = self._attempt(draft.turn(start.turn_id), start)
-                    result = await self._parts.runner.run(attempt, _no_progress)
+                    attempt = attempt_of(draft.turn(start.turn_id), start, self._owner.epoch)
+                    result = await self._parts.runner.run(attempt, no_progress)
                     draft.starts.remove(start)
-                    attempt_ended(draft, start.turn_id, start.attempt, _result_event(start.step_key, result))
+                    attempt_ended(draft, start.turn_id, start.attempt, result_event(start.step_key, result))
         except TimeoutError:
             pass
 
     def _is_pure(self, draft: Draft, start: Start) -> bool:
         step = draft.turn(start.turn_id).steps[start.step_key]
         return step.dispatch is not None and step.dispatch.contract == types.EFFECT_CONTRACT_PURE
-
-    def _attempt(self, turn: Turn, start: Start) -> Attempt:
-        step = turn.steps[start.step_key]
-        sent = step.dispatch
-        assert sent is not None
-        return Attempt(
-            context=ExecutionContext(
-                tenant_id=turn.tenant_id,
-                principal=turn.request.principal,
-                session_id=turn.session_id,
-                policy_reference=turn.request.policy_reference,
-                trace_id=turn.trace_id,
-                traceparent=turn.traceparent,
-            ),
-            turn_id=turn.turn_id,
-            step_key=start.step_key,
-            attempt=start.attempt,
-            kind=sent.step_type,
-            tool=sent.tool,
-            arguments_json=arguments_of(turn, step),
-            effect=sent.contract,
-            key=sent.key,
-            epoch=self._owner.epoch,
-            start_by_us=micros(sent.start_by),
-            deadline_us=micros(sent.deadline),
-            compensation=sent.compensation,
-        )
 
     def _entry(
         self,
@@ -393,7 +364,7 @@ class SessionLane:
             turn = self.session.turn(start.turn_id)
             if turn is None or not _stands(self.session, start):
                 continue  # ended already, by the same decision or by a TRANSACTIONAL step just before
-            attempt = self._attempt(turn, start)
+            attempt = attempt_of(turn, start, self._owner.epoch)
             failpoints.hit(_BEFORE_DISPATCH)
             key = (start.turn_id, start.step_key, start.attempt)
             if attempt.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
@@ -406,9 +377,9 @@ class SessionLane:
 
     async def _perform(self, attempt: Attempt) -> None:
         if attempt.effect != types.EFFECT_CONTRACT_PURE and not self._owner.may_start():
-            result = _not_started(attempt.step_key)
+            result = not_started(attempt.step_key)
         else:
-            result = _result_event(
+            result = result_event(
                 attempt.step_key, await self._parts.runner.run(attempt, self._progress(attempt))
             )
         result.compensation = attempt.compensation
@@ -430,14 +401,14 @@ class SessionLane:
     async def _transact(self, attempt: Attempt) -> None:
         """Run a TRANSACTIONAL step: its writes and its result commit together, or neither."""
         if not self._owner.may_start():
-            self.post(Ended(attempt.turn_id, attempt.attempt, _not_started(attempt.step_key)))
+            self.post(Ended(attempt.turn_id, attempt.attempt, not_started(attempt.step_key)))
             return
         follow: Draft | None = None
         fact: Fact = Interrupted(attempt.turn_id, attempt.step_key, attempt.attempt)
         try:
             async with self._parts.journal.transaction() as transaction:
                 ended = await self._parts.runner.run(attempt, self._progress(attempt), transaction.connection)
-                result = _result_event(attempt.step_key, ended)
+                result = result_event(attempt.step_key, ended)
                 if ended.status == ev.STEP_STATUS_SUCCEEDED:
                     draft = self._draft()
                     attempt_ended(draft, attempt.turn_id, attempt.attempt, result)
@@ -472,26 +443,6 @@ class SessionLane:
         _fail(request.reply, refused)
 
 
-def settle_claim(request: Request, stored: Claim) -> None:
-    """Answer a request whose key was used before: the stored outcome, or a conflict."""
-    if request.reply is None or request.reply.done():
-        return
-    try:
-        request.reply.set_result(outcome_of(request.claim, stored))
-    except KfmError as error:
-        request.reply.set_exception(error)
-
-
-def outcome_of(mine: Claim, stored: Claim) -> Accepted:
-    """What a used key came to. Raises IdempotencyConflict for another body, or the stored refusal."""
-    if mine.digest != stored.digest:
-        raise IdempotencyConflict(metadata={"idempotency_key": mine.key, "rpc": mine.rpc})
-    accepted = Accepted.decode(stored.outcome)
-    if accepted.reason:
-        raise ERROR_CLASSES[accepted.reason](accepted.message)
-    return accepted
-
-
 def _stands(session: Session, start: Start) -> bool:
     return awaited(session, start.turn_id, start.step_key, start.attempt) is not None
 
@@ -499,33 +450,6 @@ def _stands(session: Session, start: Start) -> bool:
 def _row_key(turn: Turn) -> tuple[str, int | None]:
     wake = turn.waiting.until_us if turn.waiting and turn.phase == api.TURN_STATE_WAITING else None
     return _PHASES[turn.phase], wake
-
-
-def _result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
-    event = ev.StepResultEvent(
-        step_key=key,
-        status=result.status,
-        output_json=result.output_json,
-        metrics=ev.StepMetrics(run_time=duration(result.run_time_us)),
-    )
-    if result.failure is not None:
-        failure = result.failure
-        event.error.reason = failure.reason
-        event.error.message = failure.message
-        event.error.retryable = failure.retryable
-        event.error.metadata.update(failure.metadata)
-    return event
-
-
-def _not_started(key: str) -> ev.StepResultEvent:
-    why = types.Error(
-        reason="REASON_FENCED", message="the lease was not sure enough to start an effect", retryable=True
-    )
-    return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True)
-
-
-def _no_progress(text: str) -> None:
-    """PURE steps that run before their append tell nobody: nothing is durable yet."""
 
 
 def _fail(reply: Reply | None, error: Exception) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfm.catalogue.errors import (
-    Draining,
-    NotOwner,
     PageTokenInvalid,
     StateConflict,
     StepNotFound,
@@ -16,7 +14,6 @@ from kfm.catalogue.errors import (
     TurnNotFound,
     Unavailable,
 )
-from kfm.catalogue.events import fill
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
@@ -25,13 +22,14 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
-from kfm_server.ids import IdMaker, new_id, partition_of
-from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases, TurnRow
-from kfm_server.runtime.broadcaster import Broadcaster, Watcher
+from kfm_server.ids import IdMaker, new_id
+from kfm_server.ports.journal import Claim, Journal, JournalUnavailable, Leases, TurnRow
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.delivery import Delivery
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
 from kfm_server.runtime.feeds import Feeds
-from kfm_server.runtime.history import BrokenHistory, fold_stored_turn, read_envelope
-from kfm_server.runtime.session_lane import outcome_of
+from kfm_server.runtime.following import PAGE, follow, read_events
+from kfm_server.runtime.history import BrokenHistory, fold_stored_turn
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Session, Turn
@@ -40,10 +38,6 @@ from kfm_server.turns.view import explain, show_turn
 Envelopes = list[envelope_pb2.Envelope]
 Updates = list[api.TurnUpdate]
 Turns = list[api.Turn]
-
-_PAGE = 200
-_OWNER_SECONDS = 10.0
-_OWNER_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +67,19 @@ class TurnManager:
         ids: IdMaker = new_id,
     ) -> None:
         self._journal = journal
-        self._leases = leases
         self._sessions = sessions
         self._broadcaster = broadcaster
         self._feeds = feeds
-        self._clock = clock
         self._defaults = defaults
         self._ids = ids
-        self._joined: dict[tuple[str, str, str, str], tuple[bytes, asyncio.Future[Accepted]]] = {}
-        self._draining = ""
+        self._delivery = Delivery(journal=journal, leases=leases, sessions=sessions, clock=clock, ids=ids)
 
     async def submit(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Accepted:
         """Hand a message in; durable when it returns. Raises SessionBusy, Overloaded, IdempotencyConflict."""
         fact = self._submission(ctx, spec, key, digest, rpc)
-        return await self._ask(fact.context, fact)
+        return await self._delivery.ask(fact.context, fact)
 
     async def run(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
@@ -97,11 +88,11 @@ class TurnManager:
         fact = self._submission(ctx, spec, key, digest, rpc)
         watcher = self._broadcaster.attach(fact.turn_id, self._sessions.partition(fact.context.session_id))
         try:
-            accepted = await self._ask(fact.context, fact)
+            accepted = await self._delivery.ask(fact.context, fact)
             if accepted.turn_id == fact.turn_id and self._here(accepted.session_id):
                 # Accepted by another owner before the partition came here: what it told is in the journal only.
                 watcher.stale = not _answered_here(fact)
-                async for updates in self._follow(fact.turn_id, watcher, 0):
+                async for updates in follow(self._journal, fact.turn_id, watcher, 0):
                     yield updates
                 return
         finally:
@@ -124,7 +115,7 @@ class TurnManager:
         control.principal = ctx.principal
         claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
         reply: Reply = asyncio.get_running_loop().create_future()
-        await self._ask(_in_session(ctx, session_id), Asked(turn_id, control, claim, reply))
+        await self._delivery.ask(_in_session(ctx, session_id), Asked(turn_id, control, claim, reply))
 
     async def fork(
         self,
@@ -165,7 +156,7 @@ class TurnManager:
         reply: Reply = asyncio.get_running_loop().create_future()
         ctx = _in_session(ctx, parent.session_id)
         fact = Submitted(ctx, self._ids("turn"), request, claim, parent, reply)
-        return await self._ask(ctx, fact)
+        return await self._delivery.ask(ctx, fact)
 
     async def get(self, ctx: ExecutionContext, turn_id: str) -> api.Turn:
         """The turn as it is now. Raises TurnNotFound."""
@@ -211,8 +202,8 @@ class TurnManager:
     ) -> tuple[Envelopes, bool]:
         """Durable events after a sequence, and whether more follow. Raises TurnNotFound."""
         await self._session_of(ctx, turn_id)
-        events = await self._read(turn_id, after, (limit or _PAGE) + 1)
-        most = limit or _PAGE
+        events = await read_events(self._journal, turn_id, after, (limit or PAGE) + 1)
+        most = limit or PAGE
         return events[:most], len(events) > most
 
     async def watch(
@@ -238,7 +229,7 @@ class TurnManager:
                     return  # the reader has it all, and nothing will follow
             watcher.stale = True  # what is in the journal comes first
             with nullcontext() if here else self._feeds.feed(turn_id, partition, after):
-                async with aclosing(self._follow(turn_id, watcher, after)) as updates:
+                async with aclosing(follow(self._journal, turn_id, watcher, after)) as updates:
                     async for some in updates:
                         yield some
         finally:
@@ -268,15 +259,13 @@ class TurnManager:
 
     def drain(self) -> None:
         """Take nothing more, and ask every watcher to come back."""
-        self._draining = "the server is stopping"
-        self._broadcaster.close(self._draining)
-
-    # -- how a request reaches the owner
+        self._delivery.close()
+        self._broadcaster.close("the server is stopping")
 
     def _submission(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Submitted:
-        session_id = spec.session_id or self._new_session(ctx, rpc, key)
+        session_id = spec.session_id or self._delivery.new_session(ctx, rpc, key)
         claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
         reply: Reply = asyncio.get_running_loop().create_future()
         ctx = _in_session(ctx, session_id)
@@ -300,77 +289,6 @@ class TurnManager:
             policy_reference=ctx.policy_reference,
         )
 
-    def _new_session(self, ctx: ExecutionContext, rpc: str, key: str) -> str:
-        """A session id in the partition that the key names, so that a retry elsewhere meets the same owner."""
-        partitions = self._sessions.partitions
-        wanted = partition_of(f"{ctx.tenant_id}|{ctx.principal}|{rpc}|{key}", partitions)
-        while True:
-            session_id = self._ids("ses")
-            if partition_of(session_id, partitions) == wanted:
-                return session_id
-
-    async def _ask(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
-        if self._draining:
-            raise Draining(retry_after_ms=1000)
-        claim = fact.claim
-        same = (claim.tenant_id, claim.principal, claim.rpc, claim.key)
-        running = self._joined.get(same)
-        if running is not None:
-            # The same key is on its way in this process: one of them does the work, all are answered.
-            digest, future = running
-            accepted = await asyncio.shield(future)
-            return outcome_of(claim, _as_claim(claim, digest, accepted))
-        future = asyncio.ensure_future(self._deliver(ctx, fact))
-        self._joined[same] = (claim.digest, future)
-        future.add_done_callback(lambda done: self._forget(same, done))
-        return await asyncio.shield(future)
-
-    def _forget(self, same: tuple[str, str, str, str], done: asyncio.Future[Accepted]) -> None:
-        self._joined.pop(same, None)
-        if not done.cancelled():
-            done.exception()  # it was told to whoever asked; a caller that left needs no warning
-
-    async def _deliver(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
-        lane = self._sessions.lane(ctx.session_id)
-        if lane is not None and fact.reply is not None:
-            lane.post(fact)
-            try:
-                return await fact.reply
-            except Fenced:
-                pass  # not committed: it goes to the new owner under the same key
-        return await self._through_inbox(ctx, fact)
-
-    async def _through_inbox(self, ctx: ExecutionContext, fact: Submitted | Asked) -> Accepted:
-        payload = fact.request if isinstance(fact, Submitted) else fact.asked
-        claim = fact.claim
-        partition = self._sessions.partition(ctx.session_id)
-        envelope = envelope_pb2.Envelope(
-            event_id=self._ids("evt"),
-            timestamp=timestamp(self._clock.now_us()),
-            trace_id=ctx.trace_id,
-            traceparent=ctx.traceparent,
-            tenant_id=ctx.tenant_id,
-            session_id=ctx.session_id,
-            turn_id=fact.turn_id,
-        )
-        fill(envelope, payload)
-        try:
-            await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
-            async with asyncio.timeout(_OWNER_SECONDS):
-                while True:
-                    stored = await self._journal.find_claim(
-                        claim.tenant_id, claim.principal, claim.rpc, claim.key
-                    )
-                    if stored is not None:
-                        return outcome_of(claim, stored)
-                    await asyncio.sleep(_OWNER_POLL_SECONDS)
-        except TimeoutError:
-            raise NotOwner(retry_after_ms=1000) from None
-        except JournalUnavailable:
-            raise Unavailable(retry_after_ms=1000) from None
-
-    # -- reading
-
     def _here(self, session_id: str) -> bool:
         return self._sessions.partition(session_id) in self._sessions.owned
 
@@ -392,48 +310,6 @@ class TurnManager:
             raise TurnNotFound(metadata={"turn_id": turn_id})
         return turn
 
-    async def _read(self, turn_id: str, after: int, limit: int) -> Envelopes:
-        try:
-            stored = await self._journal.read_turn(turn_id, after, limit)
-        except JournalUnavailable:
-            raise Unavailable(retry_after_ms=1000) from None
-        return [read_envelope(s) for s in stored]
-
-    async def _page(self, turn_id: str, after: int) -> Updates:
-        return [api.TurnUpdate(event=event) for event in await self._read(turn_id, after, _PAGE)]
-
-    async def _follow(self, turn_id: str, watcher: Watcher, after: int) -> AsyncGenerator[Updates]:
-        last = after
-        while True:
-            if watcher.lost or watcher.stale:
-                watcher.lost = watcher.stale = False
-                more = True
-                while more and (page := await self._page(turn_id, last)):
-                    # Who takes a list may empty it.
-                    more, last, end = len(page) == _PAGE, page[-1].event.sequence, is_end(page[-1].event)
-                    yield page
-                    if end:
-                        return
-            fresh: list[api.TurnUpdate] = []
-            for update in watcher.take():
-                if update.HasField("event"):
-                    if update.event.sequence <= last:
-                        continue
-                    if update.event.sequence != last + 1:
-                        watcher.stale = True
-                        break
-                    last = update.event.sequence
-                fresh.append(update)
-            if fresh:
-                end = any(is_end(u.event) for u in fresh if u.HasField("event"))
-                yield fresh
-                if end:
-                    return
-            if watcher.closed and not watcher.updates:
-                yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]
-                return
-            await watcher.ready()
-
 
 def _unreadable(row: TurnRow, bad: BrokenHistory) -> api.Turn:
     return api.Turn(
@@ -443,13 +319,6 @@ def _unreadable(row: TurnRow, bad: BrokenHistory) -> api.Turn:
         submitted_at=timestamp(row.submitted_us),
         error=types.Error(reason=bad.reason, message=bad.message),
     )
-
-
-def is_end(event: envelope_pb2.Envelope) -> bool:
-    """The event is the last one of its turn."""
-    if event.type != "TurnStateEvent.v1":
-        return False
-    return ev.TurnStateEvent.FromString(event.payload.value).change == ev.TURN_CHANGE_FINISHED
 
 
 def _needs_nobody(turn: Turn) -> bool:
@@ -468,7 +337,3 @@ def _in_session(ctx: ExecutionContext, session_id: str) -> ExecutionContext:
     return ExecutionContext(
         ctx.tenant_id, ctx.principal, session_id, ctx.policy_reference, ctx.trace_id, ctx.traceparent
     )
-
-
-def _as_claim(claim: Claim, digest: bytes, accepted: Accepted) -> Claim:
-    return Claim(claim.tenant_id, claim.principal, claim.rpc, claim.key, digest, accepted.encode())

@@ -1,0 +1,69 @@
+"""An attempt of a step, from its recorded dispatch to the event of its result."""
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.context import ExecutionContext
+from kfm_server.ports.steps import Attempt, AttemptResult
+from kfm_server.turns.bodies import arguments_of
+from kfm_server.turns.decide.draft import Start, duration
+from kfm_server.turns.fold import micros
+from kfm_server.turns.state import Turn
+
+
+def attempt_of(turn: Turn, start: Start, epoch: int) -> Attempt:
+    """What its dispatch tells the attempt to do."""
+    step = turn.steps[start.step_key]
+    sent = step.dispatch
+    assert sent is not None
+    return Attempt(
+        context=ExecutionContext(
+            tenant_id=turn.tenant_id,
+            principal=turn.request.principal,
+            session_id=turn.session_id,
+            policy_reference=turn.request.policy_reference,
+            trace_id=turn.trace_id,
+            traceparent=turn.traceparent,
+        ),
+        turn_id=turn.turn_id,
+        step_key=start.step_key,
+        attempt=start.attempt,
+        kind=sent.step_type,
+        tool=sent.tool,
+        arguments_json=arguments_of(turn, step),
+        effect=sent.contract,
+        key=sent.key,
+        epoch=epoch,
+        start_by_us=micros(sent.start_by),
+        deadline_us=micros(sent.deadline),
+        compensation=sent.compensation,
+    )
+
+
+def result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
+    """What an attempt came to, as an event."""
+    event = ev.StepResultEvent(
+        step_key=key,
+        status=result.status,
+        output_json=result.output_json,
+        metrics=ev.StepMetrics(run_time=duration(result.run_time_us)),
+    )
+    if result.failure is not None:
+        failure = result.failure
+        event.error.reason = failure.reason
+        event.error.message = failure.message
+        event.error.retryable = failure.retryable
+        event.error.metadata.update(failure.metadata)
+    return event
+
+
+def not_started(key: str) -> ev.StepResultEvent:
+    """The result of an attempt that was not started, because the lease was not sure enough."""
+    why = types.Error(
+        reason="REASON_FENCED", message="the lease was not sure enough to start an effect", retryable=True
+    )
+    return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True)
+
+
+def no_progress(text: str) -> None:
+    """PURE steps that run before their append tell nobody: nothing is durable yet."""

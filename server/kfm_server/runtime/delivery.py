@@ -1,0 +1,109 @@
+"""How a request reaches the owner of its session: its mailbox when that is this process, the inbox when not."""
+
+import asyncio
+
+from kfm.catalogue.errors import Draining, NotOwner, Unavailable
+from kfm.catalogue.events import fill
+from kfm.event.v1 import envelope_pb2
+
+from kfm_server.clock import Clock
+from kfm_server.context import ExecutionContext
+from kfm_server.ids import IdMaker, partition_of
+from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
+from kfm_server.runtime.facts import Accepted, Request, Submitted, outcome_of
+from kfm_server.runtime.sessions import Sessions
+from kfm_server.turns.decide.draft import timestamp
+
+OWNER_SECONDS = 10.0
+"""How long a request that went through the inbox waits for its owner's answer; then NotOwner, and it stays there."""
+_OWNER_POLL_SECONDS = 0.05
+
+
+class Delivery:
+    """One per process. The same key, asked twice here at one time, is delivered once."""
+
+    def __init__(
+        self, *, journal: Journal, leases: Leases, sessions: Sessions, clock: Clock, ids: IdMaker
+    ) -> None:
+        self._journal = journal
+        self._leases = leases
+        self._sessions = sessions
+        self._clock = clock
+        self._ids = ids
+        self._joined: dict[tuple[str, str, str, str], tuple[bytes, asyncio.Future[Accepted]]] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Deliver nothing more: requests are told that the server is stopping."""
+        self._closed = True
+
+    def new_session(self, ctx: ExecutionContext, rpc: str, key: str) -> str:
+        """A session id in the partition that the key names, so that a retry elsewhere meets the same owner."""
+        partitions = self._sessions.partitions
+        wanted = partition_of(f"{ctx.tenant_id}|{ctx.principal}|{rpc}|{key}", partitions)
+        while True:
+            session_id = self._ids("ses")
+            if partition_of(session_id, partitions) == wanted:
+                return session_id
+
+    async def ask(self, ctx: ExecutionContext, fact: Request) -> Accepted:
+        """What the owner made of it; durable when it returns. Raises Draining, NotOwner, Unavailable, or the refusal."""
+        if self._closed:
+            raise Draining(retry_after_ms=1000)
+        claim = fact.claim
+        same = (claim.tenant_id, claim.principal, claim.rpc, claim.key)
+        running = self._joined.get(same)
+        if running is not None:
+            # The same key is on its way in this process: one of them does the work, all are answered.
+            digest, future = running
+            accepted = await asyncio.shield(future)
+            done = Claim(*same, digest, accepted.encode())
+            return outcome_of(claim, done)
+        future = asyncio.ensure_future(self._deliver(ctx, fact))
+        self._joined[same] = (claim.digest, future)
+        future.add_done_callback(lambda done: self._forget(same, done))
+        return await asyncio.shield(future)
+
+    def _forget(self, same: tuple[str, str, str, str], done: asyncio.Future[Accepted]) -> None:
+        self._joined.pop(same, None)
+        if not done.cancelled():
+            done.exception()  # it was told to whoever asked; a caller that left needs no warning
+
+    async def _deliver(self, ctx: ExecutionContext, fact: Request) -> Accepted:
+        lane = self._sessions.lane(ctx.session_id)
+        if lane is not None and fact.reply is not None:
+            lane.post(fact)
+            try:
+                return await fact.reply
+            except Fenced:
+                pass  # not committed: it goes to the new owner under the same key
+        return await self._through_inbox(ctx, fact)
+
+    async def _through_inbox(self, ctx: ExecutionContext, fact: Request) -> Accepted:
+        payload = fact.request if isinstance(fact, Submitted) else fact.asked
+        claim = fact.claim
+        partition = self._sessions.partition(ctx.session_id)
+        envelope = envelope_pb2.Envelope(
+            event_id=self._ids("evt"),
+            timestamp=timestamp(self._clock.now_us()),
+            trace_id=ctx.trace_id,
+            traceparent=ctx.traceparent,
+            tenant_id=ctx.tenant_id,
+            session_id=ctx.session_id,
+            turn_id=fact.turn_id,
+        )
+        fill(envelope, payload)
+        try:
+            await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
+            async with asyncio.timeout(OWNER_SECONDS):
+                while True:
+                    stored = await self._journal.find_claim(
+                        claim.tenant_id, claim.principal, claim.rpc, claim.key
+                    )
+                    if stored is not None:
+                        return outcome_of(claim, stored)
+                    await asyncio.sleep(_OWNER_POLL_SECONDS)
+        except TimeoutError:
+            raise NotOwner(retry_after_ms=1000) from None
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
