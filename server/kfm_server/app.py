@@ -262,10 +262,10 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
         finally:
             log.info("draining")
             manager.drain()
+            sessions.hold()
             await grpc_door.drain(2.0)
-            attempts = sessions.attempts_running
-            if attempts:
-                await asyncio.wait(attempts, timeout=settings.drain_seconds)
+            if not await sessions.quiet(settings.drain_seconds):
+                log.warning("steps_cut", count=len(sessions.busy))
             await grpc_door.stop()
             await http_door.stop()
             for task in (renewing, *consuming):

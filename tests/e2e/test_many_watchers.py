@@ -78,7 +78,7 @@ class Crowd:
             self._came.set()
 
 
-@pytest.mark.requirement("E1", "N1")
+@pytest.mark.requirement("E1", "FT15", "I9")
 async def test_a_thousand_watchers_come_and_go_all_served_up_to_the_quota_and_leave_nothing_behind(
     server: LiveServer,
 ) -> None:

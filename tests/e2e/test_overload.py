@@ -20,11 +20,9 @@ from tests.support.live import LiveServer
 from tests.support.plans import Gate, call, document
 from tests.support.refusals import Refused, refusal
 
-pytestmark = pytest.mark.requirement("E1")
+pytestmark = pytest.mark.requirement("E1", "FT16")
 
 CALLS, STREAMS = 4, 8
-QUEUED = 100
-"""Turns that one session lets wait."""
 AT_ONCE_SECONDS = 10.0
 """Far below every deadline and wait of the server: whoever answers within it was not kept waiting for work."""
 
@@ -155,34 +153,3 @@ async def test_streams_beyond_the_limit_are_refused_and_those_let_in_are_served_
         assert await asyncio.gather(*accepted) == [ev.OUTCOME_SUCCEEDED] * STREAMS
     await served_at_once(stub)
     await asyncio.to_thread(server.await_gauge, "kfm_streams", 0)
-
-
-async def test_turns_beyond_a_sessions_queue_are_refused_and_those_in_it_all_run(
-    server: LiveServer, stub: Any, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    first = await stub.SubmitTurn(
-        pb.SubmitTurnRequest(turn=spec(call("a", "ledger_once", hold=gate.hold)), idempotency_key="first")
-    )
-    entering = asyncio.Semaphore(CALLS)
-    turn = spec(call("a", "ledger_pure"), session=first.session_id)
-
-    async def one(number: int) -> str:
-        async with entering:
-            request = pb.SubmitTurnRequest(turn=turn, idempotency_key=f"q{number}")
-            return (await stub.SubmitTurn(request, timeout=30)).turn_id
-
-    calls = [asyncio.create_task(one(n), name=f"submit {n}") for n in range(3 * QUEUED)]
-    async with asyncio.timeout(60):
-        await asyncio.wait(calls)
-    told = [refusal(task.exception()) for task in calls if task.exception()]
-    assert len(told) == 2 * QUEUED
-    assert {(t.code, t.reason, t.retry_ms) for t in told} == {
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "REASON_OVERLOADED", 1000)
-    }
-    gate.open()
-    for task in calls:
-        if not task.exception():
-            waited = await stub.WaitTurn(pb.WaitTurnRequest(turn_id=task.result()), timeout=30)
-            assert waited.turn.outcome == ev.OUTCOME_SUCCEEDED
-    await served_at_once(stub)

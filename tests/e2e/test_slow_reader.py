@@ -36,7 +36,7 @@ async def updates(watch: Any) -> AsyncIterator[api.TurnUpdate]:
             yield update
 
 
-@pytest.mark.requirement("E1")
+@pytest.mark.requirement("E1", "FT12")
 async def test_a_reader_that_reads_nothing_costs_the_server_little_and_misses_only_deltas(
     server: LiveServer, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.e2e.talker import ROUND
 from tests.support.live import LiveServer
 from tests.support.plans import call, document
 
-pytestmark = pytest.mark.requirement("R8", "R10")
+pytestmark = pytest.mark.requirement("R8", "R10", "I7")
 
 PIECES = 4 * ROUND
 SECONDS = 40.0

@@ -149,9 +149,8 @@ class Process:
 
     async def _stop(self) -> None:
         self.manager.drain()
-        attempts = self.sessions.attempts_running
-        if attempts:
-            await asyncio.wait(attempts, timeout=5)
+        self.sessions.hold()
+        await self.sessions.quiet(5)
         if self.ready:
             self._keeper_task.cancel()
         with contextlib.suppress(JournalUnavailable):

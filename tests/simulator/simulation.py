@@ -115,7 +115,7 @@ class Simulation:
                 continue
             for name in process.calls.values():
                 broken(f"I1 {process.name} never answered: {name}")
-            if process.sessions.count or process.sessions.attempts_running:
+            if process.sessions.count or process.sessions.busy:
                 broken(f"I9 {process.name} still holds {process.sessions.count} sessions")
 
     # -- faults

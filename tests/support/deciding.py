@@ -36,6 +36,7 @@ class Desk:
         self.log: list[envelope_pb2.Envelope] = []
         self.starts: list[Start] = []
         self.stops: list[Stop] = []
+        self.hold = False
 
     def submit(
         self,
@@ -122,7 +123,7 @@ class Desk:
         return next(c for c in self.of(ev.TurnStateEvent, turn_id) if c.change == ev.TURN_CHANGE_FINISHED)
 
     def _draft(self) -> Draft:
-        return Draft(self.session, self.now_us, self.world)
+        return Draft(self.session, self.now_us, self.world, hold=self.hold)
 
     def _commit(self, draft: Draft) -> None:
         self.session = draft.session

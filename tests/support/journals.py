@@ -1,9 +1,11 @@
 """Both journals behind one face, and short ways to write entries."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+from kfm_server.clock import SystemClock
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.memory import MemoryJournal, MemoryLeases
 from kfm_server.journal.postgres import PostgresJournal
@@ -18,23 +20,50 @@ class Store:
 
     journal: Journal
     leases: Leases
+    expire: Callable[[], Awaitable[None]]
+    """Let the leases run out, by the time that the table of leases goes by."""
+
+
+class HandClock(SystemClock):
+    """A clock that is put forward by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        """What the hand has set."""
+        return self.seconds
 
 
 @asynccontextmanager
 async def memory_store() -> AsyncGenerator[Store]:
     """In memory."""
-    journal = MemoryJournal()
-    yield Store(journal, MemoryLeases(journal, seconds=LEASE_SECONDS))
+    journal, clock = MemoryJournal(), HandClock()
+
+    async def expire() -> None:
+        clock.seconds += LEASE_SECONDS
+
+    yield Store(journal, MemoryLeases(journal, clock, seconds=LEASE_SECONDS), expire)
 
 
 @asynccontextmanager
 async def postgres_store(dsn: str) -> AsyncGenerator[Store]:
     """In a migrated database."""
+
+    async def expire() -> None:
+        connection = await asyncpg.connect(dsn, command_timeout=LEASE_SECONDS * 20)
+        try:
+            await connection.execute(
+                "select pg_sleep_until(max(expires_at)) from kfm.leases where expires_at <> '-infinity'"
+            )
+        finally:
+            await connection.close()
+
     async with (
         PostgresJournal.open(dsn) as journal,
         PostgresLeases.open(dsn, seconds=LEASE_SECONDS) as leases,
     ):
-        yield Store(journal, leases)
+        yield Store(journal, leases, expire)
 
 
 def record(turn: str, sequence: int, body: bytes = b"body") -> Record:

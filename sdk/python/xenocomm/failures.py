@@ -106,7 +106,7 @@ def from_rpc(error: grpc.aio.AioRpcError, endpoint: str) -> XenocommError:
 
 
 def _trailer(error: grpc.aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
-    return tuple(error.trailing_metadata() or ())  # type: ignore[return-value]
+    return tuple(error.trailing_metadata() or ())
 
 
 def _from_details(raw: bytes, text: str) -> XenocommError | None:

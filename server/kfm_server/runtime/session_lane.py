@@ -125,6 +125,7 @@ class SessionLane:
         self._timer: asyncio.TimerHandle | None = None
         self._now_us = 0
         self._closed = False
+        self._held = False
 
     def post(self, fact: Fact) -> None:
         """Put a fact in the mailbox; the lane sees to the rest. A closed lane refuses requests."""
@@ -135,6 +136,12 @@ class SessionLane:
         self._mailbox.append(fact)
         if self._task is None:
             self._task = self._parts.spawn(self._run(), f"session {self.session.session_id}")
+
+    def hold(self) -> None:
+        """Start no more steps: the process is stopping. What runs may end, and is recorded."""
+        self._held = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def close(self) -> None:
         """Stop everything at once: the partition is another's. Requests are told so."""
@@ -151,9 +158,9 @@ class SessionLane:
         self._mailbox.clear()
 
     @property
-    def attempts_running(self) -> list[asyncio.Task[Any]]:
-        """The attempts that this process runs for the session."""
-        return list(self._attempts.values())
+    def busy(self) -> list[asyncio.Task[Any]]:
+        """What this process runs for the session: its attempts, and the loop while it has something to do."""
+        return [*self._attempts.values(), *((self._task,) if self._task is not None else ())]
 
     async def _run(self) -> None:
         try:
@@ -246,7 +253,7 @@ class SessionLane:
 
     def _draft(self) -> Draft:
         self._now_us = max(self._now_us, self._parts.clock.now_us())
-        return Draft(self.session, self._now_us, self._parts.world)
+        return Draft(self.session, self._now_us, self._parts.world, hold=self._held)
 
     def _apply(self, draft: Draft, fact: Fact) -> None:
         match fact:
@@ -354,7 +361,7 @@ class SessionLane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wake = next_wake_us(self.session)
+        wake = None if self._held else next_wake_us(self.session)
         if wake is not None:
             delay = max(0.0, (wake - self._parts.clock.now_us()) / 1_000_000)
             self._timer = asyncio.get_running_loop().call_later(delay, self.post, Ticked())

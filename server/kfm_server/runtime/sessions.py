@@ -55,6 +55,7 @@ class Sessions:
         self.owned: dict[int, OwnedPartition] = {}
         self._lanes: dict[str, SessionLane] = {}
         self._turns: dict[str, str] = {}
+        self._holding = False
 
     def partition(self, session_id: str) -> int:
         """The partition of a session."""
@@ -76,6 +77,8 @@ class Sessions:
 
     def _lane_for(self, session: Session, owner: OwnedPartition) -> SessionLane:
         lane = SessionLane(session, owner, self._parts, self._rest)
+        if self._holding:
+            lane.hold()
         self._lanes[session.session_id] = lane
         self._loader.taken_up(session.session_id)
         return lane
@@ -189,10 +192,26 @@ class Sessions:
         for partition in list(self.owned):
             self.drop(partition)
 
+    def hold(self) -> None:
+        """Start no more steps in this process: the next owner goes on."""
+        self._holding = True
+        for lane in self._lanes.values():
+            lane.hold()
+
+    async def quiet(self, seconds: float) -> bool:
+        """After `hold`: wait until what runs has ended and is recorded. False if `seconds` were not enough."""
+        try:
+            async with asyncio.timeout(seconds):
+                while busy := self.busy:
+                    await asyncio.wait(busy)
+        except TimeoutError:
+            return False
+        return True
+
     @property
-    def attempts_running(self) -> list[asyncio.Task[Any]]:
-        """Attempts that run in this process."""
-        return [t for lane in self._lanes.values() for t in lane.attempts_running]
+    def busy(self) -> list[asyncio.Task[Any]]:
+        """What runs in this process: attempts, and sessions that have something to do."""
+        return [task for lane in self._lanes.values() for task in lane.busy]
 
     @property
     def count(self) -> int:

@@ -245,6 +245,33 @@ def test_a_cancel_while_a_frozen_owner_may_run_lists_the_effect() -> None:
     assert list(desk.finish().effects_done) == ["a"]
 
 
+@pytest.mark.requirement("FT21")
+def test_a_process_that_stops_records_what_ends_and_dispatches_nothing_and_the_next_goes_on() -> None:
+    desk = Desk()
+    desk.submit("turn_1", ONCE, IDEMPOTENT | {"depends_on": ["a"]}, UNDOABLE)
+    desk.hold = True
+    desk.ended("turn_1", "a", 1)
+    desk.ended("turn_1", "c", 1, ev.STEP_STATUS_FAILED)
+    desk.submit("turn_2", IDEMPOTENT)
+    desk.wait(US)
+    assert [s.step_key for s in desk.of(ev.StepEvent)] == ["a", "c"]
+    desk.hold = False
+    desk.taken_over(clean=True)
+    assert [(s.step_key, s.compensation) for s in desk.of(ev.StepEvent)[2:]] == [("c", True), ("b", False)]
+
+
+@pytest.mark.requirement("FT21")
+def test_a_process_that_stops_leaves_what_it_finds_running_to_the_next() -> None:
+    desk = Desk()
+    desk.submit("turn_1", IDEMPOTENT)
+    desk.hold = True
+    desk.taken_over(clean=True)
+    assert len(desk.of(ev.StepEvent)) == 1
+    desk.hold = False
+    desk.taken_over(clean=True)
+    assert desk.starts == [Start("turn_1", "b", 2)]
+
+
 # -- compensations
 
 

@@ -59,7 +59,7 @@ class Call:
 
 
 UnaryBody = Callable[[Call, Any], Awaitable[Message]]
-StreamBody = Callable[[Call, Any], AsyncIterator[Message]]
+StreamBody = Callable[[Call, Any], AsyncGenerator[Message, None]]
 Handler = Callable[..., Any]
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -73,11 +73,11 @@ class Edge:
         self._gate = gate
         self._token = token
 
-    def handler(self, method: Method, body: UnaryBody | StreamBody) -> AnyHandler:
-        """The handler of one method of the catalogue."""
+    def handler(self, method: Method, body: Callable[[Call, Any], Any]) -> AnyHandler:
+        """The handler of one method of the catalogue; the body is a UnaryBody or a StreamBody, as the method says."""
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, body))  # type: ignore[arg-type]
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, body))  # type: ignore[arg-type]
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, body))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, body))
 
     def _unary(self, method: Method, body: UnaryBody) -> Handler:
         ok, seconds = _calls.labels(method.path, "OK"), _seconds.labels(method.path)
@@ -115,7 +115,7 @@ class Edge:
                 self._authorise(context)
                 with gate.stream():
                     request = parse(method.request, raw, limits.max_message_bytes)
-                    async with aclosing(body(call, request)) as answers:  # type: ignore[type-var]
+                    async with aclosing(body(call, request)) as answers:
                         if not method.read_only:
                             with gate.unary(False):  # what brings work counts as a call until it has come in
                                 first = await anext(answers)
@@ -148,7 +148,7 @@ class Edge:
             except KfmError as error:
                 return await self._fail("unknown", error, call, context)
 
-        return grpc.stream_unary_rpc_method_handler(refuse)  # type: ignore[arg-type]
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     async def admit(self, path: str, context: ServicerContext[Any, Any]) -> None:
         """End the call with Unauthenticated unless it carries the token."""
@@ -214,6 +214,8 @@ class _TokenGuard:
 
     def __init__(self, edge: Edge, path: str, inner: AnyHandler) -> None:
         self._edge, self._path, self._inner = edge, path, inner
+        # The library's types know only the synchronous API.
+        self._behaviour: Any = inner.stream_stream
 
     def handler(self) -> AnyHandler:
         inner = self._inner
@@ -225,7 +227,7 @@ class _TokenGuard:
 
     async def _streamed(self, requests: Any, context: ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
         await self._edge.admit(self._path, context)
-        async with aclosing(self._inner.stream_stream(requests, context)) as answers:  # type: ignore[misc]
+        async with aclosing(self._behaviour(requests, context)) as answers:
             async for answer in answers:
                 yield answer
 

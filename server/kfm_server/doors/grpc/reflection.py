@@ -110,7 +110,7 @@ class Reflection:
     def handlers(self) -> dict[str, AnyHandler]:
         """Handlers by path."""
         handler = grpc.stream_stream_rpc_method_handler(
-            self.info,  # type: ignore[arg-type]
+            self.info,
             pb.ServerReflectionRequest.FromString,
             pb.ServerReflectionResponse.SerializeToString,
         )

@@ -106,5 +106,5 @@ class _Collector:
 
 def _health_handlers(health: Health) -> dict[str, AnyHandler]:
     collector = _Collector()
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, collector)  # type: ignore[arg-type]
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, collector)
     return collector.found

@@ -98,6 +98,8 @@ def _advance_turn(draft: Draft, turn_id: str) -> None:
     if all(s.phase == api.STEP_STATE_SUCCEEDED for s in turn.steps.values()):
         _finish(draft, turn_id)
         return
+    if draft.hold:
+        return
     if not turn.paused:
         for step in _ready(turn, draft.now_us):
             _dispatch(draft, turn_id, step)
@@ -154,7 +156,7 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
         return
     most = turn.request.limits.max_attempts
     if step.compensate:
-        if turn.paused:
+        if turn.paused or draft.hold:
             return
         if step.compensations >= most:
             outcome_unknown(draft, turn_id, key)
@@ -282,6 +284,8 @@ def _dispatch(
 
 def redispatch(draft: Draft, turn_id: str, key: str) -> None:
     """Start a step again whose process died, as its contract allows, and count it."""
+    if draft.hold:
+        return
     step = draft.turn(turn_id).steps[key]
     if step.reruns >= draft.world.max_reruns:
         outcome_unknown(draft, turn_id, key, "REASON_STEP_CRASHES_PROCESS")

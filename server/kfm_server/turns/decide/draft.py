@@ -60,6 +60,8 @@ class Draft:
     now_us: int
     world: World
     cause: str = ""
+    hold: bool = False
+    """The process is stopping: results count, but nothing is dispatched; the next owner goes on from there."""
     events: list[envelope_pb2.Envelope] = field(default_factory=list[envelope_pb2.Envelope])
     starts: list[Start] = field(default_factory=list[Start])
     stops: list[Stop] = field(default_factory=list[Stop])
