@@ -24,6 +24,8 @@ pytestmark = pytest.mark.requirement("R8", "R10", "I7")
 
 PIECES = 4 * ROUND
 SECONDS = 40.0
+TOKEN = "s3cret"
+METADATA = (("authorization", f"Bearer {TOKEN}"),)
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Two:
 
     async def read(self, attempt: int = 1) -> AsyncGenerator[api.TurnUpdate]:
         """What the watcher sees, from when it stands at the owner; the talker is let go on only in this attempt."""
-        watch = self.stub.WatchTurn(pb.WatchTurnRequest(turn_id=self.turn_id))
+        watch = self.stub.WatchTurn(pb.WatchTurnRequest(turn_id=self.turn_id), metadata=METADATA)
         await watch.initial_metadata()
         await asyncio.to_thread(self.owner.await_gauge, "kfm_watchers", 1)
         with self.heard.open("ab", buffering=0) as file:
@@ -61,7 +63,12 @@ class Two:
 @pytest.fixture
 async def two(tmp_path: Path, database: str) -> AsyncGenerator[Two]:
     servers = [
-        LiveServer(tmp_path / name, tools="tests.e2e.talker:TOOLS", database_url=database)
+        LiveServer(
+            tmp_path / name,
+            tools="tests.e2e.talker:TOOLS",
+            database_url=database,
+            environment={"KFM_TOKEN": TOKEN},
+        )
         for name in ("owner", "other")
     ]
     heard = tmp_path / "heard"
@@ -73,7 +80,7 @@ async def two(tmp_path: Path, database: str) -> AsyncGenerator[Two]:
             stub = rpc.TurnServiceStub(channel)
             turn = api.TurnSpec(input=[types.Part(data_json=document_)])
             request = pb.SubmitTurnRequest(turn=turn, idempotency_key="talk")
-            submitted = await stub.SubmitTurn(request, timeout=SECONDS)
+            submitted = await stub.SubmitTurn(request, timeout=SECONDS, metadata=METADATA)
             yield Two(servers[0], servers[1], stub, submitted.turn_id, heard)
     finally:
         for server in servers:
@@ -117,10 +124,11 @@ async def test_when_the_owner_goes_the_same_stream_goes_on_with_its_successor(tw
 
 async def test_a_watch_that_was_passed_on_once_is_not_passed_on_again(two: Two) -> None:
     watch = two.stub.WatchTurn(
-        pb.WatchTurnRequest(turn_id=two.turn_id), metadata=((AT_OWNER, "1"),), timeout=SECONDS
+        pb.WatchTurnRequest(turn_id=two.turn_id), metadata=((AT_OWNER, "1"), *METADATA), timeout=SECONDS
     )
     found = [update async for response in watch for update in response.updates]
     assert [u.WhichOneof("update") for u in found] == ["reconnect"]
     two.heard.write_bytes(b"." * PIECES)
-    waited = await two.stub.WaitTurn(pb.WaitTurnRequest(turn_id=two.turn_id), timeout=SECONDS)
+    request = pb.WaitTurnRequest(turn_id=two.turn_id)
+    waited = await two.stub.WaitTurn(request, timeout=SECONDS, metadata=METADATA)
     assert waited.turn.outcome == ev.OUTCOME_SUCCEEDED

@@ -77,7 +77,9 @@ class LiveServer:
 
     def gauge(self, name: str) -> int:
         """What a gauge or counter without labels stands at."""
-        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10) as answer:
+        bearer = {"Authorization": f"Bearer {self.environment.get('KFM_TOKEN', '')}"}
+        request = urllib.request.Request(f"http://{self.http}/metrics", headers=bearer)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
 
