@@ -123,7 +123,7 @@ async def test_an_earlier_epoch_cannot_commit(store: Told, journal: MemoryJourna
     assert (await store.open("g", 0, 2)).offset == 7
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT11")
 async def test_a_message_that_always_fails_is_buried_with_its_bytes(
     store: Told, journal: MemoryJournal
 ) -> None:
@@ -156,7 +156,7 @@ async def test_a_failing_batch_costs_only_the_message_at_fault(store: Told, jour
     assert len((await DeadLetterDesk(store).list(ME, "", 50, ""))[0]) == 1
 
 
-@pytest.mark.requirement("R6", "S3")
+@pytest.mark.requirement("R6", "S3", "FT11")
 async def test_an_unknown_type_is_buried_at_once_and_one_that_may_be_ignored_is_not(
     store: Told, journal: MemoryJournal
 ) -> None:
@@ -175,7 +175,7 @@ async def test_an_unknown_type_is_buried_at_once_and_one_that_may_be_ignored_is_
     assert (letter.error.reason, letter.offset) == ("REASON_EVENT_TYPE_UNKNOWN", 3)
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT11")
 async def test_bytes_that_are_no_envelope_hold_the_session_that_their_turn_names(
     store: Told, journal: MemoryJournal
 ) -> None:
@@ -195,7 +195,7 @@ async def test_bytes_that_are_no_envelope_hold_the_session_that_their_turn_names
     ]
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT11")
 async def test_a_replay_delivers_the_message_and_then_what_was_parked_in_order(
     store: Told, journal: MemoryJournal
 ) -> None:
@@ -299,7 +299,7 @@ async def test_groups_are_held_one_by_one(store: Told, journal: MemoryJournal) -
     assert (good.ids, bad.ids) == (["turn_1.1", "turn_1.2"], [])
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT10")
 @pytest.mark.parametrize("seed", range(3))
 async def test_duplicates_and_reordering_leave_the_same_audit_log(audit: AuditLog, seed: int) -> None:
     clean = MemoryAuditLog()

@@ -16,7 +16,7 @@ from xenocomm._gen.types import DeadLetter
 from tests.support.bus import sealed, unknown
 from tests.support.live import LiveServer
 
-pytestmark = pytest.mark.requirement("R6")
+pytestmark = pytest.mark.requirement("R6", "FT11")
 T = TypeVar("T")
 LIMIT = 10.0
 _POISON = """

@@ -384,7 +384,7 @@ async def test_a_turn_that_takes_too_long_is_ended(live: Client, gate: Gate) -> 
     assert done.steps[0].state == StepState.CANCELLED
 
 
-@pytest.mark.requirement("E1", "FT13")
+@pytest.mark.requirement("E1", "FT13", "FT14")
 async def test_a_deadline_or_a_disconnect_of_the_call_changes_nothing_for_the_turn(
     live_server: LiveServer, live: Client, gate: Gate
 ) -> None:

@@ -8,7 +8,7 @@ SEEDS = 160
 _CHUNK = 20
 
 
-@pytest.mark.requirement("R4", "E5")
+@pytest.mark.requirement("R4", "E5", "FT25")
 @pytest.mark.parametrize("first", range(0, SEEDS, _CHUNK))
 def test_whatever_breaks_every_turn_ends_as_its_log_and_its_contracts_say(first: int) -> None:
     for seed in range(first, first + _CHUNK):
