@@ -151,8 +151,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
-    # (Undoing has no pause between its tries: there even those count.)
-    unstarted = payload.error.reason == "REASON_FENCED" and not payload.compensation
+    unstarted = payload.error.reason == "REASON_FENCED"
     phase = _AFTER.get(payload.status, api.STEP_STATE_FAILED)
     compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
     undone = payload.compensation and payload.status == ev.STEP_STATUS_SUCCEEDED
@@ -181,8 +180,8 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             step,
             phase=phase,
             compensate=compensate,
-            tries=step.tries - unstarted,
-            compensations=0 if undone else step.compensations,
+            tries=step.tries - (unstarted and not payload.compensation),
+            compensations=0 if undone else step.compensations - (unstarted and payload.compensation),
             reruns=0,
             orphaned=False,
             wake_us=None,

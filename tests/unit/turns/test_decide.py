@@ -1,10 +1,14 @@
 """Decide: from a state, what is recorded and what is started. Many of these were simulator seeds once."""
 
+from typing import Any
+
 import pytest
 from kfm.catalogue.errors import Overloaded, SessionBusy, StateConflict, TurnFinished
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
+from kfm_server.turns.decide.advance import next_wake_us
 from kfm_server.turns.decide.draft import US, Start, Stop
+from kfm_server.turns.state import Waiting
 
 from tests.support.deciding import Desk
 
@@ -275,6 +279,26 @@ def test_a_process_that_stops_leaves_what_it_finds_running_to_the_next() -> None
 # -- compensations
 
 
+def undoing_again(*others: dict[str, Any], timeout_us: int = 3600 * US) -> Desk:
+    """A turn in which a first try to undo step c has failed."""
+    desk = Desk()
+    desk.submit("turn_1", UNDOABLE, *others, timeout_us=timeout_us)
+    desk.ended("turn_1", "c", 1, ev.STEP_STATUS_FAILED)
+    desk.ended("turn_1", "c", 2, ev.STEP_STATUS_FAILED, compensation=True)
+    assert desk.step("turn_1", "c").phase == api.STEP_STATE_BACKING_OFF
+    return desk
+
+
+def wake_to_undo(desk: Desk) -> None:
+    """The session is looked at when it asked for it: then, and not before, it tries to undo c again."""
+    wake = next_wake_us(desk.session)
+    assert wake is not None and wake > desk.now_us
+    desk.wait(wake - desk.now_us)
+    sent = desk.step("turn_1", "c").dispatch
+    assert [s.step_key for s in desk.starts] == ["c"]
+    assert sent is not None and sent.compensation
+
+
 def test_an_unknown_outcome_is_undone_and_then_tried_again() -> None:
     desk = Desk()
     desk.submit("turn_1", UNDOABLE)
@@ -294,6 +318,7 @@ def test_every_try_to_undo_one_attempt_has_one_key() -> None:
     desk.submit("turn_1", UNDOABLE)
     desk.ended("turn_1", "c", 1, ev.STEP_STATUS_UNKNOWN)
     desk.ended("turn_1", "c", 2, ev.STEP_STATUS_FAILED, compensation=True)
+    desk.wait(US)
     desk.ended("turn_1", "c", 3, compensation=True)
     desk.wait(US)
     desk.ended("turn_1", "c", 4, ev.STEP_STATUS_UNKNOWN)
@@ -301,11 +326,85 @@ def test_every_try_to_undo_one_attempt_has_one_key() -> None:
     assert keys == ["turn_1:c:undo1", "turn_1:c:undo1", "turn_1:c:undo4"]
 
 
+def test_undoing_is_tried_again_after_a_back_off_also_while_the_turn_fails() -> None:
+    desk = undoing_again(ONCE)
+    desk.ended("turn_1", "a", 1, ev.STEP_STATUS_FAILED)
+    assert desk.starts == []
+    assert desk.turn("turn_1").waiting == Waiting(
+        ev.WAIT_REASON_RETRY_BACKOFF, "c", desk.step("turn_1", "c").wake_us, desk.now_us
+    )
+    wake_to_undo(desk)
+    desk.ended("turn_1", "c", 3, compensation=True)
+    assert list(desk.finish().effects_done) == []
+
+
+def test_undoing_that_never_started_uses_up_no_try_and_does_not_spin() -> None:
+    desk = undoing_again()
+    for attempt in range(3, 9):
+        wake_to_undo(desk)
+        desk.ended("turn_1", "c", attempt, ev.STEP_STATUS_FAILED, reason="REASON_FENCED", compensation=True)
+        assert desk.starts == []
+    assert desk.step("turn_1", "c").phase == api.STEP_STATE_BACKING_OFF
+
+
+def test_a_turn_that_ends_while_undoing_backs_off_undoes_no_more_and_lists_the_effect() -> None:
+    desk = undoing_again()
+    desk.ask("turn_1", ev.TURN_VERB_CANCEL)
+    assert (desk.finish().outcome, list(desk.finish().effects_done)) == (ev.OUTCOME_CANCELLED, ["c"])
+    late = undoing_again(timeout_us=60 * US)
+    late.now_us += 60 * US
+    late.wait(0)
+    assert (late.finish().outcome, list(late.finish().effects_done)) == (ev.OUTCOME_TIMED_OUT, ["c"])
+
+
+def test_a_pause_holds_undoing_back_also_in_a_turn_that_fails() -> None:
+    desk = undoing_again(ONCE)
+    desk.ask("turn_1", ev.TURN_VERB_PAUSE)
+    desk.ended("turn_1", "a", 1, ev.STEP_STATUS_FAILED)
+    desk.wait(60 * US)
+    assert desk.starts == []
+    assert next_wake_us(desk.session) == desk.turn("turn_1").deadline_us
+    desk.ask("turn_1", ev.TURN_VERB_RESUME)
+    assert desk.starts == [Start("turn_1", "c", 3)]
+
+
+def test_a_turn_that_fails_while_its_process_stops_leaves_the_undoing_to_the_next() -> None:
+    desk = Desk()
+    desk.submit("turn_1", UNDOABLE, ONCE)
+    desk.hold = True
+    desk.ended("turn_1", "c", 1, ev.STEP_STATUS_FAILED)
+    desk.ended("turn_1", "a", 1, ev.STEP_STATUS_FAILED)
+    assert desk.starts == []
+    desk.hold = False
+    desk.taken_over(clean=True)
+    assert desk.starts == [Start("turn_1", "c", 2)]
+
+
+def test_a_takeover_while_undoing_backs_off_goes_on_at_its_time() -> None:
+    desk = undoing_again()
+    desk.taken_over(clean=False)
+    assert desk.starts == []
+    wake_to_undo(desk)
+
+
+def test_a_turn_that_fails_undoes_what_a_frozen_owner_may_run_once_that_has_surely_ended() -> None:
+    desk = Desk()
+    desk.submit("turn_1", UNDOABLE, HUMAN)
+    desk.taken_over(clean=False)
+    desk.wait(5 * US)  # nobody answered: the turn fails
+    assert desk.starts == [] and desk.step("turn_1", "c").orphaned
+    wake = next_wake_us(desk.session)
+    assert wake is not None
+    desk.wait(wake - desk.now_us)
+    assert desk.starts == [Start("turn_1", "c", 2)]
+
+
 def test_what_cannot_be_undone_waits_for_a_person() -> None:
     desk = Desk()
     desk.submit("turn_1", UNDOABLE, max_attempts=2)
     desk.ended("turn_1", "c", 1, ev.STEP_STATUS_UNKNOWN)
     desk.ended("turn_1", "c", 2, ev.STEP_STATUS_FAILED, compensation=True)
+    desk.wait(US)
     desk.ended("turn_1", "c", 3, ev.STEP_STATUS_FAILED, compensation=True)
     assert desk.step("turn_1", "c").phase == api.STEP_STATE_NEEDS_REVIEW
     desk.ask("turn_1", ev.TURN_VERB_CANCEL)

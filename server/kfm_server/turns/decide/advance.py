@@ -50,11 +50,12 @@ def next_wake_us(session: Session) -> int | None:
         if not turn.ending:
             wakes.append(turn.deadline_us)
         # A retry that may not start now is started by what ends the pause or makes room: its time would only spin.
-        held = turn.paused or _room(turn) <= 0
+        full = _room(turn) <= 0
         wakes += [
             s.wake_us
             for s in turn.steps.values()
-            if s.wake_us is not None and not (held and s.phase == api.STEP_STATE_BACKING_OFF)
+            if s.wake_us is not None
+            and not (s.phase == api.STEP_STATE_BACKING_OFF and (turn.paused or (full and not s.compensate)))
         ]
     return min(wakes, default=None)
 
@@ -152,16 +153,11 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
     """A failed attempt: undo it, try again after a back-off, or leave it failed."""
     turn = draft.turn(turn_id)
     step = turn.steps[key]
-    if step.phase != api.STEP_STATE_FAILED:
+    if _to_undo(step):
+        if not turn.paused and not draft.hold:
+            _undo(draft, turn_id, step)
         return
-    most = turn.request.limits.max_attempts
-    if step.compensate:
-        if turn.paused or draft.hold:
-            return
-        if step.compensations >= most:
-            outcome_unknown(draft, turn_id, key)
-        else:
-            _dispatch(draft, turn_id, step, compensation=True)
+    if step.phase != api.STEP_STATE_FAILED:
         return
     may_retry = (
         step.error is not None
@@ -172,17 +168,41 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
             or step.error.reason == "REASON_FENCED"
         )
     )
-    if may_retry and step.attempt > 0 and step.tries < most:
-        draft.record(
-            turn_id,
-            ev.TurnStateEvent(
-                change=ev.TURN_CHANGE_WAITING,
-                wait_reason=ev.WAIT_REASON_RETRY_BACKOFF,
-                step_key=key,
-                wake_at=timestamp(draft.now_us + backoff_us(step.tries, turn.last_event_id)),
-                ended_by=ev.TURN_VERB_CANCEL,
-            ),
-        )
+    if may_retry and step.attempt > 0 and step.tries < turn.request.limits.max_attempts:
+        _back_off(draft, turn_id, key, step.tries)
+
+
+def _to_undo(step: Step) -> bool:
+    """Its attempt is to be undone, and nothing undoes it at this moment."""
+    return step.compensate and step.phase in (api.STEP_STATE_FAILED, api.STEP_STATE_BACKING_OFF)
+
+
+def _undo(draft: Draft, turn_id: str, step: Step) -> None:
+    """Undo a failed attempt: at once, and after a try that failed, later; in the end a person looks."""
+    key = step.definition.key
+    if step.phase == api.STEP_STATE_BACKING_OFF:
+        if (step.wake_us or 0) <= draft.now_us:
+            _dispatch(draft, turn_id, step, compensation=True)
+    elif step.dispatch is None or not step.dispatch.compensation:
+        _dispatch(draft, turn_id, step, compensation=True)
+    elif step.compensations < draft.turn(turn_id).request.limits.max_attempts:
+        _back_off(draft, turn_id, key, step.compensations)
+    else:
+        outcome_unknown(draft, turn_id, key)
+
+
+def _back_off(draft: Draft, turn_id: str, key: str, tries: int) -> None:
+    wake_us = draft.now_us + backoff_us(tries, draft.turn(turn_id).last_event_id)
+    draft.record(
+        turn_id,
+        ev.TurnStateEvent(
+            change=ev.TURN_CHANGE_WAITING,
+            wait_reason=ev.WAIT_REASON_RETRY_BACKOFF,
+            step_key=key,
+            wake_at=timestamp(wake_us),
+            ended_by=ev.TURN_VERB_CANCEL,
+        ),
+    )
 
 
 def backoff_us(tries: int, event_id: str) -> int:
@@ -203,7 +223,8 @@ def _ready(turn: Turn, now_us: int) -> list[Step]:
     for step in turn.steps.values():
         if len(ready) >= room:
             break
-        again = step.phase == api.STEP_STATE_BACKING_OFF and (step.wake_us or 0) <= now_us
+        backing_off = step.phase == api.STEP_STATE_BACKING_OFF and not step.compensate
+        again = backing_off and (step.wake_us or 0) <= now_us
         fresh = step.phase == api.STEP_STATE_PENDING and all(
             turn.steps[d].phase == api.STEP_STATE_SUCCEEDED for d in step.definition.depends_on
         )
@@ -300,9 +321,15 @@ def may_rerun(step: Step) -> bool:
 
 
 def _end(draft: Draft, turn: Turn) -> None:
-    """Bring a turn to its end: cancel what may be cancelled, await what may not, then finish."""
+    """Bring a turn to its end: cancel what may be cancelled, await what may not, then finish.
+
+    A turn that fails undoes first what is to be undone. One that is cancelled, or out of time, starts nothing more.
+    """
     for key, step in turn.steps.items():
         if step.phase in ENDED_STEP or step.phase == api.STEP_STATE_PENDING:
+            continue
+        undoable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
+        if not turn.ending and (_to_undo(step) or (step.orphaned and undoable)):
             continue
         running = step.phase == api.STEP_STATE_RUNNING and not step.orphaned
         sent = step.dispatch
@@ -316,7 +343,11 @@ def _end(draft: Draft, turn: Turn) -> None:
                 continue
         cancelled(draft, turn.turn_id, key)
     turn = draft.turn(turn.turn_id)
-    if not any(s.phase == api.STEP_STATE_RUNNING for s in turn.steps.values()):
+    steps = turn.steps.values()
+    if any(s.phase == api.STEP_STATE_RUNNING or (_to_undo(s) and not turn.ending) for s in steps):
+        if not draft.hold:
+            _wait(draft, turn.turn_id)
+    else:
         _finish(draft, turn.turn_id)
 
 
