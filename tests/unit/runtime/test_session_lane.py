@@ -1,0 +1,81 @@
+"""The loop of a session when something breaks that should not."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.clock import SystemClock
+from kfm_server.context import ExecutionContext
+from kfm_server.journal.memory import MemoryJournal, MemoryTransaction
+from kfm_server.ports.journal import Claim
+from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.facts import Accepted, Submitted
+from kfm_server.runtime.session_lane import LaneParts, SessionLane
+from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.turns.decide.draft import US, World, duration
+from kfm_server.turns.state import Session
+
+from tests.support.deciding import REGISTRY
+
+
+class BrokenTransactions(MemoryJournal):
+    """A journal that appends, and whose transactions fail in a way that no port allows."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[MemoryTransaction]:
+        """Fail."""
+        raise LookupError("a bug")
+        yield MemoryTransaction(self)
+
+
+@dataclass
+class Owned:
+    """Partition 0 under epoch 0; `lost` once the lane gave it up."""
+
+    partition: int = 0
+    epoch: int = 0
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def may_start(self) -> bool:
+        """Always."""
+        return True
+
+    def fenced(self) -> None:
+        """The session is to be loaded again."""
+        self.lost.set()
+
+
+@pytest.mark.requirement("R8", "FT4")
+async def test_a_session_that_breaks_after_it_accepted_a_message_is_given_up_to_be_loaded_again() -> None:
+    owned = Owned()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        parts = LaneParts(
+            journal=BrokenTransactions(),
+            runner=StepProcessor(REGISTRY.tools, REGISTRY.catalogue),
+            clock=SystemClock(),
+            world=World(tools=REGISTRY.catalogue, tools_digest=REGISTRY.digest, schema_release="1.1.0"),
+            broadcaster=Broadcaster(),
+            spawn=lambda work, name: tasks.create_task(work, name=name),
+            late_result=lambda: None,
+        )
+        lane = SessionLane(Session("ses_1"), owned, parts, lambda session: None)
+        plan = {"plan": {"steps": [{"key": "s1", "kind": "tool", "tool": "ledger_transactional"}]}}
+        message = ev.TurnEvent(
+            input=[types.Part(data_json=json.dumps(plan))],
+            timeout=duration(3600 * US),
+            limits=types.Limits(
+                max_steps=10, max_attempts=3, max_in_flight=16, step_timeout=duration(30 * US)
+            ),
+        )
+        reply: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        claim = Claim("default", "someone", "SubmitTurn", "k1", b"", b"")
+        context = ExecutionContext(session_id="ses_1")
+        lane.post(Submitted(context, "turn_1", message, claim, reply=reply))
+        assert (await reply).turn_id == "turn_1"
+        await owned.lost.wait()
+        lane.close()
