@@ -262,6 +262,11 @@ class Client:
     def spec(self) -> api.TurnSpec:
         """A message that brings its plan."""
         dice = self.dice
+        draw = dice.random()
+        if draw < 0.1:
+            return self._stubborn()
+        if draw < 0.15:
+            return self._together()
         steps: list[dict[str, Any]] = []
         for n in range(dice.randint(1, 4)):
             before = [s["key"] for s in steps]
@@ -291,6 +296,16 @@ class Client:
         if dice.random() < 0.12:
             spec.timeout.CopyFrom(_ms(dice.randint(50, 4000)))
         return spec
+
+    def _stubborn(self) -> api.TurnSpec:
+        """One step that fails nearly always and backs off for seconds, alone in its session: only a timer helps it."""
+        return _spec(6, _call("s0", self.dice.choice(("idem", "tx", "do")), 1.8, 0.0))
+
+    def _together(self) -> api.TurnSpec:
+        """Steps that end at nearly one time, one of them badly, while another keeps the turn open."""
+        return _spec(
+            1, _call("s0", "once", 0.0, 4.0), *(_call(f"s{n}", "idem", 0.6, 0.01) for n in (1, 2, 3))
+        )
 
 
 class Operator(Client):
@@ -324,6 +339,19 @@ class Operator(Client):
         return ev.TurnControlEvent(
             verb=ev.TURN_VERB_SETTLE, step_key=key, settle_as=settle, output_json='{"v":2}', reason="looked"
         )
+
+
+def _call(key: str, tool: str, fail: float, slow: float) -> dict[str, Any]:
+    return {"key": key, "tool": tool, "arguments": {"fail": fail, "slow": slow}}
+
+
+def _spec(max_attempts: int, *steps: dict[str, Any]) -> api.TurnSpec:
+    spec = api.TurnSpec(
+        input=[types.Part(data_json=json.dumps({"plan": {"steps": steps}}))],
+        limits=types.Limits(max_attempts=max_attempts),
+    )
+    spec.limits.step_timeout.CopyFrom(_ms(3000))
+    return spec
 
 
 def _ms(value: int) -> Duration:

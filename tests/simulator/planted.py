@@ -113,10 +113,9 @@ BUGS = (
             ),
             (
                 _ADVANCE,
-                "    if not any(s.phase == api.STEP_STATE_RUNNING for s in turn.steps.values()):\n"
-                "        _finish(draft, turn.turn_id)",
-                "    if not any(\n        s.phase == api.STEP_STATE_RUNNING and s.dispatch and s.dispatch.contract not in _CANCELLABLE\n"
-                "        for s in turn.steps.values()\n    ):\n        _finish(draft, turn.turn_id)",
+                "    if any(s.phase == api.STEP_STATE_RUNNING or (",
+                "    if any(\n        s.phase == api.STEP_STATE_RUNNING and s.dispatch"
+                " and s.dispatch.contract not in _CANCELLABLE or (",
             ),
         ),
     ),

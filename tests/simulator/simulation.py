@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from kfm.turn.v1 import turn_pb2 as api
 
 from tests.simulator.audit import Auditor
 from tests.simulator.clients import Client, Operator, Town
@@ -139,7 +140,9 @@ class Simulation:
         until = self.loop.time() + FAULT_SECONDS
         while self.loop.time() < until:
             await asyncio.sleep(self.dice.expovariate(0.6))
-            draw = self.dice.choice(("kill", "kill", "freeze", "freeze", "stop", "away", "slow", "launch"))
+            draw = self.dice.choice(
+                ("kill", "kill", "freeze", "freeze", "stop", "away", "slow", "launch", "ambush")
+            )
             living = [p for p in self.processes if not p.host.dead and not p.stopping]
             target = self.dice.choice(living) if living else None
             seconds = self.dice.choice((0.2, 1.0, 2.5, 4.0, 6.0)) * (0.5 + self.dice.random())
@@ -148,11 +151,27 @@ class Simulation:
                 self.database.away_until = self.loop.time() + seconds
             elif draw == "slow":
                 self.database.slow_until = self.loop.time() + seconds
+            elif draw == "ambush":
+                await self.ambush(seconds)
             elif draw == "launch":
                 if len(living) < 3:
                     self.launch(take_over=False)
             elif target is not None:
                 await self.hit(draw, target, seconds)
+
+    async def ambush(self, patience: float) -> None:
+        """Kill every server as soon as a step waits for its next try; the new one has to remember the time."""
+        until = self.loop.time() + patience
+        while self.loop.time() < until:
+            soon = VirtualClock(self.loop).now_us() + 200_000
+            turns = [log.folded for log in self.auditor.turns.values()]
+            steps = [s for t in turns if t is not None and not t.paused for s in t.steps.values()]
+            if any(s.phase == api.STEP_STATE_BACKING_OFF and (s.wake_us or 0) > soon for s in steps):
+                for process in self.processes:
+                    process.host.kill()
+                self.launch(take_over=True)
+                return
+            await asyncio.sleep(0.05)
 
     async def hit(self, fault: str, target: Process, seconds: float) -> None:
         """A fault of one server."""
