@@ -1,26 +1,42 @@
-"""A session whose history cannot be folded: held, told of, and let go by an operator; the others flow on."""
+"""A session that cannot be folded, or that breaks the engine: held, told of, and let go; the others flow on."""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from kfm.event.v1 import envelope_pb2
+from kfm.event.v1 import turn_events_pb2 as ev
 from kfm_server.ids import partition_of
 from xenocomm import Client, Outcome, TurnHandle, TurnState, errors
 from xenocomm._gen.types import DeadLetter, WaitReason
 
 from tests.support.live import LiveServer
-from tests.support.plans import given, question, until, waits
+from tests.support.plans import call, given, question, until, waits
 
 pytestmark = pytest.mark.requirement("R6")
 LIMIT = 15.0
 PARTITIONS = 2
+
+
+def undecodable(plan: bytes) -> bytes:
+    """Bytes that are no event."""
+    return b"\xff\xff no envelope"
+
+
+def undecidable(plan: bytes) -> bytes:
+    """A plan that can be folded, and in which a step follows one that is not there: to decide on it raises KeyError."""
+    envelope = envelope_pb2.Envelope.FromString(plan)
+    event = ev.PlanEvent.FromString(envelope.payload.value)
+    event.steps[1].depends_on[:] = ["gone"]
+    envelope.payload.value = event.SerializeToString()
+    return envelope.SerializeToString()
 
 
 class Site:
@@ -38,19 +54,18 @@ class Site:
         return Client(self.server.grpc, timeout=LIMIT)
 
     async def begin(self, kfm: Client) -> tuple[TurnHandle, TurnHandle]:
-        """A turn that waits for an answer, and one behind it."""
-        first = await kfm.turns.start(given(question("ask")), session_id=self.held)
+        """A turn that waits for an answer, with a step to follow, and a turn behind it."""
+        plan = given(question("ask"), call("sum", "calculator", "ask", expression="1 + 1"))
+        first = await kfm.turns.start(plan, session_id=self.held)
         await until(first, waits(WaitReason.HUMAN))
         return first, await kfm.turns.start("2 + 3", session_id=self.held)
 
-    async def spoil(self, turn_id: str) -> None:
-        """Stop the server, make the turn's third event undecodable, and start it again."""
+    async def spoil(self, turn_id: str, change: Callable[[bytes], bytes] = undecodable) -> None:
+        """Stop the server, change the turn's third event, its plan, and start the server again."""
         assert await asyncio.to_thread(self.server.stop) == 0
         where = "where turn_id = $1 and sequence = 3"
         self.bytes = await self.db.fetchval(f"select envelope from kfm.journal {where}", turn_id)
-        await self.db.execute(
-            f"update kfm.journal set envelope = $2 {where}", turn_id, b"\xff\xff no envelope"
-        )
+        await self.db.execute(f"update kfm.journal set envelope = $2 {where}", turn_id, change(self.bytes))
         await asyncio.to_thread(self.server.start)
 
     async def mend(self, turn_id: str) -> None:
@@ -77,6 +92,15 @@ class Site:
 async def engine_letters(kfm: Client) -> list[DeadLetter]:
     """The open letters of the owner's own group."""
     return [letter async for letter in kfm.dead_letters.list(group="engine")]
+
+
+async def engine_letter(kfm: Client) -> DeadLetter:
+    """The only one, once it is there."""
+    async with asyncio.timeout(LIMIT):
+        while not (letters := await engine_letters(kfm)):
+            pass
+    (letter,) = letters
+    return letter
 
 
 async def let_go(kfm: Client, session_id: str) -> TurnHandle:
@@ -133,10 +157,7 @@ async def test_a_replay_folds_again_and_the_session_goes_on_where_it_was(site: S
     async with site.client() as kfm:
         (letter,) = await engine_letters(kfm)
         await kfm.dead_letters.replay(letter.dead_letter_id)  # still bad: it comes back
-        async with asyncio.timeout(LIMIT):
-            while not (again := await engine_letters(kfm)):
-                pass
-        assert again[0].dead_letter_id == letter.dead_letter_id
+        assert (await engine_letter(kfm)).dead_letter_id == letter.dead_letter_id
         with pytest.raises(errors.HistoryUnreadable):
             await kfm.turns.start("1 + 1", session_id=site.held)
 
@@ -201,3 +222,45 @@ async def test_a_request_through_another_process_is_refused_as_well(
             assert await site.db.fetchval("select count(*) from kfm.inbox") == 0
     finally:
         await asyncio.to_thread(second.stop)
+
+
+async def test_a_session_at_which_the_engine_fails_is_held_after_a_few_tries_and_a_replay_tries_again(
+    site: Site,
+) -> None:
+    async with site.client() as kfm:
+        first, second = await site.begin(kfm)
+    await site.spoil(first.id, undecidable)
+    async with site.client() as kfm:
+        letter = await engine_letter(kfm)
+        assert letter.session_id == site.held
+        assert letter.error is not None and letter.error.reason == "REASON_INTERNAL"
+        with pytest.raises(errors.HistoryUnreadable, match=letter.dead_letter_id):
+            await kfm.turns.start("1 + 1", session_id=site.held)
+        other = await kfm.turns.start("6 * 7", session_id=site.other)
+        assert (await other.result(timeout=LIMIT)).outcome == Outcome.SUCCEEDED
+
+        await kfm.dead_letters.replay(letter.dead_letter_id)  # still bad: it comes back
+        assert (await engine_letter(kfm)).dead_letter_id == letter.dead_letter_id
+        await site.mend(first.id)
+        await kfm.dead_letters.replay(letter.dead_letter_id)
+        third = await let_go(kfm, site.held)
+        await kfm.turns.attach(first.id).answer("ask", '"yes"')
+        for turn in (first, second, third):
+            done = await kfm.turns.attach(turn.id).result(timeout=LIMIT)
+            assert done.outcome == Outcome.SUCCEEDED
+        assert await engine_letters(kfm) == []
+
+
+async def test_a_drop_ends_the_turn_at_which_the_engine_fails(site: Site) -> None:
+    async with site.client() as kfm:
+        first, second = await site.begin(kfm)
+    await site.spoil(first.id, undecidable)
+    async with site.client() as kfm:
+        letter = await engine_letter(kfm)
+        await site.kfm("dlq", "drop", letter.dead_letter_id)
+        done = await kfm.turns.attach(second.id).result(timeout=LIMIT)
+        assert done.outcome == Outcome.SUCCEEDED
+        given_up = await kfm.turns.attach(first.id).get()
+        assert given_up.outcome == Outcome.FAILED
+        assert given_up.error is not None and given_up.error.reason == "REASON_INTERNAL"
+        assert await engine_letters(kfm) == []

@@ -1,4 +1,4 @@
-"""The group `engine`: the owner's own holds, on sessions whose history it could not fold."""
+"""The group `engine`: the owner's own holds, on sessions that it could not fold, or failed at."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager

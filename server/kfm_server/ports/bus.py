@@ -147,7 +147,7 @@ class CursorStore(Protocol):
 
 
 class SessionHolds(Protocol):
-    """The owner of partitions as a group: it holds the sessions whose history it could not fold.
+    """The owner of partitions as a group: it holds the sessions that it could not fold, or failed at.
 
     Every method may raise JournalUnavailable; those with an epoch raise Fenced.
     """
@@ -165,7 +165,7 @@ class SessionHolds(Protocol):
         ...
 
     async def hold(self, stored: Stored, turn: TurnRow, error: KfmError, epoch: int) -> str:
-        """Bury the event that could not be folded and hold its session; answers the letter's id."""
+        """Bury the event, the first that could not be folded or the last of a turn at which the engine failed, and hold its session; answers the letter's id."""
         ...
 
     async def lift(self, partition: int, session_id: str, epoch: int) -> None:

@@ -1,9 +1,9 @@
-"""Loads the sessions of a partition; holds those whose history cannot be folded, until a person decides."""
+"""Loads the sessions of a partition; holds those that cannot be folded or taken up, until a person decides."""
 
 from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from kfm.catalogue.errors import HistoryUnreadable
+from kfm.catalogue.errors import HistoryUnreadable, Internal
 from kfm.catalogue.events import EVENT_TYPES, fill
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
@@ -16,13 +16,28 @@ from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.history import BrokenHistory, fold_stored_session
 from kfm_server.turns.state import Session
 
+MOST_FAILURES = 3
+"""So often the engine may fail at a session, in this process and before the session rests, until it is held."""
+
+
+class Stuck(Internal):
+    """A session that can be folded, and at which the engine then fails. `stored`: the last event of the turn at fault."""
+
+    def __init__(self, stored: Stored, cause: str) -> None:
+        super().__init__(
+            f"the engine failed again and again at turn {stored.turn_id}: {cause}",
+            metadata={"turn_id": stored.turn_id},
+        )
+        self.stored = stored
+
 
 class SessionLoader:
     """Folds sessions from the journal. Methods raise JournalUnavailable, and Fenced when the partition is another's.
 
     Of a hold that a person released, a replay folds again. A drop gives the turn up that the bad event is of: the
     turn ends FAILED behind what is in the journal, and the rest of its session goes on without it. To pass over the
-    event alone would be to guess what a turn has done.
+    event alone would be to guess what a turn has done. A session at which the engine fails is held by the last event
+    of the turn that it works at, and let go in the same two ways.
     """
 
     def __init__(
@@ -33,19 +48,29 @@ class SessionLoader:
         self._clock = clock
         self._broadcaster = broadcaster
         self._held: dict[str, tuple[int, str]] = {}
+        self._failures: dict[str, tuple[int, str]] = {}
 
     def check(self, session_id: str) -> None:
         """Raise HistoryUnreadable if the session is held; it names the dead letter."""
         if session_id in self._held:
             letter = self._held[session_id][1]
             raise HistoryUnreadable(
-                f"the session's history cannot be read: replay or drop the dead letter {letter}",
+                f"the session is held: replay or drop the dead letter {letter}",
                 metadata={"session_id": session_id, "dead_letter_id": letter},
             )
 
     def taken_up(self, session_id: str) -> None:
         """The session has its lane."""
         self._held.pop(session_id, None)
+
+    def failed(self, session_id: str, error: Exception) -> None:
+        """The engine failed at the session; after MOST_FAILURES the next load holds it."""
+        times, _ = self._failures.get(session_id, (0, ""))
+        self._failures[session_id] = times + 1, f"{type(error).__name__}: {error}"[:200]
+
+    def rested(self, session_id: str) -> None:
+        """Every turn of the session has ended."""
+        self._failures.pop(session_id, None)
 
     def forget(self, partition: int) -> None:
         """The partition is not ours any more."""
@@ -103,8 +128,10 @@ class SessionLoader:
             events = [event for turn_id in left for event in by_turn.get(turn_id, ())]
             events.sort(key=lambda event: event.offset)
             try:
-                return await fold_stored_session(self._journal, session_id, events)
-            except BrokenHistory as bad:
+                session = await fold_stored_session(self._journal, session_id, events)
+                self._check_stuck(session, events, hold)
+                return session
+            except (BrokenHistory, Stuck) as bad:
                 if self._holds is None:
                     raise
                 row = left.pop(bad.stored.turn_id)
@@ -114,7 +141,21 @@ class SessionLoader:
                     return None
                 await self._give_up(row, epoch, by_turn[row.turn_id][-1].sequence + 1, bad)
 
-    async def _give_up(self, row: TurnRow, epoch: int, sequence: int, bad: BrokenHistory) -> None:
+    def _check_stuck(self, session: Session, events: Sequence[Stored], hold: Hold | None) -> None:
+        """Raise Stuck for a session to be held, and for the turn that an operator dropped."""
+        turn = session.active or next(iter(session.queue), None)
+        if turn is None or self._holds is None:
+            return
+        last = next(event for event in reversed(events) if event.turn_id == turn.turn_id)
+        times, cause = self._failures.get(session.session_id, (0, "see the dead letter"))
+        if hold is None and times >= MOST_FAILURES:
+            self._failures[session.session_id] = MOST_FAILURES - 1, cause  # a replay is one more try
+            raise Stuck(last, cause)
+        # Nothing is recorded while a session is held, so a drop moved the hold right behind this very event.
+        if hold is not None and hold.reason == Stuck.row.reason and hold.offset == last.offset + 1:
+            raise Stuck(last, cause)
+
+    async def _give_up(self, row: TurnRow, epoch: int, sequence: int, bad: BrokenHistory | Stuck) -> None:
         now_us = self._clock.now_us()
         envelope = envelope_pb2.Envelope(
             event_id=f"{row.turn_id}.{sequence}",

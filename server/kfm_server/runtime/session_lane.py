@@ -113,11 +113,20 @@ class LaneParts:
 class SessionLane:
     """One session in memory. It runs while its mailbox holds something, and rests between."""
 
-    def __init__(self, session: Session, owner: Owner, parts: LaneParts, done: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        owner: Owner,
+        parts: LaneParts,
+        done: Callable[[str], None],
+        failed: Callable[[str, Exception], None],
+    ) -> None:
+        """`done`: the session rests. `failed`: the engine itself failed at it, and the partition is loaded again."""
         self.session = session
         self._owner = owner
         self._parts = parts
         self._done = done
+        self._failed = failed
         self._mailbox: deque[Fact] = deque()
         self._task: asyncio.Task[None] | None = None
         self._attempts: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
@@ -185,10 +194,11 @@ class SessionLane:
                         f for f in reversed(facts) if not isinstance(f, Submitted | Asked) or f.inbox_id
                     )
                     await asyncio.sleep(_RETRY_SECONDS)
-                except Exception:
+                except Exception as error:
                     log.exception("session_failed", session_id=self.session.session_id)
                     _fail_all(facts, Internal())
                     if self.session is not before or not all(isinstance(f, Submitted | Asked) for f in facts):
+                        self._failed(self.session.session_id, error)
                         self._owner.fenced()  # what was lost here is recovered from the journal
                         return
         finally:

@@ -76,7 +76,7 @@ class Sessions:
         return lane
 
     def _lane_for(self, session: Session, owner: OwnedPartition) -> SessionLane:
-        lane = SessionLane(session, owner, self._parts, self._rest)
+        lane = SessionLane(session, owner, self._parts, self._rest, self._loader.failed)
         if self._holding:
             lane.hold()
         self._lanes[session.session_id] = lane
@@ -222,3 +222,4 @@ class Sessions:
         lane = self._lanes.get(session_id)
         if lane is not None and lane.session.idle:
             del self._lanes[session_id]
+            self._loader.rested(session_id)

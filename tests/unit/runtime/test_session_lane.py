@@ -63,7 +63,9 @@ async def test_a_session_that_breaks_after_it_accepted_a_message_is_given_up_to_
             spawn=lambda work, name: tasks.create_task(work, name=name),
             late_result=lambda: None,
         )
-        lane = SessionLane(Session("ses_1"), owned, parts, lambda session: None)
+        lane = SessionLane(
+            Session("ses_1"), owned, parts, done=lambda session: None, failed=lambda session, error: None
+        )
         plan = {"plan": {"steps": [{"key": "s1", "kind": "tool", "tool": "ledger_transactional"}]}}
         message = ev.TurnEvent(
             input=[types.Part(data_json=json.dumps(plan))],
