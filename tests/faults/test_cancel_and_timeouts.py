@@ -16,7 +16,7 @@ from xenocomm._gen.types import Envelope, TurnChange, TurnStateEvent, WaitReason
 
 from tests.faults.conftest import Report
 from tests.faults.footprint import Footprint, footprint, settled
-from tests.faults.work import FIVE_TOOLS
+from tests.faults.work import FIVE_TOOLS, amount
 from tests.support.ledger import read_ledger
 from tests.support.live import LiveServer
 from tests.support.plans import Gate, call, given, question, started, until, waits
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.requirement("R9", "FT14", "I9")
 
 CANCELLABLE = FIVE_TOOLS[:2]
 """PURE and IDEMPOTENT: these attempts are cut. What others do is awaited, for it may have had its effect."""
-TIMEOUTS = (0.05, 0.2, 1.0, 5.0)
+TIMEOUTS = (0.05, 0.2, 1.0, 5.0)[: amount("KFM_TEST_TIMEOUTS", 4, 3)]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tests.support.live import LiveServer
 from tests.support.plans import Gate, call, given, started, until
 
 TURNS = 64
-DRAIN_SECONDS = 3
+DRAIN_SECONDS = 2
 
 
 def steps(number: int, soon: Gate, late: Gate) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ class Load:
 
 
 @pytest.mark.requirement("R8", "R4", "FT1", "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9")
-@pytest.mark.parametrize("seed", seeds(20, 2))
+@pytest.mark.parametrize("seed", seeds(20, 1))
 async def test_sixteen_turns_of_every_contract_survive_a_kill(
     seed: int, tmp_path: Path, report: Report
 ) -> None:

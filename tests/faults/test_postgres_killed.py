@@ -15,7 +15,7 @@ from kfm_server.journal import embedded
 from xenocomm._gen.types import Outcome
 
 from tests.faults.auditor import audit
-from tests.faults.work import Watched, plan, run_and_watch
+from tests.faults.work import Watched, amount, plan, run_and_watch
 from tests.support.live import LiveServer
 
 TURNS = 24
@@ -29,7 +29,7 @@ def postmaster(server: LiveServer) -> int:
 
 
 @pytest.mark.requirement("R8")
-@pytest.mark.parametrize("seed", range(int(os.environ.get("KFM_TEST_KILLS", "2"))))
+@pytest.mark.parametrize("seed", range(amount("KFM_TEST_KILLS", 2, 1)))
 async def test_nothing_acknowledged_is_lost_when_postgres_is_killed_under_load(
     seed: int, tmp_path: Path
 ) -> None:

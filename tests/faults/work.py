@@ -43,10 +43,10 @@ def mixed(draw: random.Random, index: int) -> tuple[str, tuple[str, ...]]:
 
 
 def seeds(most: int, sample: int) -> list[int]:
-    """Seeds 0 to `most`; `sample` of them when KFM_TEST_FAULT_SAMPLE is set; KFM_TEST_SEED replays one alone."""
+    """Seeds 1 to `most`; only to `sample` when KFM_TEST_FAULT_SAMPLE is set; KFM_TEST_SEED replays one alone."""
     if one := os.environ.get("KFM_TEST_SEED"):
         return [int(one)]
-    return list(range(sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most))
+    return list(range(1, 1 + (sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most)))
 
 
 def amount(name: str, most: int, sample: int) -> int:
