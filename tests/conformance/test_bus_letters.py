@@ -118,6 +118,20 @@ async def test_a_key_counts_once_and_a_refusal_does_not_use_it_up(store: Told) -
     }
 
 
+async def test_a_letter_that_holds_nothing_is_one_however_often_it_is_kept_and_either_decision_closes_it(
+    store: Told,
+) -> None:
+    desk = DeadLetterDesk(store)
+    for n, settle in ((1, desk.drop), (2, desk.replay)):
+        one = letter(n)
+        await store.keep(one)
+        await store.keep(one)
+        assert [x.dead_letter_id for x in (await desk.list(ME, "g", 10, ""))[0]] == [one.id]
+        await settle(ME, one.id, f"k{n}", b"d", "rpc")
+        assert (await desk.list(ME, "g", 10, ""))[0] == []
+    assert (await store.open("g", 0, 1)).holds == ()
+
+
 async def test_a_group_goes_on_when_its_connections_are_cut(database: str) -> None:
     journal, seen = MemoryJournal(1), Seen()
     admin = await asyncpg.connect(database)

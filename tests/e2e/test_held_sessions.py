@@ -201,6 +201,32 @@ async def test_a_drop_gives_the_turn_up_and_the_session_goes_on_without_it(site:
         ).outcome == (Outcome.SUCCEEDED)
 
 
+@pytest.mark.parametrize("decision", ["drop", "replay"])
+async def test_a_request_in_the_inbox_that_cannot_be_decoded_is_a_dead_letter_is_refused_and_is_gone(
+    site: Site, decision: str
+) -> None:
+    column = "(partition, tenant_id, principal, rpc, key, digest, outcome, envelope)"
+    await site.db.execute(
+        f"insert into kfm.inbox {column} values (0, 'default', 'ann', 'SubmitTurn', 'k1', '', '', $1),"
+        " (0, null, null, null, null, null, null, $1)",
+        b"\xff\xff no request",
+    )
+    async with site.client() as kfm:
+        async with asyncio.timeout(LIMIT):
+            while await site.db.fetchval("select count(*) from kfm.inbox"):
+                pass
+        letters = [letter async for letter in kfm.dead_letters.list(group="inbox")]
+        assert len(letters) == 2
+        assert {letter.topic for letter in letters} == {"inbox"}
+        refusal = await site.db.fetchval("select outcome from kfm.requests where key = 'k1'")
+        assert b"REASON_EVENT_UNDECODABLE" in refusal
+        for letter in letters:
+            await site.kfm("dlq", decision, letter.dead_letter_id)
+        assert [letter async for letter in kfm.dead_letters.list(group="inbox")] == []
+        other = await kfm.turns.start("6 * 7", session_id=site.other)
+        assert (await other.result(timeout=LIMIT)).outcome == Outcome.SUCCEEDED
+
+
 async def test_a_request_through_another_process_is_refused_as_well(
     site: Site, tmp_path: Path, empty_database: str
 ) -> None:

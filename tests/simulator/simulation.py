@@ -25,7 +25,7 @@ FAULT_SECONDS = 14.0
 QUIET_SECONDS = 60.0
 """What is not over this long after the last fault is stuck."""
 _ALARMS = frozenset(
-    {"session_failed", "append_rejected", "session_unreadable", "step_broke", "inbox_item_unreadable"}
+    {"session_failed", "append_rejected", "session_unreadable", "step_broke", "inbox_item_undecodable"}
 )
 
 

@@ -11,10 +11,12 @@ from kfm_server import metrics
 from kfm_server.bus.letters import describe, letter_id, make_letter, plain
 from kfm_server.clock import Clock
 from kfm_server.ports.bus import BusUnavailable, CursorFenced, CursorStore, Hold
-from kfm_server.ports.journal import Fenced, JournalUnavailable, Stored, TurnRow
+from kfm_server.ports.journal import Fenced, InboxItem, JournalUnavailable, Stored, TurnRow
 
 log = structlog.get_logger(__name__)
 GROUP: Final = "engine"
+INBOX: Final = "inbox"
+"""The group of requests that an owner could not decode."""
 
 
 class EngineHolds:
@@ -63,6 +65,23 @@ class EngineHolds:
             await self._store.open(GROUP, partition, epoch)
             await self._store.lift(GROUP, partition, epoch, plain(session_id))
         log.info("hold_lifted", group=GROUP, partition=partition, session_id=session_id)
+
+    async def keep(self, item: InboxItem, error: KfmError) -> str:
+        """As the port says."""
+        letter = make_letter(
+            INBOX,
+            Stored(item.partition, item.id, 0, "", 0, INBOX, item.envelope),
+            tenant_id=item.claim.tenant_id if item.claim is not None else "",
+            session_id="",
+            key="",
+            error=describe(error),
+            deliveries=1,
+            now_us=self._clock.now_us(),
+        )
+        with _as_journal(item.partition):
+            await self._store.keep(letter)
+        metrics.BUS_DEAD_LETTERS.labels(INBOX, INBOX).inc()
+        return letter.id
 
 
 @contextmanager

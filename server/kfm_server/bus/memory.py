@@ -47,10 +47,14 @@ class MemoryBusStore:
     async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
         """As the port says."""
         await self.commit(letter.group, letter.partition, epoch, cursor)
-        self._letters[letter.id] = letter
-        self._open.add(letter.id)
+        await self.keep(letter)
         hold = Hold(letter.key, letter.offset, letter.reason)
         self._holds[(letter.group, letter.key)] = (letter.partition, hold)
+
+    async def keep(self, letter: Letter) -> None:
+        """As the port says."""
+        self._letters[letter.id] = letter
+        self._open.add(letter.id)
 
     async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
         """As the port says."""
@@ -97,9 +101,10 @@ class MemoryBusStore:
             return None
         self._claims[key] = claim.digest
         self._open.discard(id)
-        where, hold = self._holds[(letter.group, letter.key)]
-        offset = letter.offset + 1 if drop else letter.offset
-        self._holds[(letter.group, letter.key)] = (where, replace(hold, offset=offset, released=True))
+        if (letter.group, letter.key) in self._holds:
+            where, hold = self._holds[(letter.group, letter.key)]
+            offset = letter.offset + 1 if drop else letter.offset
+            self._holds[(letter.group, letter.key)] = (where, replace(hold, offset=offset, released=True))
         return claim.digest
 
 

@@ -162,21 +162,30 @@ class PostgresBusStore:
         """As the port says."""
         async with self._transaction() as db:
             await self._move(db, letter.group, letter.partition, epoch, cursor)
-            await db.execute(
-                _LETTER,
-                letter.id,
-                letter.group,
-                letter.partition,
-                letter.offset,
-                letter.topic,
-                letter.tenant_id,
-                letter.session_id,
-                letter.key,
-                letter.created_us,
-                letter.reason,
-                letter.envelope,
-            )
+            await self._write(db, letter)
             await db.execute(_HOLD, letter.group, letter.key, letter.partition, letter.offset, letter.reason)
+
+    async def keep(self, letter: Letter) -> None:
+        """As the port says."""
+        async with self._connection() as db:
+            await self._write(db, letter)
+
+    @staticmethod
+    async def _write(db: Any, letter: Letter) -> None:
+        await db.execute(
+            _LETTER,
+            letter.id,
+            letter.group,
+            letter.partition,
+            letter.offset,
+            letter.topic,
+            letter.tenant_id,
+            letter.session_id,
+            letter.key,
+            letter.created_us,
+            letter.reason,
+            letter.envelope,
+        )
 
     async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
         """As the port says."""

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from kfm.catalogue.errors import KfmError
 from kfm.event.v1.envelope_pb2 import Envelope
 
-from kfm_server.ports.journal import Claim, Stored, TurnRow
+from kfm_server.ports.journal import Claim, InboxItem, Stored, TurnRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,13 @@ class CursorStore(Protocol):
         """
         ...
 
+    async def keep(self, letter: Letter) -> None:
+        """Keep a letter of a message outside the journal: it holds nothing, and closing it delivers nothing.
+
+        The same again is the same letter, open again.
+        """
+        ...
+
     async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
         """Say that a released hold was delivered up to, but not including, offset."""
         ...
@@ -165,11 +172,15 @@ class SessionHolds(Protocol):
         ...
 
     async def hold(self, stored: Stored, turn: TurnRow, error: KfmError, epoch: int) -> str:
-        """Bury the event, the first that could not be folded or the last of a turn at which the engine failed, and hold its session; answers the letter's id."""
+        """Bury the event at fault and hold its session; answers the letter's id."""
         ...
 
     async def lift(self, partition: int, session_id: str, epoch: int) -> None:
         """End a released hold."""
+        ...
+
+    async def keep(self, item: InboxItem, error: KfmError) -> str:
+        """Bury a request that cannot be decoded; nothing is held. Again, it is the same letter, open again."""
         ...
 
 

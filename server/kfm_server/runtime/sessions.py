@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from kfm.catalogue.errors import HistoryUnreadable, KfmError
+from kfm.catalogue.errors import EventUndecodable, KfmError
 from kfm.event.v1 import turn_events_pb2 as ev
 
 from kfm_server.context import ExecutionContext
@@ -49,6 +49,7 @@ class Sessions:
     ) -> None:
         """Without `holds` a history that cannot be folded is raised, as BrokenHistory."""
         self._journal = journal
+        self._holds = holds
         self._loader = SessionLoader(journal, holds, parts.clock, parts.broadcaster)
         self._parts = parts
         self.partitions = partitions
@@ -128,13 +129,21 @@ class Sessions:
                 del self._lanes[session_id]
 
     async def consume(self, item: InboxItem) -> None:
-        """Take a request that another process accepted."""
+        """Take a request that another process accepted. One that cannot be decoded becomes a dead letter."""
         owner = self.owned.get(item.partition)
         if owner is None:
             return
         try:
             envelope, payload = decode_event(item.envelope)
-            assert item.claim is not None
+            if item.claim is None or not isinstance(payload, ev.TurnEvent | ev.TurnControlEvent):
+                raise EventUndecodable(f"{envelope.type} is no request with a key")
+        except KfmError as bad:
+            # Kept before the row is consumed, not with it: a crash between leaves the row, and the same letter again.
+            letter = "" if self._holds is None else await self._holds.keep(item, bad)
+            log.error("inbox_item_undecodable", id=item.id, dead_letter_id=letter, error=bad.message)
+            await self._refuse(item, owner, bad)
+            return
+        try:
             context = ExecutionContext(
                 tenant_id=envelope.tenant_id,
                 principal=item.claim.principal,
@@ -148,10 +157,8 @@ class Sessions:
                 if payload.parent_turn_id:
                     parent = await self.load_turn(payload.parent_turn_id)
                 fact = Submitted(context, envelope.turn_id, payload, item.claim, parent, inbox_id=item.id)
-            elif isinstance(payload, ev.TurnControlEvent):
-                fact = Asked(envelope.turn_id, payload, item.claim, inbox_id=item.id)
             else:
-                raise HistoryUnreadable(f"{envelope.type} is no request")
+                fact = Asked(envelope.turn_id, payload, item.claim, inbox_id=item.id)
             # Found only now: while a parent was read the lane may have gone to rest, or the partition away.
             lane = self.lane(envelope.session_id) if self.owned.get(item.partition) is owner else None
             if lane is not None:
