@@ -21,6 +21,7 @@ class ToolEntry:
     effect: types.EffectContract
     input_schema: Mapping[str, Any]
     compensation: str = ""
+    quick: bool = False
 
     @cached_property
     def validator(self) -> Draft202012Validator:

@@ -492,3 +492,11 @@ async def test_many_readers_of_one_turn_see_the_same(live: Client, gate: Gate) -
     seen = await asyncio.gather(*reading)
     last = seen[0][-1]
     assert seen == [list(range(after + 1, last + 1)) for after in (0, 0, 1, 2, 3)]
+
+
+@pytest.mark.requirement("E1")
+async def test_a_personality_that_is_not_installed_is_refused(live_server: LiveServer) -> None:
+    async with Client(live_server.grpc) as kfm:
+        with pytest.raises(errors.PersonalityNotFound) as refused:
+            await kfm.turns.start("what is 1 + 1?", personality="nobody")
+        assert refused.value.metadata["personality"] == "nobody"

@@ -63,14 +63,21 @@ class SimTool:
     def spec(self) -> ToolSpec:
         """As the port says."""
         return ToolSpec(
-            self.name, f"The {self.name} of the simulator.", _SCHEMA, self.effect, self.compensation
+            self.name,
+            f"The {self.name} of the simulator.",
+            _SCHEMA,
+            self.effect,
+            self.compensation,
+            quick=self.effect == types.EFFECT_CONTRACT_PURE,
         )
 
     @property
     def entry(self) -> ToolEntry:
         """The catalogue's entry."""
         spec = self.spec
-        return ToolEntry(spec.name, spec.description, spec.effect, spec.input_schema, spec.compensation)
+        return ToolEntry(
+            spec.name, spec.description, spec.effect, spec.input_schema, spec.compensation, spec.quick
+        )
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """As the port says. `arguments.fail` in [0, 1] is how often it fails, `arguments.slow` seconds at most."""

@@ -13,7 +13,9 @@ class ToolSpec:
 
     name: [a-z][a-z0-9_]*; input_schema: JSON Schema 2020-12 of its arguments, an object;
     effect: its contract; compensation: the tool that undoes it, called with {"arguments", "key"} of
-    the attempt to undo, for COMPENSATABLE ones.
+    the attempt to undo, for COMPENSATABLE ones;
+    quick: a PURE tool that ends within milliseconds and cannot harm the process: it may run before anything of its
+    step is durable, so that its result needs no commit of its own. Others start once their dispatch is durable.
     """
 
     name: str
@@ -21,6 +23,7 @@ class ToolSpec:
     input_schema: Mapping[str, Any]
     effect: types.EffectContract
     compensation: str = ""
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,8 +236,8 @@ class SessionLane:
             assert request is not None
             await self._refuse(request, refused)
             return
-        if not isinstance(facts[0], TakenOver):
-            await self._run_pure(draft)
+        if not isinstance(facts[0], TakenOver) and not (request and request.inbox_id):
+            await self._run_quick(draft)
         accepted: Accepted | None = None
         claim: Claim | None = None
         if request is not None:
@@ -282,19 +282,22 @@ class SessionLane:
             case TakenOver():
                 recover(draft, clean=fact.clean)
 
-    async def _run_pure(self, draft: Draft) -> None:
-        """Run PURE steps that are ready at once: their results join this append (commit when you must).
+    async def _run_quick(self, draft: Draft) -> None:
+        """Run quick PURE steps that are ready at once: their results join this append (commit when you must).
 
         One that is slow after all is given up here, and runs again from its durable dispatch; being PURE, it may.
+        Not for what a takeover finds, its inbox included: a step that kills the process has to be counted.
         """
         if not draft.starts:
             return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + INLINE_SECONDS
         try:
-            async with asyncio.timeout(INLINE_SECONDS):
-                while len(draft.events) < INLINE_EVENTS:
+            async with asyncio.timeout_at(until):
+                while len(draft.events) < INLINE_EVENTS and loop.time() < until:
                     # What follows from a fact may end what another one of the same draft dispatched.
                     draft.starts[:] = [s for s in draft.starts if _stands(draft.session, s)]
-                    start = next((s for s in draft.starts if self._is_pure(draft, s)), None)
+                    start = next((s for s in draft.starts if self._is_quick(draft, s)), None)
                     if start is None:
                         return
                     attempt = attempt_of(draft.turn(start.turn_id), start, self._owner.epoch)
@@ -304,9 +307,12 @@ class SessionLane:
         except TimeoutError:
             pass
 
-    def _is_pure(self, draft: Draft, start: Start) -> bool:
-        step = draft.turn(start.turn_id).steps[start.step_key]
-        return step.dispatch is not None and step.dispatch.contract == types.EFFECT_CONTRACT_PURE
+    def _is_quick(self, draft: Draft, start: Start) -> bool:
+        sent = draft.turn(start.turn_id).steps[start.step_key].dispatch
+        if sent is None or sent.contract != types.EFFECT_CONTRACT_PURE:
+            return False
+        tool = draft.world.tools.get(sent.tool)
+        return tool is not None and tool.quick
 
     def _entry(
         self,

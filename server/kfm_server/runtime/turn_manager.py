@@ -8,6 +8,7 @@ from typing import Any
 
 from kfm.catalogue.errors import (
     PageTokenInvalid,
+    PersonalityNotFound,
     StateConflict,
     StepNotFound,
     TurnNotFinished,
@@ -49,6 +50,8 @@ class TurnDefaults:
     max_attempts: int = 3
     max_in_flight: int = 16
     step_timeout_us: int = 30 * US
+    personality: str = "assistant"
+    """The one that is built in; packs bring more."""
 
 
 class TurnManager:
@@ -265,6 +268,8 @@ class TurnManager:
     def _submission(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Submitted:
+        if spec.personality not in ("", self._defaults.personality):
+            raise PersonalityNotFound(metadata={"personality": spec.personality})
         session_id = spec.session_id or self._delivery.new_session(ctx, rpc, key)
         claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
         reply: Reply = asyncio.get_running_loop().create_future()

@@ -80,7 +80,7 @@ def with_log(log: Any, clock: Clock) -> Middleware:
             began = clock.monotonic()
             try:
                 result = await following(invocation)
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
                 attempt = invocation.attempt
                 log.error("step_broke", **facts(attempt), exc_info=error)
                 status = given_up(attempt) if invocation.started else events.STEP_STATUS_FAILED
@@ -182,7 +182,8 @@ def with_deadline(clock: Clock) -> Middleware:
                     f"The step was not started: it is {late} ms too late for that.",
                     retryable=True,
                 )
-            left = (attempt.deadline_us - now) / 1_000_000
+            # Between start_by and deadline lies the step's timeout: who starts early gets no more than that.
+            left = (attempt.deadline_us - max(now, attempt.start_by_us)) / 1_000_000
             if left <= 0:
                 return failed(
                     "REASON_FENCED", "The step was not started: its deadline has passed.", retryable=True

@@ -260,6 +260,7 @@ class Calculator:
             "additionalProperties": False,
         },
         effect=types.EFFECT_CONTRACT_PURE,
+        quick=True,
     )
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:

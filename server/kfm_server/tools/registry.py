@@ -87,8 +87,10 @@ def _entry(spec: ToolSpec) -> ToolEntry:
         canonical_json(schema)
     except ValueError as error:
         raise ToolsInvalid(f"{spec.name}: its schema is no JSON: {error}") from None
+    if spec.quick and spec.effect != types.EFFECT_CONTRACT_PURE:
+        raise ToolsInvalid(f"{spec.name}: only a tool of the contract PURE may be quick")
     effect = spec.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
-    entry = ToolEntry(spec.name, spec.description, effect, schema, spec.compensation)
+    entry = ToolEntry(spec.name, spec.description, effect, schema, spec.compensation, spec.quick)
     try:
         entry.problem({})
     except ValueError as error:

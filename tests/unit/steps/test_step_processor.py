@@ -203,7 +203,7 @@ async def test_an_unexpected_error_is_logged_whole_and_told_opaquely(
         (types.EFFECT_CONTRACT_COMPENSATABLE, events.STEP_STATUS_UNKNOWN),
     ],
 )
-async def test_an_attempt_ends_at_its_deadline(
+async def test_an_attempt_gets_its_timeout_and_no_more_however_early_it_starts(
     effect: types.EffectContract, status: events.StepStatus
 ) -> None:
     async def body(arguments: dict[str, Any], call: ToolCall) -> Any:
@@ -216,7 +216,10 @@ async def test_an_attempt_ends_at_its_deadline(
     tool.spec = ToolSpec("scripted", "Waits.", _SCHEMA, effect, compensation)
     registry = ToolRegistry([tool, undo])
     processor = StepProcessor(registry.tools, registry.catalogue, FixedClock())
-    result = await processor.run(_attempt(effect=effect, deadline_us=_NOW + 10_000), lambda message: None)
+    result = await processor.run(
+        _attempt(effect=effect, start_by_us=_NOW + 60_000_000, deadline_us=_NOW + 60_010_000),
+        lambda message: None,
+    )
     assert (result.status, _reason(result)) == (status, "REASON_STEP_TIMEOUT")
     assert result.failure is not None and result.failure.retryable
 
