@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -27,8 +27,8 @@ from kfm_server.bus.engine import EngineHolds
 from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.turn_metrics import METRICS
-from kfm_server.clock import SystemClock
-from kfm_server.doors.binding import BindRefused, check_bind, reachable
+from kfm_server.clock import SharedClock
+from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
@@ -40,6 +40,7 @@ from kfm_server.journal import embedded
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
+from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
@@ -50,7 +51,7 @@ from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.settings import Settings, SettingsError
 from kfm_server.steps.step_processor import StepProcessor
-from kfm_server.tools.registry import ToolsInvalid, build_registry
+from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 
 log = structlog.get_logger(__name__)
@@ -76,15 +77,7 @@ class StartFailed(Exception):
         self.exit_code = 2 if all(isinstance(error, _WRONG_SETTINGS) for error in causes) else 1
 
 
-_WRONG_SETTINGS = (
-    SettingsError,
-    BindRefused,
-    MigrationError,
-    ToolsInvalid,
-    asyncpg.ClientConfigurationError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
+_WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused)
 _EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
 
 
@@ -135,13 +128,10 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
 
     Raises what `StartFailed` tells of when it cannot start, before anything is accepted.
     """
-    for address in (settings.grpc_address, settings.http_address):
-        check_bind(address, settings.token)  # a door that must not open is no reason to start a database
-    settings.home.mkdir(parents=True, exist_ok=True)
-    clock = SystemClock()
+    tools = _prepare(settings)
+    clock = SharedClock()
     health = Health()
     broadcaster = Broadcaster()
-    tools = build_registry(settings.tools)
     async with contextlib.AsyncExitStack() as stack:
         dsn, exclusive = settings.database_url, False
         postgres = None
@@ -149,13 +139,17 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             postgres = await embedded.start(settings.home)
             stack.push_async_callback(postgres.stop)
             dsn, exclusive = postgres.dsn, True
-        await migrate(dsn, partitions=settings.partitions)
+        try:
+            await migrate(dsn, partitions=settings.partitions)
+        except Exception as error:
+            reason = why_not(dsn, error) if settings.database_url else None
+            raise reason or error from error
         group = await stack.enter_async_context(_task_group())
         if postgres is not None:
             reviving = group.spawn(postgres.keep_alive(_database_died), "postgres")
             stack.callback(reviving.cancel)
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
-        leases = await stack.enter_async_context(PostgresLeases.open(dsn))
+        leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
         world = World(
             tools=tools.catalogue,
@@ -271,6 +265,33 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             for task in (renewing, *consuming):
                 task.cancel()
             await keeper.release()
+
+
+def _prepare(settings: Settings) -> ToolRegistry:
+    """All that can be refused before a database starts; what is wrong is told under its setting's name."""
+    with _named("KFM_GRPC_ADDRESS"):
+        check_bind(settings.grpc_address, settings.token)
+    with _named("KFM_HTTP_ADDRESS"):
+        check_bind(settings.http_address, settings.token)
+    with _named("KFM_ADVERTISED_ADDRESS"):
+        if settings.advertised_address:
+            check_advertised(settings.advertised_address)
+    with _named("KFM_TOOLS"):
+        tools = build_registry(settings.tools)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is no directory" if isinstance(error, FileExistsError) else f"cannot be made: {error.strerror}"
+        raise OSError(f"KFM_HOME: {settings.home} {why}") from error
+    return tools
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Generator[None]:
+    try:
+        yield
+    except (BindRefused, ToolsInvalid) as error:
+        raise SettingsError(f"{setting}: {error}") from error
 
 
 class _Group:

@@ -2,6 +2,10 @@
 
 import hmac
 import ipaddress
+import re
+
+_SHORTEST_TOKEN = 8
+"""Characters of a token that guards a door which other machines can reach."""
 
 
 class BindRefused(ValueError):
@@ -12,7 +16,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port`; brackets around an IPv6 host are taken off. BindRefused if it is neither."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise BindRefused(f"{address!r} is not host:port")
     return host, int(port)
 
@@ -23,12 +27,21 @@ def join_address(host: str, port: int) -> str:
 
 
 def check_bind(address: str, token: str) -> None:
-    """Refuse, with BindRefused, an address beyond loopback when no token guards the door."""
+    """Refuse, with BindRefused, an address beyond loopback when no token, or one soon guessed, guards the door."""
     host, _ = split_address(address)
-    if not token and not is_loopback(host):
+    if len(token) < _SHORTEST_TOKEN and not is_loopback(host):
+        lack = "KFM_TOKEN is short" if token else "no token is set"
         raise BindRefused(
-            f"{address} can be reached from other machines and no token is set: set KFM_TOKEN, or bind 127.0.0.1"
+            f"{address} can be reached from other machines and {lack}: set KFM_TOKEN to"
+            f" {_SHORTEST_TOKEN} characters or more, or bind 127.0.0.1"
         )
+
+
+def check_advertised(address: str) -> None:
+    """Refuse, with BindRefused, what others cannot dial: no port, or every address at once."""
+    _, port = split_address(address)
+    if port == 0 or not reachable(address):
+        raise BindRefused(f"{address!r} is not an address that another process can reach")
 
 
 def reachable(address: str) -> str:

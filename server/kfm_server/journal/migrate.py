@@ -107,7 +107,7 @@ async def _set_partitions(connection: Any, partitions: int) -> None:
         )
         stored = await connection.fetchval("select value from kfm.settings where name = 'partitions'")
         if stored != str(partitions):
-            raise MigrationError(f"the database has {stored} partitions and the settings say {partitions}")
+            raise MigrationError(f"the database has {stored} partitions and KFM_PARTITIONS says {partitions}")
         for statement in (
             "insert into kfm.partitions (partition, epoch) select n, 0 from generate_series(0, $1 - 1) n"
             " on conflict do nothing",

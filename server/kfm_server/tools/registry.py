@@ -55,8 +55,8 @@ def load_tools(names: str) -> list[Tool]:
             raise ToolsInvalid(f"{name!r} is not of the form module:ATTRIBUTE")
         try:
             value: Any = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ToolsInvalid(f"{name!r} cannot be loaded: {error}") from error
+        except Exception as error:  # the module is the operator's code and may fail in any way
+            raise ToolsInvalid(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from error
         if not isinstance(value, list | tuple):
             raise ToolsInvalid(f"{name!r} is not a list of tools")
         for tool in cast("list[Any]", value):
