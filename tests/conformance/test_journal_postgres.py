@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import asyncpg
 import pytest
+from kfm_server.clock import SharedClock, SystemClock
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.ports.journal import Entry, Fenced, JournalUnavailable, Record, Rejected
@@ -303,3 +304,32 @@ async def test_what_is_read_behind_a_barrier_is_all_though_a_transaction_was_dro
         assert len(behind) == await admin.fetchval("select count(*) from public.slow")
         if not heeds_cancel:
             assert len(behind) == 1
+
+
+@pytest.mark.requirement("R8", "R10")
+async def test_the_clocks_of_processes_are_set_to_the_databases_at_the_start_and_at_each_renewal(
+    database: str,
+) -> None:
+    hour_us = 3600 * 1_000_000
+
+    class Late(SystemClock):
+        """A machine that is an hour behind."""
+
+        def now_us(self) -> int:
+            """An hour ago."""
+            return super().now_us() - hour_us
+
+    right, wrong = SharedClock(), SharedClock(Late())
+    async with (
+        PostgresLeases.open(database, clock=right),
+        PostgresLeases.open(database, clock=wrong) as leases,
+    ):
+        assert abs(right.now_us() - wrong.now_us()) < hour_us // 10
+
+        async def astray() -> int:
+            return 0
+
+        await wrong.measure(astray)
+        assert wrong.now_us() < hour_us
+        await leases.renew("me")
+        assert abs(right.now_us() - wrong.now_us()) < hour_us // 10

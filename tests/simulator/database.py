@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any
 
-from kfm_server.clock import Clock
+from kfm_server.clock import Clock, SharedClock
 from kfm_server.journal.memory import MemoryJournal, MemoryLeases
 from kfm_server.ports.journal import (
     Claim,
@@ -28,6 +28,7 @@ class Database:
 
     def __init__(self, dice: random.Random, clock: Clock, ledger: Ledger, partitions: int) -> None:
         self.dice = dice
+        self.clock = clock
         self.memory = MemoryJournal(partitions)
         self.leases = MemoryLeases(self.memory, clock)
         self.memory.before_commit = self._before
@@ -82,8 +83,9 @@ class Database:
 class Connection:
     """A process's journal and leases."""
 
-    def __init__(self, database: Database, host: Host) -> None:
+    def __init__(self, database: Database, host: Host, clock: SharedClock) -> None:
         self._database = database
+        self._clock = clock
         self._memory = database.memory
         self._host = host
 
@@ -143,10 +145,12 @@ class Connection:
     # -- the leases
 
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
+        await self._clock.measure(self._now_us)
         leases = self._database.leases
         return await self._call(lambda: leases.acquire(owner, address, take_over=take_over, most=most))
 
     async def renew(self, owner: str) -> tuple[Sequence[Lease], Sequence[InboxItem]]:
+        await self._clock.measure(self._now_us)
         return await self._call(lambda: self._database.leases.renew(owner))
 
     async def release(self, owner: str) -> None:
@@ -167,6 +171,9 @@ class Connection:
                 loop.call_soon(wake, context=host_context(self._host))
 
         self._database.leases.on_wake(posted)
+
+    async def _now_us(self) -> int:
+        return self._database.clock.now_us()
 
 
 class SimTransaction:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from kfm_server import failpoints
+from kfm_server.clock import SharedClock
 from kfm_server.journal.pool import close_pool, once, open_pool, repeat
 from kfm_server.journal.queries import query
 from kfm_server.journal.wakeups import Wakeups
@@ -22,22 +23,28 @@ _AFTER_POST = failpoints.declare("inbox.post.after")
 class PostgresLeases:
     """The port `Leases` over a migrated database. Made by `open`. Owners are unique per process start."""
 
-    def __init__(self, pool: Any, wakeups: Wakeups, seconds: float) -> None:
+    def __init__(self, pool: Any, wakeups: Wakeups, clock: SharedClock | None, seconds: float) -> None:
         self._pool = pool
         self._wakeups = wakeups
+        self._clock = clock
         self._time = timedelta(seconds=seconds)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str, *, seconds: float = LEASE_SECONDS) -> AsyncGenerator["PostgresLeases"]:
+    async def open(
+        cls, dsn: str, *, clock: SharedClock | None = None, seconds: float = LEASE_SECONDS
+    ) -> AsyncGenerator["PostgresLeases"]:
         """Connect; on leaving, close (and give nothing back: that is `release`).
 
-        `seconds` is how long a lease lasts. Raises OSError or asyncpg.PostgresError.
+        `clock` is set to the database's now and at each renewal. `seconds` is how long a lease lasts.
+        Raises OSError, asyncpg.PostgresError or JournalUnavailable.
         """
         pool = await open_pool(dsn, "kfm-leases", 4)
         try:
             async with Wakeups.open(dsn, "kfm_inbox") as wakeups:
-                yield cls(pool, wakeups, seconds)
+                leases = cls(pool, wakeups, clock, seconds)
+                await repeat(pool, leases._set_clock)
+                yield leases
         finally:
             await close_pool(pool)
 
@@ -58,6 +65,7 @@ class PostgresLeases:
         failpoints.hit(_BEFORE_RENEW)
 
         async def work(connection: Any) -> tuple[Sequence[Lease], Sequence[InboxItem]]:
+            await self._set_clock(connection)  # apart from the renewal, which may wait for locks
             rows = await connection.fetch(query("lease_renew"), owner, self._time)
             leases = sorted((Lease(*row) for row in rows), key=lambda lease: lease.partition)
             if not leases:
@@ -95,6 +103,11 @@ class PostgresLeases:
         await once(self._pool, lambda c: c.execute(text, item.partition, *fields, item.envelope))
         failpoints.hit(_AFTER_POST)
         self._wakeups.send()
+
+    async def _set_clock(self, connection: Any) -> None:
+        if self._clock is not None:
+            text = query("now_us")
+            await self._clock.measure(lambda: connection.fetchval(text))
 
 
 def _item(row: Any) -> InboxItem:

@@ -132,7 +132,7 @@ class SessionLane:
         self._attempts: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
         self._rows: dict[str, tuple[str, int | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._now_us = 0
+        self._now_us = session.recorded_us
         self._closed = False
         self._held = False
 

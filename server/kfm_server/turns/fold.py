@@ -35,6 +35,7 @@ def micros(stamp: Timestamp) -> int:
 
 def fold_session(session: Session, envelope: Envelope, payload: Message | None) -> Session:
     """The session after one more event of one of its turns. Raises HistoryError."""
+    session = replace(session, recorded_us=max(session.recorded_us, micros(envelope.timestamp)))
     if isinstance(payload, ev.TurnEvent):
         turn = begin(envelope, payload)
         session = replace(session, tenant_id=envelope.tenant_id)

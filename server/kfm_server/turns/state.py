@@ -129,6 +129,8 @@ class Session:
     tenant_id: str = ""
     active: Turn | None = None
     queue: tuple[Turn, ...] = ()
+    recorded_us: int = 0
+    """The latest time of its events: no later one may be earlier."""
 
     def turn(self, turn_id: str) -> Turn | None:
         """A turn of the session that has not finished."""

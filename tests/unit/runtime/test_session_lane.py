@@ -15,9 +15,11 @@ from kfm_server.journal.memory import MemoryJournal, MemoryTransaction
 from kfm_server.ports.journal import Claim
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import Accepted, Submitted
+from kfm_server.runtime.history import decode_event
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.turns.decide.draft import US, World, duration
+from kfm_server.turns.fold import micros
 from kfm_server.turns.state import Session
 
 from tests.support.deciding import REGISTRY
@@ -50,34 +52,50 @@ class Owned:
         self.lost.set()
 
 
+def lane_of(session: Session, owned: Owned, journal: MemoryJournal, tasks: asyncio.TaskGroup) -> SessionLane:
+    """A lane that works in the group."""
+    parts = LaneParts(
+        journal=journal,
+        runner=StepProcessor(REGISTRY.tools, REGISTRY.catalogue),
+        clock=SystemClock(),
+        world=World(tools=REGISTRY.catalogue, tools_digest=REGISTRY.digest, schema_release="1.1.0"),
+        broadcaster=Broadcaster(),
+        spawn=lambda work, name: tasks.create_task(work, name=name),
+        late_result=lambda: None,
+    )
+    return SessionLane(session, owned, parts, done=lambda session: None, failed=lambda session, error: None)
+
+
+async def submit(lane: SessionLane, tool: str) -> Accepted:
+    """Hand in a turn of one step, turn_1, and wait until it is accepted."""
+    plan = {"plan": {"steps": [{"key": "s1", "kind": "tool", "tool": tool}]}}
+    message = ev.TurnEvent(
+        input=[types.Part(data_json=json.dumps(plan))],
+        timeout=duration(3600 * US),
+        limits=types.Limits(max_steps=10, max_attempts=3, max_in_flight=16, step_timeout=duration(30 * US)),
+    )
+    reply: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+    claim = Claim("default", "someone", "SubmitTurn", "k1", b"", b"")
+    lane.post(Submitted(ExecutionContext(session_id="ses_1"), "turn_1", message, claim, reply=reply))
+    return await reply
+
+
 @pytest.mark.requirement("R8", "FT4")
 async def test_a_session_that_breaks_after_it_accepted_a_message_is_given_up_to_be_loaded_again() -> None:
     owned = Owned()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        parts = LaneParts(
-            journal=BrokenTransactions(),
-            runner=StepProcessor(REGISTRY.tools, REGISTRY.catalogue),
-            clock=SystemClock(),
-            world=World(tools=REGISTRY.catalogue, tools_digest=REGISTRY.digest, schema_release="1.1.0"),
-            broadcaster=Broadcaster(),
-            spawn=lambda work, name: tasks.create_task(work, name=name),
-            late_result=lambda: None,
-        )
-        lane = SessionLane(
-            Session("ses_1"), owned, parts, done=lambda session: None, failed=lambda session, error: None
-        )
-        plan = {"plan": {"steps": [{"key": "s1", "kind": "tool", "tool": "ledger_transactional"}]}}
-        message = ev.TurnEvent(
-            input=[types.Part(data_json=json.dumps(plan))],
-            timeout=duration(3600 * US),
-            limits=types.Limits(
-                max_steps=10, max_attempts=3, max_in_flight=16, step_timeout=duration(30 * US)
-            ),
-        )
-        reply: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        claim = Claim("default", "someone", "SubmitTurn", "k1", b"", b"")
-        context = ExecutionContext(session_id="ses_1")
-        lane.post(Submitted(context, "turn_1", message, claim, reply=reply))
-        assert (await reply).turn_id == "turn_1"
+        lane = lane_of(Session("ses_1"), owned, BrokenTransactions(), tasks)
+        assert (await submit(lane, "ledger_transactional")).turn_id == "turn_1"
         await owned.lost.wait()
         lane.close()
+
+
+@pytest.mark.requirement("R8")
+async def test_no_event_of_a_session_is_earlier_than_those_it_was_folded_from() -> None:
+    journal, ahead_us = MemoryJournal(), SystemClock().now_us() + 3600 * US
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        lane = lane_of(Session("ses_1", recorded_us=ahead_us), Owned(), journal, tasks)
+        await submit(lane, "ledger_pure")
+        lane.close()
+    times = [decode_event(e.envelope)[0].timestamp for e in await journal.read_turn("turn_1", 0, 100)]
+    assert times and {micros(time) for time in times} == {ahead_us}
