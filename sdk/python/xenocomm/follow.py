@@ -8,10 +8,12 @@ from typing import Any
 
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.types import TurnChange, TurnState, TurnStateEvent, TurnUpdate
-from xenocomm.failures import TRANSIENT
+from xenocomm.failures import TRANSIENT, ConnectFailed
 from xenocomm.transport import Stream, Transport, pause_s
 
 _RECONNECT_S = 120.0
+_QUIET_S = 30.0
+"""A stream that stood for longer was contact, though it told nothing: turns can wait for days."""
 
 
 class Follower:
@@ -39,18 +41,20 @@ class Follower:
     async def updates(self) -> AsyncGenerator[TurnUpdate, None]:
         """Events, deltas and gaps until the turn's last event. DeadlineExceeded when the time is up.
 
-        Unavailable when no server could be reached for two minutes, or, before any was reached, for a few attempts.
+        Unavailable when for two minutes no server could be reached, or all only asked to come back; or, before any was
+        reached, for a few attempts.
         """
         attempt = 0
         lost_since: float | None = None
         while True:
             failure: XenocommError | None = None
+            opened = time.monotonic()
             try:
                 async with aclosing(self._one_stream()) as updates:
                     async for update in updates:
-                        attempt, lost_since = 0, None
                         if update.reconnect is not None:
                             break
+                        attempt, lost_since = 0, None
                         yield update
                         if _is_last(update):
                             return
@@ -62,6 +66,8 @@ class Follower:
                     raise
                 failure = error
             now = time.monotonic()
+            if now - opened > _QUIET_S and not isinstance(failure, ConnectFailed):
+                attempt, lost_since = 0, None
             lost_since = lost_since or now
             pause = pause_s(attempt, failure)
             attempt += 1
