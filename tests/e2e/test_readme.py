@@ -1,7 +1,10 @@
 """What the readme tells people to type does what it says."""
 
+import asyncio
+import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +29,38 @@ LINES = [
 def test_the_readme_has_calls_of_every_client() -> None:
     assert len([line for line in LINES if line.startswith(".venv/bin/kfm")]) == 3
     assert len([line for line in LINES if line.startswith(".venv/bin/buf")]) == 1
+
+
+@pytest.mark.requirement("E1")
+@pytest.mark.parametrize("token", ["", "s3cret"])
+async def test_what_dev_prints_can_be_pasted_and_shows_no_token(
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    home = live_server.home / f"dev{len(token)}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("KFM_")}
+    addresses = {"KFM_GRPC_ADDRESS": "127.0.0.1:0", "KFM_HTTP_ADDRESS": "127.0.0.1:0"}
+    server = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).parent / "kfm"), "dev"),
+        env=clean | addresses | {"KFM_HOME": str(home), "KFM_TOKEN": token},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert server.stdout is not None
+        async with asyncio.timeout(30):
+            said = (await server.stdout.readuntil(b"/health/ready\n")).decode()
+        assert not token or token not in said
+        calls = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+        assert len(calls) == 6
+        for call in (line for line in calls if not line.startswith(("export", "grpcurl", "curl"))):
+            code, out, err = await command("sh", "-c", f"{calls[0]}\n{call}", KFM_TOKEN=token)
+            assert (code, "SUCCEEDED" in out) == (0, True), f"{call}: {err}"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            await server.wait()
 
 
 @pytest.mark.parametrize("line", LINES)

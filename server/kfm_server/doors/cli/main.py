@@ -4,11 +4,18 @@ Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found,
 7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.
 """
 
-from typing import Annotated
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kfm_server.doors.cli import dead_letters, doctor, turns
+
+if TYPE_CHECKING:
+    from kfm_server.app import Endpoints
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,9 +80,11 @@ def _serve(
     }
     try:
         settings = Settings.load({name: value for name, value in given.items() if value is not None})
-        code = run(
-            settings, (lambda found: _welcome(found.grpc, found.http, found.data)) if welcome else None
-        )
+
+        def told(found: "Endpoints") -> None:
+            _welcome(found.grpc, found.http, found.data, guarded=bool(settings.token))
+
+        code = run(settings, told if welcome else None)
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
         code = 2
@@ -85,20 +94,36 @@ def _serve(
     raise typer.Exit(code)
 
 
-def _welcome(grpc: str, http: str, data: str) -> None:
+def _welcome(grpc: str, http: str, data: str, guarded: bool) -> None:
+    kfm, buf = _pasted("kfm"), _pasted("buf")
     request = '{"turn": {"input": [{"text": "what is (17 + 5) * 3 / 2 ?"}]}, "idempotency_key": "k1"}'
+    bearer = """-H "authorization: Bearer $KFM_TOKEN" """ if guarded else ""
+    reflect = f"{bearer}--reflect-header '*' " if guarded else ""
+    with_token = ", with KFM_TOKEN set to the server's token" if guarded else ""
     typer.echo(
         f"""
 gRPC {grpc}   HTTP {http}   data {data or "in KFM_DATABASE_URL"}
 
+In another terminal, in this directory{with_token}:
+
   export KFM_ENDPOINT={grpc}
-  kfm run "what is (17 + 5) * 3 / 2 ?"
-  kfm run "Add a todo to buy milk, then show me all my tasks" -o json
-  buf curl --protocol grpc --http2-prior-knowledge -d '{request}' http://{grpc}/kfm.turn.v1.TurnService/RunTurn
-  grpcurl -plaintext -d '{request}' {grpc} kfm.turn.v1.TurnService/RunTurn
+  {kfm} run "what is (17 + 5) * 3 / 2 ?"
+  {kfm} run "Add a todo to buy milk, then show me all my tasks" -o json
+  {buf} curl --protocol grpc --http2-prior-knowledge {reflect}-d '{request}' http://{grpc}/kfm.turn.v1.TurnService/RunTurn
+  grpcurl -plaintext {bearer}-d '{request}' {grpc} kfm.turn.v1.TurnService/RunTurn
   curl http://{http}/health/ready
 """
     )
+
+
+def _pasted(name: str) -> str:
+    """How a shell in this directory calls a program that was installed beside this Python."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not beside.exists() or (found and Path(found) == beside):
+        return name
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def main() -> None:
