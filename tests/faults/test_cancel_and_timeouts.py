@@ -179,6 +179,7 @@ async def test_a_cancel_that_comes_at_any_moment_ends_the_turn_once(site: Site) 
 
     outcomes = await asyncio.gather(*(play(number) for number in range(1, 15)))
     assert set(outcomes) <= {Outcome.CANCELLED, Outcome.SUCCEEDED}
+    assert Outcome.CANCELLED in outcomes
 
 
 async def test_a_deadline_of_a_call_ends_the_call_and_not_the_turn(site: Site) -> None:

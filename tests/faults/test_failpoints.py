@@ -6,6 +6,7 @@ import os
 import pkgutil
 import random
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import kfm_server
@@ -57,6 +58,7 @@ async def test_a_turn_survives_a_kill_at_every_failpoint(failpoint: str, tmp_pat
     await asyncio.to_thread(server.start)  # initialises the database and takes fixed ports
     await asyncio.to_thread(server.kill)
     watched = Watched()
+    died_at = datetime.now(UTC)
     try:
         await asyncio.to_thread(server.start, failpoint=failpoint)
         if failpoint.startswith(AT_START):
@@ -68,6 +70,7 @@ async def test_a_turn_survives_a_kill_at_every_failpoint(failpoint: str, tmp_pat
         if not failpoint.startswith(AT_START):
             died = await asyncio.to_thread(server.await_death, 15.0)
             assert died, f"{failpoint} was never hit: {watched.sequences}\n{server.log_tail()}"
+            died_at = datetime.now(UTC)
             await asyncio.to_thread(server.start)
         restarted = time.monotonic()
         turn = await watching
@@ -87,5 +90,7 @@ async def test_a_turn_survives_a_kill_at_every_failpoint(failpoint: str, tmp_pat
         keys = {call["tool"] for call in read_ledger(ledger)}
         assert keys.issuperset(FIVE_TOOLS)
     else:
-        review = [s.definition.tool for s in turn.steps if s.definition and s.state == StepState.NEEDS_REVIEW]
-        assert review == ["ledger_once"], turn
+        [step] = [s for s in turn.steps if s.state == StepState.NEEDS_REVIEW]
+        assert step.definition is not None and step.definition.tool == "ledger_once", turn
+        [attempt] = step.attempts
+        assert attempt.dispatched_at is not None and attempt.dispatched_at <= died_at, "nothing killed it"

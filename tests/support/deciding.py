@@ -45,6 +45,7 @@ class Desk:
         on_busy: ev.BusyMode = ev.BUSY_MODE_ENQUEUE,
         timeout_us: int = 3600 * US,
         max_attempts: int = 3,
+        tenant_id: str = "default",
     ) -> None:
         """Hand in a message that brings its plan. Step timeouts are 30 s."""
         request = ev.TurnEvent(
@@ -56,7 +57,7 @@ class Desk:
             ),
         )
         draft = self._draft()
-        submit(draft, ExecutionContext(session_id="ses_1"), turn_id, request)
+        submit(draft, ExecutionContext(tenant_id=tenant_id, session_id="ses_1"), turn_id, request)
         self._commit(draft)
 
     def ended(

@@ -214,8 +214,6 @@ def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Tu
 def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn:
     at = micros(envelope.timestamp)
     match payload.change:
-        case ev.TURN_CHANGE_QUEUED:
-            return replace(turn, queued=True)
         case ev.TURN_CHANGE_STARTED:
             return replace(turn, phase=api.TURN_STATE_RUNNING)
         case ev.TURN_CHANGE_WAITING:

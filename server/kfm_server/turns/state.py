@@ -99,14 +99,12 @@ class Turn:
     sequence: int = 1
     last_event_id: str = ""
     phase: Phase = api.TURN_STATE_QUEUED
-    queued: bool = False
     plan_id: str = ""
     planner: str = ""
     refusal: types.Error | None = None
     steps: Mapping[str, Step] = field(default_factory=dict[str, Step])
     paused: bool = False
     ending: ev.Outcome = ev.OUTCOME_UNSPECIFIED
-    ending_error: types.Error | None = None
     dropped: bool = False
     waiting: Waiting | None = None
     outcome: ev.Outcome = ev.OUTCOME_UNSPECIFIED

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from kfm.catalogue.errors import Overloaded, SessionBusy, StateConflict, TurnFinished
+from kfm.catalogue.errors import Overloaded, PermissionDenied, SessionBusy, StateConflict, TurnFinished
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm_server.turns.decide.advance import next_wake_us
@@ -50,6 +50,26 @@ def test_reject_refuses_while_a_turn_runs() -> None:
     with pytest.raises(SessionBusy):
         desk.submit("turn_2", IDEMPOTENT, on_busy=ev.BUSY_MODE_REJECT)
     assert not desk.of(ev.TurnEvent, "turn_2")
+
+
+def test_a_session_that_runs_turns_of_one_tenant_takes_none_of_another() -> None:
+    desk = Desk()
+    desk.submit("turn_1", IDEMPOTENT, tenant_id="one")
+    with pytest.raises(PermissionDenied):
+        desk.submit("turn_2", IDEMPOTENT, tenant_id="two", on_busy=ev.BUSY_MODE_INTERRUPT)
+    assert desk.stops == []
+
+
+def test_every_event_after_the_first_names_the_one_it_follows_from() -> None:
+    desk = Desk()
+    desk.submit("turn_1", IDEMPOTENT, ONCE)
+    desk.ended("turn_1", "a", 1)
+    desk.ended("turn_1", "b", 1)
+    causes = {e.event_id: e.causation_id for e in desk.log}
+    assert [cause in causes for cause in causes.values()] == [False] + [True] * (len(causes) - 1)
+    dispatches = {e.event_id for e in desk.log if e.type.startswith("StepEvent.")}
+    ended = {e.causation_id for e in desk.log if e.type.startswith("StepResultEvent.")}
+    assert ended == dispatches
 
 
 def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:

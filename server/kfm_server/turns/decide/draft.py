@@ -59,7 +59,6 @@ class Draft:
     session: Session
     now_us: int
     world: World
-    cause: str = ""
     hold: bool = False
     """The process is stopping: results count, but nothing is dispatched; the next owner goes on from there."""
     events: list[envelope_pb2.Envelope] = field(default_factory=list[envelope_pb2.Envelope])
@@ -77,7 +76,7 @@ class Draft:
     def submitted(self, context: ExecutionContext, turn_id: str, payload: ev.TurnEvent) -> None:
         """Record the first event of a new turn."""
         envelope = self._seal(
-            context.tenant_id, context.trace_id, context.traceparent, turn_id, 1, payload, 0
+            context.tenant_id, context.trace_id, context.traceparent, turn_id, 1, payload, 0, ""
         )
         self.session = fold_session(self.session, envelope, payload)
         self.touched[turn_id] = self.turn(turn_id)
@@ -86,7 +85,14 @@ class Draft:
         """Record one more event of a turn and fold it."""
         turn = self.turn(turn_id)
         envelope = self._seal(
-            turn.tenant_id, turn.trace_id, turn.traceparent, turn_id, turn.sequence + 1, payload, attempt
+            turn.tenant_id,
+            turn.trace_id,
+            turn.traceparent,
+            turn_id,
+            turn.sequence + 1,
+            payload,
+            attempt,
+            _cause(turn, payload),
         )
         self.session = fold_session(self.session, envelope, payload)
         after = self.session.turn(turn_id)
@@ -105,6 +111,7 @@ class Draft:
         sequence: int,
         payload: Message,
         attempt: int,
+        cause: str,
     ) -> envelope_pb2.Envelope:
         kind = BY_CLASS[type(payload)]
         envelope = envelope_pb2.Envelope(
@@ -118,7 +125,7 @@ class Draft:
             session_id=self.session.session_id,
             turn_id=turn_id,
             sequence=sequence,
-            causation_id=self.cause,
+            causation_id=cause,
             attempt=attempt,
             may_ignore=kind.may_ignore,
         )
@@ -127,6 +134,15 @@ class Draft:
         envelope.payload.value = payload.SerializeToString(deterministic=True)
         self.events.append(envelope)
         return envelope
+
+
+def _cause(turn: Turn, payload: Message) -> str:
+    """The event that this one follows from: a result from its dispatch, all else from the one before it."""
+    if isinstance(payload, ev.StepResultEvent):
+        step = turn.steps.get(payload.step_key)
+        if step is not None and step.dispatch_event_id:
+            return step.dispatch_event_id
+    return turn.last_event_id
 
 
 def timestamp(us: int) -> Timestamp:

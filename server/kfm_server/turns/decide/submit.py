@@ -1,6 +1,6 @@
 """A message arrives: what happens to the session that it is for."""
 
-from kfm.catalogue.errors import Overloaded, SessionBusy
+from kfm.catalogue.errors import Overloaded, PermissionDenied, SessionBusy
 from kfm.event.v1 import turn_events_pb2 as ev
 
 from kfm_server.context import ExecutionContext
@@ -19,9 +19,12 @@ def submit(
 ) -> None:
     """Record a new turn and go on. A fork takes its plan and kept results from `parent`.
 
-    Raises SessionBusy (REJECT while a turn runs) and Overloaded (too many turns wait); nothing is recorded then.
+    Raises SessionBusy (REJECT while a turn runs), Overloaded (too many turns wait) and PermissionDenied (the session
+    runs turns of another tenant); nothing is recorded then.
     """
     session = draft.session
+    if session.tenant_id not in ("", context.tenant_id):
+        raise PermissionDenied("the session belongs to another tenant")
     busy = session.active is not None or bool(session.queue)
     if busy and request.on_busy == ev.BUSY_MODE_REJECT:
         raise SessionBusy(metadata={"session_id": session.session_id})
