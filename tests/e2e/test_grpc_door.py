@@ -196,6 +196,34 @@ async def test_health_is_told_by_part() -> None:
         ).code().name == "NOT_FOUND"
 
 
+@pytest.mark.requirement("FT16")
+async def test_streams_of_health_have_places_of_their_own_and_those_of_reflection_share_the_streams() -> None:
+    limits = Limits(max_streams=1, max_health_watches=2)
+    async with toy_door("s3cret", limits) as server, grpc.aio.insecure_channel(server.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for watch in watches:
+            await watch.read()
+        error = await refused(health.Watch(health_pb2.HealthCheckRequest()).read())
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details(error)["ErrorInfo"].metadata["limit"] == "max_health_watches"
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status
+
+        good = (("authorization", "Bearer s3cret"),)
+        ask = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+        reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        open_stream = reflect(metadata=good)
+        await open_stream.write(ask)
+        await open_stream.read()
+        error = await refused(reflect(iter([ask]), metadata=good).read())
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details(error)["ErrorInfo"].metadata["limit"] == "max_streams"
+
+        open_stream.cancel()
+        async with asyncio.timeout(5):
+            await server.door.gate.empty()  # watches of health hold nothing up
+
+
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_knows_every_symbol_and_carries_comments(version: str) -> None:
     from google.protobuf import descriptor_pb2

@@ -32,7 +32,7 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 AT_OWNER = "kfm-at-owner"
 """Metadata of a call that another process makes: it is answered here or sent back, never passed on."""
-_OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+_HEALTH = "/grpc.health.v1.Health/"
 
 _calls = Counter(
     "kfm_grpc_calls_total", "Calls by method and reason; OK when they went well.", ["rpc", "reason"]
@@ -131,10 +131,39 @@ class Edge:
         return stream
 
     def guard(self, path: str, inner: AnyHandler) -> AnyHandler:
-        """The same handler of another service (reflection), behind the token. Health stays open: probes carry no token."""
-        if not self._token or path.startswith(_OPEN_SERVICES):
-            return inner
-        return _TokenGuard(self, path, inner).handler()
+        """The same handler of another library's service, behind token and limits.
+
+        Health needs no token, for probes carry none, and its watches are counted apart. TypeError for a shape of
+        handler that no such service has.
+        """
+        # The library's types know only the synchronous API.
+        behaviour: Any = inner.stream_stream or inner.unary_stream or inner.unary_unary
+        codec = (inner.request_deserializer, inner.response_serializer)
+
+        async def reflect(requests: Any, context: ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
+            try:
+                self._authorise(context)
+                with self._gate.stream():
+                    async with aclosing(behaviour(requests, context)) as answers:
+                        async for answer in answers:
+                            yield answer
+            except KfmError as error:
+                await self._fail(path, error, self._call(context), context)
+
+        async def watch_health(request: Any, context: ServicerContext[Any, Any]) -> None:
+            try:
+                with self._gate.health_watch():
+                    await behaviour(request, context)
+            except KfmError as error:
+                await self._fail(path, error, self._call(context), context)
+
+        if path.startswith(_HEALTH):
+            if inner.unary_stream is None:
+                return inner  # answers at once
+            return grpc.unary_stream_rpc_method_handler(watch_health, *codec)
+        if inner.stream_stream is None:
+            raise TypeError(f"no guard is written for the shape of {path}")
+        return grpc.stream_stream_rpc_method_handler(reflect, *codec)
 
     def unknown(self, path: str) -> AnyHandler:
         """A handler that refuses a method which the server does not have."""
@@ -149,13 +178,6 @@ class Edge:
                 return await self._fail("unknown", error, call, context)
 
         return grpc.stream_unary_rpc_method_handler(refuse)
-
-    async def admit(self, path: str, context: ServicerContext[Any, Any]) -> None:
-        """End the call with Unauthenticated unless it carries the token."""
-        try:
-            self._authorise(context)
-        except KfmError as error:
-            await self._fail(path, error, self._call(context), context)
 
     def _authorise(self, context: ServicerContext[Any, Any]) -> None:
         if not self._token:
@@ -207,29 +229,6 @@ class Edge:
         _calls.labels(path, error.reason).inc()
         code, message, trailer = to_status(error, call.request_id)
         await context.abort(code, message, trailer)
-
-
-class _TokenGuard:
-    """Asks for the token before a handler of another library runs."""
-
-    def __init__(self, edge: Edge, path: str, inner: AnyHandler) -> None:
-        self._edge, self._path, self._inner = edge, path, inner
-        # The library's types know only the synchronous API.
-        self._behaviour: Any = inner.stream_stream
-
-    def handler(self) -> AnyHandler:
-        inner = self._inner
-        if inner.request_streaming and inner.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._streamed, inner.request_deserializer, inner.response_serializer
-            )
-        raise TypeError(f"no guard is written for the shape of {self._path}")
-
-    async def _streamed(self, requests: Any, context: ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
-        await self._edge.admit(self._path, context)
-        async with aclosing(self._behaviour(requests, context)) as answers:
-            async for answer in answers:
-                yield answer
 
 
 class Router(grpc.GenericRpcHandler):

@@ -20,6 +20,8 @@ class Limits:
     """Unary calls at work at one time, WaitTurn not counted; and streams that bring work, until their first answer."""
     max_streams: int = 12_000
     """Streams and waiting calls open at one time."""
+    max_health_watches: int = 1_000
+    """Streams of Health.Watch open at one time. They are apart: they need no token, and must not take anybody's place."""
     max_streams_per_connection: int = 12_000
     """HTTP/2 streams on one connection; more wait at the client."""
     max_pending: int = 24_000
@@ -65,6 +67,7 @@ class Gate:
         self._limits = limits
         self.in_flight = 0
         self.streams = 0
+        self.health_watches = 0
         self.draining = False
         self._last_left: asyncio.Event | None = None
 
@@ -104,8 +107,23 @@ class Gate:
             self.streams -= 1
             self._left()
 
+    @contextmanager
+    def health_watch(self) -> Generator[None]:
+        """Hold a place of a Health.Watch. TooManyStreams over the limit. A drain does not wait for it."""
+        if self.health_watches >= self._limits.max_health_watches:
+            raise TooManyStreams(
+                f"The server holds max_health_watches={self._limits.max_health_watches} streams of health.",
+                metadata={"limit": "max_health_watches", "value": str(self._limits.max_health_watches)},
+                retry_after_ms=4 * self._limits.retry_after_ms,
+            )
+        self.health_watches += 1
+        try:
+            yield
+        finally:
+            self.health_watches -= 1
+
     async def empty(self) -> None:
-        """Return once no call is left."""
+        """Return once no call is left, those of health apart."""
         self._last_left = asyncio.Event()
         self._left()
         await self._last_left.wait()
