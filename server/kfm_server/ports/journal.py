@@ -56,7 +56,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An event as it stands in the journal. Offsets of one partition start at 1 and have no gaps."""
+    """An event as it stands in the journal. Offsets of one partition start at 1 and have no gaps, but for what
+    retention took away."""
 
     partition: int
     offset: int

@@ -7,7 +7,7 @@ from kfm_server.turns.references import resolve_arguments
 from kfm_server.turns.state import Step, Turn
 
 MAX_BODY_BYTES = 262_144
-"""Largest JSON text that stands in an event, in bytes of UTF-8."""
+"""Largest output or arguments that stand in an event, in bytes of UTF-8. A message stands in its event as it came."""
 _UNDO = '{"arguments":'
 
 

@@ -30,8 +30,12 @@ def control(draft: Draft, turn_id: str, asked: ev.TurnControlEvent) -> None:
             _step(turn, asked.step_key, api.STEP_STATE_NEEDS_REVIEW, "need a review")
         case _:
             pass
-    draft.record(turn_id, asked)
     result = _result(turn, asked)
+    told = ev.TurnControlEvent()
+    told.CopyFrom(asked)
+    if result is not None:
+        told.output_json = ""  # it stands in the result, where a large one goes to a blob
+    draft.record(turn_id, told)
     if result is not None:
         draft.record(turn_id, result, turn.steps[asked.step_key].attempt)
     advance(draft)

@@ -30,8 +30,8 @@ class World:
     max_queued_turns: int = 100
     max_reruns: int = 5
     start_window_us: int = 2 * US
-    """An attempt must start this soon after its dispatch, or not at all. Below the lease, so that a frozen owner's
-    attempt cannot start after a takeover."""
+    """An attempt must start this soon after its dispatch, or not at all. A takeover waits for that moment, and the
+    step's timeout, before it settles or undoes what it finds: a frozen owner may wake until then."""
 
 
 @dataclass(frozen=True, slots=True)
