@@ -1,14 +1,23 @@
 """What the readme tells people to type does what it says."""
 
 import asyncio
+import json
 import os
 import re
-import shlex
+import shutil
 import signal
 import sys
+import tempfile
+from collections.abc import Generator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from kfm.type.v1.type_pb2 import Part
+from kfm_server.settings import Settings, setting
+from kfm_server.tools.registry import ToolRegistry
+from kfm_server.turns.planners import rules
+from kfm_server.turns.planners.types import Planned
 
 from tests.e2e.test_first_turn import command
 from tests.support.live import LiveServer
@@ -16,19 +25,98 @@ from tests.support.live import LiveServer
 pytestmark = pytest.mark.requirement("E5", "E6")
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-LINES = [
-    line
-    for language, block in BLOCKS
-    if not language
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith((".venv/bin/kfm run", ".venv/bin/buf curl"))
-]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+SHELL = [block for language, block in BLOCKS if not language and re.match(r"\.venv/bin/(kfm|buf) ", block)]
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+TOKEN = "s3cret-token"
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[LiveServer]:
+    """A server with the readme's tool, guarded by a token."""
+    home = Path(tempfile.mkdtemp(prefix="kfm-readme-"))
+    home.chmod(0o755)
+    paths = {"PYTHONPATH": str(ROOT / "examples"), "KFM_TOKEN": TOKEN}
+    server = LiveServer(home, tools="announce:TOOLS", environment=paths)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_the_readme_has_calls_of_every_client() -> None:
-    assert len([line for line in LINES if line.startswith(".venv/bin/kfm")]) == 3
-    assert len([line for line in LINES if line.startswith(".venv/bin/buf")]) == 1
+    assert (len(SHELL), len(PYTHON)) == (6, 2)
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a block; one that goes on over lines is one."""
+    return re.findall(r"^\.venv/bin/.*?(?=^\.venv/bin/|\Z)", block, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.requirement("R4")
+@pytest.mark.parametrize("block", SHELL)
+async def test_the_commands_of_the_readme_work_one_after_the_other(server: LiveServer, block: str) -> None:
+    turn = out = ""
+    for typed in commands(block):
+        line = typed.replace("127.0.0.1:50051", server.grpc)
+        if "Bearer" not in line:
+            line = line.replace(
+                "buf curl", """buf curl -H "authorization: Bearer $KFM_TOKEN" --reflect-header '*'"""
+            )
+        known = {"KFM_ENDPOINT": server.grpc, "KFM_TOKEN": TOKEN, "TURN": turn}
+        code, out, err = await command("sh", "-c", line, **known)
+        assert code == (7 if "# exit code 7" in line else 0), f"{typed}: {out} {err}"
+        turn = json.loads(out)["turn_id"] if "kfm run" in line else turn
+    assert "SUCCEEDED" in out or "schemaRelease" in out, out
+
+
+@pytest.mark.parametrize("source", PYTHON)
+async def test_the_python_of_the_readme_works(server: LiveServer, source: str) -> None:
+    code, out, err = await command(sys.executable, "-c", source, KFM_ENDPOINT=server.grpc, KFM_TOKEN=TOKEN)
+    assert code == 0, err
+    assert ("TurnEvent.v1" in out and "buy milk" in out) or "42" in out
+
+
+@pytest.mark.requirement("T1")
+async def test_the_example_tool_says_what_it_is_told(server: LiveServer) -> None:
+    plan = {"plan": {"steps": [{"key": "say", "tool": "announce", "arguments": {"text": "Hark!"}}]}}
+    known = {"KFM_ENDPOINT": server.grpc, "KFM_TOKEN": TOKEN}
+    code, _, err = await command(
+        str(Path(sys.executable).parent / "kfm"), "run", "--data", json.dumps(plan), **known
+    )
+    assert code == 0, err
+    assert "Hark!" in server.log_tail(1000)
+
+
+@pytest.mark.requirement("R3")
+def test_every_wording_that_the_readme_names_is_planned() -> None:
+    paragraph = README.partition("## Plans\n")[2].partition("Or a client")[0]
+    wordings = [w for w in re.findall(r"`([^`]+)`", paragraph) if w != "rules"]
+    assert len(wordings) == 7
+    catalogue = ToolRegistry().catalogue
+    for wording in wordings:
+        assert isinstance(rules.plan((Part(text=wording),), catalogue), Planned), wording
+
+
+@pytest.mark.requirement("E1")
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(KFM_\w+)` \|(?: `([^`]*)`)? \|", README, re.MULTILINE))
+    shown = {f.name: str(getattr(Settings(), f.name)) for f in fields(Settings)}
+    defaults = {
+        setting(n): text.removesuffix(".0") if n == "drain_seconds" else text for n, text in shown.items()
+    }
+    assert rows == defaults
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    rows = set(re.findall(r"^\| (\d+) \|", README.partition("## Exit codes")[2], re.MULTILINE))
+    table = (ROOT / "docs/reference/errors.md").read_text()
+    used = set(re.findall(r"^\| \d+ \| `\w+` \| \d+ \| \d+ \| (\d+) \|", table, re.MULTILINE))
+    assert used
+    assert used | {"0", "130"} == rows
 
 
 @pytest.mark.requirement("E1")
@@ -61,23 +149,3 @@ async def test_what_dev_prints_can_be_pasted_and_shows_no_token(
         server.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             await server.wait()
-
-
-@pytest.mark.parametrize("line", LINES)
-async def test_a_command_of_the_readme_works(live_server: LiveServer, line: str) -> None:
-    # Other tests share the server, and one of them uses the readme's key for another body.
-    typed = line.replace("127.0.0.1:50051", live_server.grpc).replace('"k1"', '"readme"')
-    program, *arguments = shlex.split(typed)
-    program = str(Path(sys.executable).parent / Path(program).name)
-    code, out, err = await command(program, *arguments, KFM_ENDPOINT=live_server.grpc)
-    assert code == 0, err
-    assert "SUCCEEDED" in out
-
-
-async def test_the_python_of_the_readme_works(live_server: LiveServer) -> None:
-    (source,) = [block for language, block in BLOCKS if language == "python"]
-    program = f"{source}\nasyncio.run(main())"
-    code, out, err = await command(sys.executable, "-c", program, KFM_ENDPOINT=live_server.grpc)
-    assert code == 0, err
-    assert "TurnEvent.v1" in out
-    assert "buy milk" in out
