@@ -17,6 +17,8 @@ class Bug:
 
 _LANE = "runtime/session_lane.py"
 _ADVANCE = "turns/decide/advance.py"
+_DISPATCH = "turns/decide/dispatch.py"
+_ENDING = "turns/decide/ending.py"
 
 BUGS = (
     Bug(
@@ -55,7 +57,7 @@ BUGS = (
         "duplicate_dispatch",
         (
             (
-                _ADVANCE,
+                _DISPATCH,
                 "fresh = step.phase == api.STEP_STATE_PENDING and",
                 "fresh = (\n            step.phase == api.STEP_STATE_PENDING"
                 " or (step.phase == api.STEP_STATE_RUNNING and step.attempt < 2)\n        ) and",
@@ -67,8 +69,8 @@ BUGS = (
         (
             (
                 _ADVANCE,
-                "        if draft.session.active is not None:\n            return\n\n\ndef next_wake_us",
-                "        return\n\n\ndef next_wake_us",
+                "        if draft.session.active is not None:\n            return\n\n\ndef _start_next",
+                "        return\n\n\ndef _start_next",
             ),
         ),
     ),
@@ -76,7 +78,7 @@ BUGS = (
         "effect_run_twice",
         (
             (
-                _ADVANCE,
+                _DISPATCH,
                 "    {types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_TRANSACTIONAL}\n",
                 "    {\n        types.EFFECT_CONTRACT_PURE,\n        types.EFFECT_CONTRACT_IDEMPOTENT,\n"
                 "        types.EFFECT_CONTRACT_TRANSACTIONAL,\n        types.EFFECT_CONTRACT_AT_MOST_ONCE,\n    }\n",
@@ -107,12 +109,12 @@ BUGS = (
         "cancel_leaves_an_unanswered_call",
         (
             (
-                _ADVANCE,
+                _ENDING,
                 "            draft.stops.append(Stop(turn.turn_id, key, step.attempt))\n",
                 "            draft.stops.append(Stop(turn.turn_id, key, step.attempt))\n            continue\n",
             ),
             (
-                _ADVANCE,
+                _ENDING,
                 "    if any(s.phase == api.STEP_STATE_RUNNING or (",
                 "    if any(\n        s.phase == api.STEP_STATE_RUNNING and s.dispatch"
                 " and s.dispatch.contract not in _CANCELLABLE or (",

@@ -50,12 +50,13 @@ from kfm_server.runtime.facts import (
 )
 from kfm_server.runtime.history import put_away
 from kfm_server.turns.bodies import MAX_BODY_BYTES
-from kfm_server.turns.decide.advance import advance, next_wake_us
+from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import Draft, Start, World
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
+from kfm_server.turns.decide.waiting import next_wake_us
 from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)

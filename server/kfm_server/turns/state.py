@@ -73,6 +73,11 @@ class Step:
     error: types.Error | None = None
     history: tuple[AttemptRecord, ...] = ()
 
+    @property
+    def to_undo(self) -> bool:
+        """Its attempt is to be undone, and nothing undoes it at this moment."""
+        return self.compensate and self.phase in (api.STEP_STATE_FAILED, api.STEP_STATE_BACKING_OFF)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

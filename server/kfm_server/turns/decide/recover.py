@@ -3,8 +3,10 @@
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 
-from kfm_server.turns.decide.advance import advance, cancelled, may_rerun, outcome_unknown, redispatch
+from kfm_server.turns.decide.advance import advance, redispatch
+from kfm_server.turns.decide.dispatch import may_rerun
 from kfm_server.turns.decide.draft import Draft, timestamp
+from kfm_server.turns.decide.ending import cancelled, outcome_unknown
 from kfm_server.turns.fold import micros
 
 

@@ -4,8 +4,9 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.turns.decide.advance import advance, cancelled, redispatch
+from kfm_server.turns.decide.advance import advance, redispatch
 from kfm_server.turns.decide.draft import Draft
+from kfm_server.turns.decide.ending import cancelled
 from kfm_server.turns.state import Session, Step
 
 
