@@ -7,6 +7,11 @@ from codegen.schema import OPTIONS, Schema, idempotency, split_example
 
 NOTE = "<!-- Generated from proto/ by codegen/protoc_gen_reference.py; never edited. -->\n"
 
+DOORS = (
+    "This release serves gRPC, and over HTTP the health and the metrics. REST routes and MCP tool names are the contract for\n"
+    "doors to come: they are fixed here, and nothing answers at them yet.\n"
+)
+
 
 def generate(schema: Schema) -> Files:
     """Four pages and their index."""
@@ -22,7 +27,7 @@ def generate(schema: Schema) -> Files:
         "types.md": "Messages and enums",
         "errors.md": "Errors",
     }
-    index = f"# Reference\n\nSchema release {release()}.\n\n"
+    index = f"# Reference\n\nSchema release {release()}.\n\n{DOORS}\n"
     index += "".join(f"- [{titles[p]}]({p})\n" for p in pages)
     index += "- [JSON Schemas of the events](schemas/)\n"
     return {name: NOTE + text for name, text in {"README.md": index, **pages}.items()}
@@ -73,7 +78,7 @@ def _fields(schema: Schema, message: Descriptor) -> str:
 
 
 def _services(schema: Schema) -> str:
-    out = ["# RPCs\n"]
+    out = [f"# RPCs\n\n{DOORS}"]
     last = ""
     for package, service, method in schema.methods():
         full = f"{package}.{service.name}"

@@ -104,6 +104,7 @@ def _message(schema: Schema, message: Descriptor) -> str:
         writes += _write(field)
     if message.fields:
         lines.append("")
+    lines += _exclusive(message)
     lines += [
         "    @classmethod",
         f"    def from_pb(cls, m: Any) -> {message.name}:",
@@ -131,6 +132,20 @@ def _message(schema: Schema, message: Descriptor) -> str:
             "        return self.payload.message if self.payload is not None else None",
         ]
     return "\n".join(lines)
+
+
+def _exclusive(message: Descriptor) -> list[str]:
+    """A check that of each oneof at most one field is given: the message would drop the others silently."""
+    checks: list[str] = []
+    for oneof in message.oneofs:
+        names = [_name(f) for f in oneof.fields]
+        if len(names) > 1:
+            given = " + ".join(f"(self.{n} is not None)" for n in names)
+            checks += [
+                f"        if {given} > 1:",
+                f'            raise InvalidArgument("{message.name} takes one of {", ".join(names)}")',
+            ]
+    return ["    def __post_init__(self) -> None:", *checks, ""] if checks else []
 
 
 def _name(field: FieldDescriptor) -> str:

@@ -40,7 +40,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from xenocomm._gen.errors import EventUndecodable
+from xenocomm._gen.errors import EventUndecodable, InvalidArgument
 from xenocomm._gen.pool import pb
 
 SCHEMA_RELEASE = "{release}"

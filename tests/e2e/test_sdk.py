@@ -4,22 +4,30 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
+import xenocomm
 from kfm.catalogue.errors import Draining, Overloaded, Unavailable
 from kfm.event.v1 import turn_events_pb2
 from xenocomm import (
+    BusyMode,
     Client,
     ConnectFailed,
     Outcome,
     Part,
     ResultTimeout,
+    Turn,
     TurnCancelled,
     TurnFailed,
+    TurnNeedsPerson,
+    TurnState,
     TurnTimedOut,
     errors,
 )
+from xenocomm._gen.types import Error, PlanStep, Step, StepState, WaitReason
+from xenocomm.failures import check_outcome
 
 from tests.e2e.toy_door import Running, toy_door
 from tests.e2e.toy_turns import ToyTurns
@@ -170,7 +178,7 @@ async def test_a_call_never_takes_longer_than_its_total_deadline(server: Running
         await client.server_info()
         server.turns.fail = [Unavailable() for _ in range(50)]
         began = time.monotonic()
-        with pytest.raises(errors.DeadlineExceeded):
+        with pytest.raises(errors.Unavailable):
             await client.turns.get("turn_1")
         assert time.monotonic() - began < 2
 
@@ -213,6 +221,191 @@ async def test_cancelling_a_reader_cancels_it_and_nothing_else(server: Running, 
     async with asyncio.timeout(5):
         await server.door.gate.empty()
     assert (await turn.get()).turn_id == turn.id
+
+
+async def test_a_mapping_becomes_json_data_and_names_of_members_are_taken(
+    server: Running, kfm: Client
+) -> None:
+    turn = await kfm.turns.start(
+        {"plan": {"steps": []}}, on_busy="reject", limits={"max_steps": 3}, labels={"a": "b"}
+    )
+    spec = server.turns.specs[turn.id]
+    assert [p.data_json for p in spec.input] == ['{"plan": {"steps": []}}']
+    assert (spec.on_busy, spec.limits.max_steps, dict(spec.labels)) == (BusyMode.REJECT, 3, {"a": "b"})
+    several = await kfm.turns.start(["hello", {"a": 1}])
+    assert [p.WhichOneof("content") for p in server.turns.specs[several.id].input] == ["text", "data_json"]
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("message", "how", "field"),
+    [
+        (5, {}, "message"),
+        (None, {}, "message"),
+        (b"text", {}, "message"),
+        (["x", 5], {}, "message[1]"),
+        ({"a": NAN}, {}, "message"),
+        ({"a": object()}, {}, "message"),
+        ("\udcff", {}, "message.text"),
+        (Part(text=5), {}, "message.text"),  # type: ignore[arg-type]
+        ("x", {"labels": {"a": 1}}, "labels"),
+        ("x", {"labels": "a"}, "labels"),
+        ("x", {"limits": 5}, "limits"),
+        ("x", {"limits": {"max_stepz": 1}}, "limits.max_stepz"),
+        ("x", {"limits": {"max_steps": "1"}}, "limits.max_steps"),
+        ("x", {"on_busy": "wait"}, "on_busy"),
+        ("x", {"session_id": 5}, "session_id"),
+        ("x", {"idempotency_key": 5}, "idempotency_key"),
+        ("x", {"timeout": "5"}, "timeout"),
+        ("x", {"timeout": NAN}, "timeout"),
+        ("x", {"timeout": INFINITE}, "timeout"),
+        ("x", {"timeout": 1e300}, "timeout"),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_by_name_and_nothing_starts(
+    server: Running, kfm: Client, message: Any, how: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as refused:
+        await kfm.turns.start(message, **how)
+    assert [v.field for v in refused.value.violations] == [field]
+    assert field in refused.value.message
+    assert not server.turns.turns
+
+
+async def test_wrong_arguments_of_a_handle_are_refused_by_name(kfm: Client) -> None:
+    turn = kfm.turns.attach("turn_1")
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "settle_as": lambda: turn.settle("s1", "nonsense"),
+        "output_json": lambda: turn.answer("s1", True),  # type: ignore[arg-type]
+        "timeout": lambda: turn.result(timeout=NAN),
+        "after_sequence": lambda: anext(turn.updates(10**30)),
+    }
+    for field, call in calls.items():
+        with pytest.raises(errors.InvalidArgument) as refused:
+            await call()
+        assert [v.field for v in refused.value.violations] == [field]
+    for wrong in (-1, INFINITE, "5"):
+        with pytest.raises(errors.InvalidArgument, match="timeout"):
+            _ = [e async for e in turn.events(timeout=wrong)]  # type: ignore[arg-type]
+
+
+def test_a_part_holds_one_thing() -> None:
+    with pytest.raises(errors.InvalidArgument, match="one of text, data_json"):
+        Part(text="a", data_json="1")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "foo",
+        ":5",
+        "http://127.0.0.1:46051",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:99999",
+        "::1:5",
+        "a b:5",
+        5,
+    ],
+)
+def test_an_endpoint_is_host_and_port_or_refused_at_once(endpoint: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"endpoint .*KFM_ENDPOINT"):
+        Client(endpoint)
+
+
+@pytest.mark.parametrize("token", ["ü", "a\nb", "a b", 5])
+def test_a_token_that_fits_no_header_is_refused_and_not_shown(token: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="token") as refused:
+        Client(token=token)
+    assert repr(token) not in refused.value.message
+
+
+@pytest.mark.parametrize("timeout", [NAN, INFINITE, 0, -1, "5", True])
+def test_a_client_takes_only_a_patience_that_ends(timeout: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="timeout"):
+        Client(timeout=timeout)
+
+
+async def test_an_endpoint_that_no_resolver_knows_is_given_up(kfm: Client) -> None:
+    async with asyncio.timeout(25), Client("nohost.invalid:5") as client:
+        with pytest.raises(ConnectFailed, match=r"nohost\.invalid:5"):
+            await client.turns.start("x")
+
+
+async def test_a_server_that_takes_connections_and_says_nothing_is_given_up() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
+        host, port = listening.sockets[0].getsockname()
+        async with Client(f"{host}:{port}", timeout=1) as client:
+            with pytest.raises(ConnectFailed, match=f"{host}:{port}"):
+                await client.turns.start("x")
+
+
+@pytest.mark.parametrize("watch", [False, True])
+async def test_a_server_that_keeps_draining_is_the_failure_and_not_the_time(
+    server: Running, watch: bool
+) -> None:
+    async with Client(server.grpc, timeout=0.6) as client:
+        await client.server_info()
+        await server.door.drain(0)
+        with pytest.raises((errors.Unavailable, errors.Draining)) as failure:
+            await client.turns.start("x", watch=watch)
+    assert failure.value.exit_code == 9
+    assert not server.turns.turns
+
+
+async def test_a_closed_client_says_so(server: Running) -> None:
+    async with Client(server.grpc) as client:
+        turn = await client.turns.start("hello")
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.turns.start("hello")
+    with pytest.raises(RuntimeError, match="closed"):
+        _ = [e async for e in turn.events()]
+
+
+def _failed(reason: str) -> Turn:
+    return Turn("turn_1", outcome=Outcome.FAILED, error=Error(reason=reason, message=f"because {reason}"))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["PLAN_INVALID", "STEP_LIMIT_EXCEEDED", "TOOL_FAILED", "TOOL_UNAVAILABLE", "STEP_TIMEOUT", "OF_TOMORROW"],
+)
+def test_a_failed_turn_raises_its_own_reason_and_message(reason: str) -> None:
+    with pytest.raises(TurnFailed) as failed:
+        check_outcome(_failed(f"REASON_{reason}"))
+    assert failed.value.reason == f"REASON_{reason}"
+    assert failed.value.message == f"because REASON_{reason}"
+    assert (failed.value.exit_code, failed.value.metadata) == (6, {"turn_id": "turn_1"})
+
+
+@pytest.mark.parametrize(
+    ("wait", "state", "verb"),
+    [
+        (WaitReason.HUMAN, StepState.WAITING, "answer"),
+        (WaitReason.NEEDS_REVIEW, StepState.NEEDS_REVIEW, "settle"),
+        (WaitReason.PAUSED, StepState.PENDING, "resume"),
+    ],
+)
+def test_a_turn_that_waits_for_a_person_says_why_and_which_verb_ends_it(
+    wait: WaitReason, state: StepState, verb: str
+) -> None:
+    steps = (Step(PlanStep("s0"), StepState.SUCCEEDED), Step(PlanStep("s1"), state))
+    waiting = TurnNeedsPerson(Turn("turn_1", state=TurnState.WAITING, wait_reason=wait, steps=steps))
+    key = "" if wait == WaitReason.PAUSED else "s1"
+    assert (waiting.verb, waiting.step_key, waiting.exit_code) == (verb, key, 7)
+    assert waiting.reason == f"WAIT_REASON_{wait.name}"
+    assert waiting.message.endswith(f"({wait.name}): {verb} {f'step {key!r}' if key else 'the turn'}")
+
+
+def test_the_package_lists_its_public_names() -> None:
+    assert dir(xenocomm) == sorted(xenocomm.__all__)
+    assert all(getattr(xenocomm, name) is not None for name in dir(xenocomm))
 
 
 def test_importing_the_client_costs_less_than_a_third_of_a_second_beyond_grpc() -> None:

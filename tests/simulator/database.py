@@ -159,8 +159,8 @@ class Connection:
     async def holder(self, partition: int) -> Lease | None:
         return await self._call(lambda: self._database.leases.holder(partition))
 
-    async def post(self, item: InboxItem) -> None:
-        await self._call(lambda: self._database.leases.post(item))
+    async def post(self, item: InboxItem) -> int:
+        return await self._call(lambda: self._database.leases.post(item))
 
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Call back when a request is posted: a hint, that may be lost."""

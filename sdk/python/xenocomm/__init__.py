@@ -94,3 +94,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'xenocomm' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted(__all__)

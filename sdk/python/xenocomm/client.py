@@ -3,6 +3,7 @@
 import os
 from types import TracebackType
 
+from xenocomm import arguments
 from xenocomm._gen.types import GetServerInfoResponse
 from xenocomm.dead_letters import DeadLetters
 from xenocomm.transport import Transport
@@ -28,10 +29,12 @@ class Client:
         """Settings that are None come from KFM_ENDPOINT (else 127.0.0.1:50051) and KFM_TOKEN.
 
         `timeout` is the total of one call with all its retries, in seconds. `retries` bounds the attempts after the
-        first while no server has ever answered: a wrong address shows within about three seconds.
+        first while no server has ever answered: a refused connection shows within about three seconds, a host that
+        answers nothing or a name that no resolver knows within about fifteen. InvalidArgument.
         """
-        self.endpoint = endpoint or os.environ.get("KFM_ENDPOINT") or DEFAULT_ENDPOINT
-        token = os.environ.get("KFM_TOKEN", "") if token is None else token
+        self.endpoint = arguments.endpoint(endpoint or os.environ.get("KFM_ENDPOINT") or DEFAULT_ENDPOINT)
+        token = arguments.token(os.environ.get("KFM_TOKEN", "") if token is None else token)
+        timeout = arguments.seconds("timeout", timeout, positive=True)
         self._transport = Transport(self.endpoint, token, timeout, retries)
         self.turns = Turns(self._transport)
         self.dead_letters = DeadLetters(self._transport)
@@ -49,5 +52,5 @@ class Client:
         return GetServerInfoResponse.from_pb(await self._transport.call("AdminService.GetServerInfo", {}))
 
     async def close(self) -> None:
-        """Close the connection; turns go on."""
+        """Close the connection; turns go on. The client cannot be used again: RuntimeError."""
         await self._transport.close()

@@ -1,13 +1,13 @@
 """Errors that the client itself finds, beside those that the server sends; and gRPC failures as typed errors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
 
 from xenocomm._gen import errors
 from xenocomm._gen.errors import XenocommError
-from xenocomm._gen.types import Outcome, Turn
+from xenocomm._gen.types import Outcome, StepState, Turn, WaitReason
 
 _DETAILS = "grpc-status-details-bin"
 
@@ -38,22 +38,35 @@ class ConnectFailed(errors.Unavailable):
     """No server answered at the endpoint."""
 
 
+class Unreachable(ConnectFailed):
+    """No connection came about and none was refused; trying on would only wait on."""
+
+
 class ResultTimeout(errors.DeadlineExceeded):
     """The turn had not ended when the caller's patience did; it goes on."""
 
 
 class TurnUnsuccessful(XenocommError):
-    """A turn did not end well. `turn` is the whole turn; `turn_reason` the name of the reason, e.g. `REASON_STEP_FAILED`."""
+    """A turn did not end well. `turn` is the whole turn; `reason` and `message` are the turn's own.
+
+    The exit code and the statuses are those of the kind of failure: a failed turn is 6 whatever its reason.
+    """
 
     row = errors.ERRORS["REASON_STEP_FAILED"]
 
-    def __init__(self, turn: Turn, message: str = "") -> None:
-        """The message defaults to the turn's own error."""
+    def __init__(self, turn: Turn, message: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        """The message defaults to the turn's own error; `turn_id` is in the metadata."""
         self.turn = turn
         self.turn_reason = turn.error.reason if turn.error else ""
         self.turn_id = turn.turn_id
         text = message or (turn.error.message if turn.error else "") or f"turn {turn.turn_id} did not succeed"
-        super().__init__(text, metadata=dict(turn.error.metadata) if turn.error else None)
+        own = dict(turn.error.metadata) if turn.error else {}
+        super().__init__(text, metadata={**own, "turn_id": turn.turn_id, **(metadata or {})})
+
+    @property
+    def reason(self) -> str:
+        """The reason of the turn's own error, e.g. `REASON_PLAN_NOT_POSSIBLE`."""
+        return self.turn_reason or self.row.reason
 
 
 class TurnFailed(TurnUnsuccessful):
@@ -73,10 +86,36 @@ class TurnTimedOut(TurnUnsuccessful):
 
 
 class TurnNeedsPerson(TurnUnsuccessful):
-    """The turn waits for a person: an answer, a settlement or a resume. `turn.wait_reason` says which."""
+    """The turn waits for a person. `verb` ends the wait: `answer`, `settle` (both of the step `step_key`) or `resume`.
+
+    `reason` is the turn's wait reason, e.g. `WAIT_REASON_HUMAN`.
+    """
 
     row = errors.ERRORS["REASON_STEP_OUTCOME_UNKNOWN"]
 
+    def __init__(self, turn: Turn) -> None:
+        """For a turn whose wait reason is one of WAITS_FOR_PERSON."""
+        wait = WaitReason(turn.wait_reason)
+        self.verb, state = WAITS_FOR_PERSON[wait]
+        keys = [step.definition.key for step in turn.steps if step.definition and step.state == state]
+        self.step_key = keys[0] if keys else ""
+        what = f"step {self.step_key!r}" if self.step_key else "the turn"
+        told = {"wait_reason": wait.name, "verb": self.verb, "step_key": self.step_key}
+        text = f"turn {turn.turn_id} waits for a person ({wait.name}): {self.verb} {what}"
+        super().__init__(turn, text, {name: value for name, value in told.items() if value})
+
+    @property
+    def reason(self) -> str:
+        """Why it waits, e.g. `WAIT_REASON_PAUSED`."""
+        return f"WAIT_REASON_{self.metadata['wait_reason']}"
+
+
+WAITS_FOR_PERSON: dict[int, tuple[str, StepState | None]] = {
+    WaitReason.HUMAN: ("answer", StepState.WAITING),
+    WaitReason.NEEDS_REVIEW: ("settle", StepState.NEEDS_REVIEW),
+    WaitReason.PAUSED: ("resume", None),
+}
+"""Wait reasons that only a person ends: the verb, and the state of the step that it is for."""
 
 _BY_OUTCOME: dict[int, type[TurnUnsuccessful]] = {
     Outcome.CANCELLED: TurnCancelled,
@@ -100,7 +139,7 @@ def from_rpc(error: grpc.aio.AioRpcError, endpoint: str) -> XenocommError:
             return typed
     kind = _BARE.get(error.code(), errors.Internal)
     text = f"{error.details() or error.code().name} (at {endpoint})"
-    if kind is errors.Unavailable and "connect" in text.lower():
+    if kind is errors.Unavailable and any(word in text.lower() for word in ("connect", "resolving")):
         return ConnectFailed(f"No server answers at {endpoint}: {error.details()}")
     return kind(text, metadata={"grpc_status": error.code().name})
 

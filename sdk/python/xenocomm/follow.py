@@ -8,6 +8,7 @@ from typing import Any
 
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.types import TurnChange, TurnState, TurnStateEvent, TurnUpdate
+from xenocomm.arguments import seconds
 from xenocomm.failures import TRANSIENT, ConnectFailed
 from xenocomm.transport import Stream, Transport, pause_s
 
@@ -32,7 +33,7 @@ class Follower:
         """`timeout` bounds the whole in seconds; `opened` and `first` are a stream already open and what was read from it."""
         self._transport = transport
         self._turn_id = turn_id
-        self._ends = None if timeout is None else time.monotonic() + timeout
+        self._ends = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         self._opened = opened
         self._first = first
         self._epoch = 0

@@ -16,14 +16,13 @@ from xenocomm._gen.types import (
     TurnState,
     TurnStateEvent,
     TurnUpdate,
-    WaitReason,
 )
-from xenocomm.failures import ResultTimeout, TurnNeedsPerson, check_outcome
+from xenocomm.arguments import member, seconds
+from xenocomm.failures import WAITS_FOR_PERSON, ResultTimeout, TurnNeedsPerson, check_outcome
 from xenocomm.follow import Follower
 from xenocomm.transport import Stream, Transport
 
 _LONGEST_WAIT_S = 60.0
-_PERSON = (WaitReason.HUMAN, WaitReason.NEEDS_REVIEW, WaitReason.PAUSED)
 
 
 def new_key() -> str:
@@ -103,10 +102,12 @@ class TurnHandle:
         """Wait for the end and return the turn with its plan, attempts and output.
 
         With `check`, raises TurnFailed, TurnCancelled or TurnTimedOut for a turn that did not succeed, and
-        TurnNeedsPerson for one that waits for a person; without, returns it. ResultTimeout after `timeout` seconds.
+        TurnNeedsPerson for one that waits for a person. Without, returns either: the latter has not ended, so look at
+        `turn.state` and `turn.wait_reason`. ResultTimeout after `timeout` seconds, of any number; the turn goes on.
         """
+        bound_s = None if timeout is None else seconds("timeout", timeout)
         self.release()
-        ends = None if timeout is None else time.monotonic() + timeout
+        ends = None if bound_s is None else time.monotonic() + bound_s
         while True:
             left = _LONGEST_WAIT_S if ends is None else ends - time.monotonic()
             bound = max(0.0, min(left, _LONGEST_WAIT_S))
@@ -117,12 +118,12 @@ class TurnHandle:
             turn = Turn.from_pb(answer.turn)
             if turn.state == TurnState.FINISHED:
                 return check_outcome(turn) if check else turn
-            if turn.wait_reason in _PERSON:
+            if turn.wait_reason in WAITS_FOR_PERSON:
                 if check:
-                    raise TurnNeedsPerson(turn, f"turn {turn.turn_id} waits for a person; see explain()")
+                    raise TurnNeedsPerson(turn)
                 return turn
             if ends is not None and time.monotonic() >= ends:
-                raise ResultTimeout(f"turn {self.id} had not ended after {timeout:g} s; it goes on")
+                raise ResultTimeout(f"turn {self.id} had not ended after {bound_s:g} s; it goes on")
 
     async def get(self) -> Turn:
         """The turn as it is now. TurnNotFound."""
@@ -146,23 +147,23 @@ class TurnHandle:
         return await self._control("ResumeTurn", idempotency_key, {"reason": reason})
 
     async def answer(self, step_key: str, output_json: str, *, idempotency_key: str = "") -> Turn:
-        """Answer a HUMAN step with a JSON value."""
+        """Answer a HUMAN step with a JSON value, as text: `'"yes"'`, `'true'`."""
         fields = {"step_key": step_key, "output_json": output_json}
         return await self._control("AnswerStep", idempotency_key, fields)
 
     async def settle(
         self,
         step_key: str,
-        settle_as: SettleAs,
+        settle_as: SettleAs | str,
         *,
         output_json: str = "",
         reason: str = "",
         idempotency_key: str = "",
     ) -> Turn:
-        """Say how a step of unknown outcome ended."""
+        """Say how a step of unknown outcome ended: `succeeded`, with its output, `failed`, or `retry` to run it again."""
         fields = {
             "step_key": step_key,
-            "settle_as": int(settle_as),
+            "settle_as": member("settle_as", SettleAs, settle_as),
             "output_json": output_json,
             "reason": reason,
         }

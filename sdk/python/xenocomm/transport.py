@@ -11,7 +11,8 @@ import grpc
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.methods import METHODS
 from xenocomm._gen.pool import pb
-from xenocomm.failures import TRANSIENT, ConnectFailed, from_rpc
+from xenocomm.arguments import build
+from xenocomm.failures import TRANSIENT, ConnectFailed, Unreachable, from_rpc
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -28,6 +29,8 @@ _OPTIONS = [
     # A reader that is slow lets the server know soon; the default window swallows megabytes.
     ("grpc.http2.bdp_probe", 0),
 ]
+_CONNECT_S = 5.0
+_ON_THE_WAY = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
@@ -48,6 +51,7 @@ class Transport:
         self.timeout = timeout
         self.retries = retries
         self.connected = False
+        self._closed = False
         self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, tuple[Any, type[Any]]] = {}
@@ -56,59 +60,88 @@ class Transport:
         """Make a unary call, e.g. `TurnService.GetTurn`, and return its protobuf response.
 
         What is transient is tried again until the total deadline, and, while no server has ever answered, at most
-        `retries` times. Every attempt sends the same bytes, the idempotency key included.
+        `retries` times; then the last failure is raised. Every attempt sends the same bytes, the idempotency key included.
         """
         stub, request_class = self._stub(rpc)
-        request = _build(request_class, fields)
+        request = build(request_class, fields)
         total = self.timeout if timeout is None else timeout
         ends = time.monotonic() + total
         attempt = 0
+        refused: XenocommError | None = None
         while True:
             left = ends - time.monotonic()
             try:
+                await self.reach(left)
                 answer = await stub(request, timeout=max(left, 0.001), metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc(error, self.endpoint)
+            except Unreachable as error:
+                failure = error
             except asyncio.CancelledError:
                 failure = _cancelled_by_peer(self._channel is None)
             else:
                 self.connected = True
                 return answer
+            if refused is not None and isinstance(failure, DeadlineExceeded):
+                # What the server answered last says more than that the time is up.
+                raise refused from failure
             if not isinstance(failure, TRANSIENT):
                 raise failure
             pause = pause_s(attempt, failure)
             attempt += 1
-            if not self.may_retry(failure, attempt):
+            if not self.may_retry(failure, attempt) or time.monotonic() + pause >= ends:
                 raise failure
-            if time.monotonic() + pause >= ends:
-                raise DeadlineExceeded(f"{rpc} did not succeed in {total:g} s; last: {failure}") from failure
+            refused = failure
             await asyncio.sleep(pause)
+
+    async def reach(self, longest: float) -> None:
+        """Before the first success: wait until the channel is connected or has failed to. Unreachable after a few seconds.
+
+        A call on a channel that neither connects nor fails, as when no resolver answers, would wait for its own deadline.
+        """
+        channel = self._open()
+        if self.connected:
+            return
+        bound = max(0.001, min(longest, _CONNECT_S))
+        try:
+            async with asyncio.timeout(bound):
+                while (state := channel.get_state(try_to_connect=True)) in _ON_THE_WAY:
+                    await channel.wait_for_state_change(state)
+        except TimeoutError:
+            raise Unreachable(f"No server answers at {self.endpoint}: no connection in {bound:g} s") from None
 
     def may_retry(self, failure: XenocommError, attempt: int) -> bool:
         """Whether a transient failure may be tried again: freely once a server has answered, else a few times."""
         if not isinstance(failure, ConnectFailed):
             self.connected = True
-        return self.connected or attempt <= self.retries
+        return self.connected or (attempt <= self.retries and not isinstance(failure, Unreachable))
 
     def stream(self, rpc: str, fields: Mapping[str, Any]) -> "Stream":
         """Open a server stream, once: who reads it re-attaches."""
         stub, request_class = self._stub(rpc)
-        return Stream(self, stub(_build(request_class, fields), metadata=self._metadata))
+        return Stream(self, stub(build(request_class, fields), metadata=self._metadata))
 
     async def close(self) -> None:
-        """Close the channel; calls at work are cancelled."""
+        """Close the channel for good; calls at work are cancelled."""
+        self._closed = True
         channel, self._channel = self._channel, None
         self._calls.clear()
         if channel is not None:
             await channel.close()
 
+    def _open(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise RuntimeError("this Client is closed: use it inside its `async with`, or make another")
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
+        return self._channel
+
     def _stub(self, rpc: str) -> tuple[Any, type[Any]]:
+        channel = self._open()
         found = self._calls.get(rpc)
         if found is None:
-            if self._channel is None:
-                self._channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
             method = METHODS[rpc]
-            kind = self._channel.unary_stream if method.server_streaming else self._channel.unary_unary
+            kind = channel.unary_stream if method.server_streaming else channel.unary_unary
             request, response = pb(method.request), pb(method.response)
             stub = kind(
                 method.path,
@@ -131,6 +164,7 @@ class Stream:
     async def read(self) -> Any:
         """The next response, or None when the server has ended the stream well. Leaves the stream open."""
         try:
+            await self._transport.reach(self._transport.timeout)
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._transport.endpoint) from None
@@ -145,13 +179,6 @@ class Stream:
         """Leave the stream."""
         self._closed = True
         self._call.cancel()
-
-
-def _build(kind: type[Any], fields: Mapping[str, Any]) -> Any:
-    try:
-        return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"a {kind.__name__} cannot hold this: {error}") from None
 
 
 def _cancelled_by_peer(closed_here: bool) -> XenocommError:

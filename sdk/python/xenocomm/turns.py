@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from xenocomm import arguments
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
-from xenocomm._gen.types import BusyMode, Envelope, Limits, Part, Turn, TurnSpec, TurnState
+from xenocomm._gen.pool import pb
+from xenocomm._gen.types import BusyMode, Envelope, Limits, Turn, TurnState
+from xenocomm.arguments import Input
 from xenocomm.failures import TRANSIENT
 from xenocomm.handle import TurnHandle, new_key
 from xenocomm.transport import Stream, Transport, pause_s
-
-Input = str | Part | Sequence[str | Part]
 
 
 class Turns:
@@ -28,28 +29,31 @@ class Turns:
         *,
         session_id: str = "",
         personality: str = "",
-        on_busy: BusyMode = BusyMode.UNSPECIFIED,
+        on_busy: BusyMode | str = BusyMode.UNSPECIFIED,
         timeout: float | timedelta | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, int] | None = None,
         labels: Mapping[str, str] | None = None,
         idempotency_key: str = "",
         watch: bool = False,
     ) -> TurnHandle:
         """Hand a message in; the turn is durable when this returns. SessionBusy, InvalidArgument, IdempotencyConflict.
 
-        `timeout` (seconds) ends the turn itself. With `watch` the same call also opens the stream that the handle's
+        `message` is text, a Part, JSON data such as `{"plan": ...}`, or a list of these. `timeout` (seconds) ends the turn itself. With `watch` the same call also opens the stream that the handle's
         first reader takes over, which saves a round trip to a caller that reads at once.
         """
-        spec = TurnSpec(
-            session_id,
-            personality,
-            _parts(message),
-            on_busy,
-            timedelta(seconds=timeout) if isinstance(timeout, (int, float)) else timeout,
-            limits,
-            dict(labels or {}),
-        )
-        fields = {"turn": spec.to_pb(), "idempotency_key": idempotency_key or new_key()}
+        spec = {
+            "session_id": session_id,
+            "personality": personality,
+            "input": arguments.parts(message),
+            "on_busy": arguments.member("on_busy", BusyMode, on_busy),
+            "timeout": _duration(timeout),
+            "limits": None if limits is None else arguments.limits(limits),
+            "labels": arguments.labels(labels or {}),
+        }
+        fields = {
+            "turn": arguments.build(pb("kfm.turn.v1.TurnSpec"), spec),
+            "idempotency_key": idempotency_key or new_key(),
+        }
         if watch:
             return await self._open(fields)
         answer = await self._transport.call("TurnService.SubmitTurn", fields)
@@ -72,14 +76,14 @@ class Turns:
         self,
         *,
         session_id: str = "",
-        state: TurnState = TurnState.UNSPECIFIED,
+        state: TurnState | str = TurnState.UNSPECIFIED,
         page_size: int = 50,
         page_token: str = "",
     ) -> tuple[list[Turn], str]:
         """One page of turns without their steps, newest first, and the token of the next; empty at the end."""
         fields = {
             "session_id": session_id,
-            "state": int(state),
+            "state": arguments.member("state", TurnState, state),
             "page_size": page_size,
             "page_token": page_token,
         }
@@ -87,7 +91,7 @@ class Turns:
         return [Turn.from_pb(t) for t in answer.turns], answer.next_page_token
 
     async def list(
-        self, *, session_id: str = "", state: TurnState = TurnState.UNSPECIFIED
+        self, *, session_id: str = "", state: TurnState | str = TurnState.UNSPECIFIED
     ) -> AsyncIterator[Turn]:
         """All turns that match, newest first, page by page."""
         token = ""
@@ -125,10 +129,8 @@ class Turns:
                 failure = error
             pause = pause_s(attempt, failure)
             attempt += 1
-            if not self._transport.may_retry(failure, attempt):
+            if not self._transport.may_retry(failure, attempt) or time.monotonic() + pause >= ends:
                 raise failure
-            if time.monotonic() + pause >= ends:
-                raise DeadlineExceeded(f"no turn was started in {self._transport.timeout:g} s") from failure
             await asyncio.sleep(pause)
 
     async def _first(self, stream: Stream, left: float) -> TurnHandle | None:
@@ -151,7 +153,7 @@ class Turns:
                 stream.cancel()
 
 
-def _parts(message: Input) -> tuple[Part, ...]:
-    if isinstance(message, str | Part):
-        message = [message]
-    return tuple(Part(text=m) if isinstance(m, str) else m for m in message)
+def _duration(timeout: float | timedelta | None) -> timedelta | None:
+    if timeout is None or isinstance(timeout, timedelta):
+        return timeout
+    return timedelta(seconds=arguments.seconds("timeout", timeout))

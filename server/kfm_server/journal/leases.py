@@ -86,7 +86,7 @@ class PostgresLeases:
         row = await repeat(self._pool, lambda c: c.fetchrow(query("lease_holder"), partition))
         return None if row is None else Lease(*row)
 
-    async def post(self, item: InboxItem) -> None:
+    async def post(self, item: InboxItem) -> int:
         """As the port says. Raises JournalUnavailable when it may not have been stored: ask again, same key."""
         claim = item.claim
         fields = (None,) * 6
@@ -100,9 +100,10 @@ class PostgresLeases:
                 claim.outcome,
             )
         text = query("inbox_post")
-        await once(self._pool, lambda c: c.execute(text, item.partition, *fields, item.envelope))
+        id = await once(self._pool, lambda c: c.fetchval(text, item.partition, *fields, item.envelope))
         failpoints.hit(_AFTER_POST)
         self._wakeups.send()
+        return id
 
     async def _set_clock(self, connection: Any) -> None:
         if self._clock is not None:

@@ -140,12 +140,14 @@ class MemoryJournal:
         if record.turn_id:
             self._by_turn[record.turn_id][record.sequence] = stored
 
-    def put_inbox(self, item: InboxItem) -> None:
-        """Store an item under the next id and tell those who wait for one."""
-        self.inbox[self._next_item] = replace(item, id=self._next_item)
+    def put_inbox(self, item: InboxItem) -> int:
+        """Store an item under the next id, which it answers, and tell those who wait for one."""
+        id = self._next_item
+        self.inbox[id] = replace(item, id=id)
         self._next_item += 1
         for callback in tuple(self.posted):
             callback()
+        return id
 
     @contextmanager
     def watch(self, callback: Callable[[frozenset[int]], None]) -> Generator[None]:
@@ -275,9 +277,9 @@ class MemoryLeases:
         held = self._held.get(partition)
         return held[0] if held is not None and held[1] > self._clock.monotonic() else None
 
-    async def post(self, item: InboxItem) -> None:
+    async def post(self, item: InboxItem) -> int:
         """As the port says."""
-        self._journal.put_inbox(item)
+        return self._journal.put_inbox(item)
 
     def on_wake(self, callback: Callable[[], None]) -> None:
         """Call it whenever an item is posted."""

@@ -207,6 +207,6 @@ class Leases(Protocol):
         """Who holds the partition now."""
         ...
 
-    async def post(self, item: InboxItem) -> None:
-        """Store a request for the owner; durable when it returns."""
+    async def post(self, item: InboxItem) -> int:
+        """Store a request for the owner; durable when it returns the id that it got."""
         ...

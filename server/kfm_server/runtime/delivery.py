@@ -10,7 +10,7 @@ from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import IdMaker, partition_of
 from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
-from kfm_server.runtime.facts import Accepted, Request, Submitted, outcome_of
+from kfm_server.runtime.facts import Accepted, Request, Submitted, outcome_of, refusal_key, refused_as
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import timestamp
 
@@ -94,7 +94,8 @@ class Delivery:
         )
         fill(envelope, payload)
         try:
-            await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
+            inbox_id = await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
+            refused_at = refusal_key(claim, inbox_id)
             async with asyncio.timeout(OWNER_SECONDS):
                 while True:
                     stored = await self._journal.find_claim(
@@ -102,6 +103,9 @@ class Delivery:
                     )
                     if stored is not None:
                         return outcome_of(claim, stored)
+                    refused = await self._journal.find_claim(*refused_at)
+                    if refused is not None:
+                        raise refused_as(refused)
                     await asyncio.sleep(_OWNER_POLL_SECONDS)
         except TimeoutError:
             raise NotOwner(retry_after_ms=1000) from None

@@ -15,23 +15,20 @@ from kfm_server.turns.state import Turn
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a request came to. `reason` is set when it was refused."""
+    """What a request came to."""
 
     turn_id: str
     session_id: str
     state: api.TurnState = api.TURN_STATE_UNSPECIFIED
-    reason: str = ""
-    message: str = ""
 
     def encode(self) -> bytes:
         """As it is kept with the idempotency key."""
-        return orjson.dumps([self.turn_id, self.session_id, int(self.state), self.reason, self.message])
+        return orjson.dumps([self.turn_id, self.session_id, int(self.state)])
 
     @staticmethod
     def decode(text: bytes) -> "Accepted":
         """The reverse of `encode`."""
-        turn_id, session_id, state, reason, message = orjson.loads(text)
-        return Accepted(turn_id, session_id, state, reason, message)
+        return Accepted(*orjson.loads(text))
 
 
 Reply = asyncio.Future[Accepted]
@@ -106,10 +103,25 @@ def settle_claim(request: Request, stored: Claim) -> None:
 
 
 def outcome_of(mine: Claim, stored: Claim) -> Accepted:
-    """What a used key came to. Raises IdempotencyConflict for another body, or the stored refusal."""
+    """What a used key came to. Raises IdempotencyConflict for another body."""
     if mine.digest != stored.digest:
         raise IdempotencyConflict(metadata={"idempotency_key": mine.key, "rpc": mine.rpc})
-    accepted = Accepted.decode(stored.outcome)
-    if accepted.reason:
-        raise ERROR_CLASSES[accepted.reason](accepted.message)
-    return accepted
+    return Accepted.decode(stored.outcome)
+
+
+def refusal_key(claim: Claim, inbox_id: int) -> tuple[str, str, str, str]:
+    """Where the refusal of a request from the inbox is kept: by the request, for its key may fare better another time."""
+    return claim.tenant_id, claim.principal, "inbox", str(inbox_id)
+
+
+def refusal(claim: Claim, inbox_id: int, refused: KfmError) -> Claim:
+    """The refusal of a request from the inbox, for whoever accepted it."""
+    # The first element stands where other outcomes name their turn.
+    outcome = ["", refused.reason, refused.message, refused.metadata, refused.retry_after_ms]
+    return Claim(*refusal_key(claim, inbox_id), claim.digest, orjson.dumps(outcome))
+
+
+def refused_as(stored: Claim) -> KfmError:
+    """The error that `refusal` kept."""
+    _, reason, message, metadata, retry_after_ms = orjson.loads(stored.outcome)
+    return ERROR_CLASSES[reason](message, metadata=metadata, retry_after_ms=retry_after_ms)

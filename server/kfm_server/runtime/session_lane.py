@@ -46,6 +46,7 @@ from kfm_server.runtime.facts import (
     Submitted,
     TakenOver,
     Ticked,
+    refusal,
     settle_claim,
 )
 from kfm_server.runtime.history import put_away
@@ -448,7 +449,7 @@ class SessionLane:
             await self._start(follow)
 
     async def _refuse(self, request: Request, refused: KfmError) -> None:
-        """Nothing changes. A request from the inbox leaves its refusal with its key, for whoever accepted it.
+        """Nothing changes. A request from the inbox leaves its refusal for whoever accepted it.
 
         What was done under this key before may be why it is refused now (a turn cancelled, a session made busy):
         then the stored outcome is the answer.
@@ -456,10 +457,7 @@ class SessionLane:
         claim = request.claim
         stored = await self._parts.journal.find_claim(claim.tenant_id, claim.principal, claim.rpc, claim.key)
         if request.inbox_id:
-            outcome = Accepted(
-                request.turn_id, self.session.session_id, reason=refused.reason, message=refused.message
-            )
-            mine = None if stored is not None else replace(claim, outcome=outcome.encode())
+            mine = None if stored is not None else refusal(claim, request.inbox_id, refused)
             await self._parts.journal.append(self._entry((), mine, (request.inbox_id,)))
         if stored is not None:
             settle_claim(request, stored)

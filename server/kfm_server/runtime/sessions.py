@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -12,8 +12,8 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
 from kfm_server.ports.bus import SessionHolds
-from kfm_server.ports.journal import Claimed, Entry, Fenced, InboxItem, Journal, Lease
-from kfm_server.runtime.facts import Accepted, Asked, Submitted, TakenOver
+from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease
+from kfm_server.runtime.facts import Asked, Submitted, TakenOver, refusal
 from kfm_server.runtime.history import decode_event, fold_stored_turn
 from kfm_server.runtime.loading import SessionLoader
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
@@ -168,17 +168,10 @@ class Sessions:
             await self._refuse(item, owner, bad)
 
     async def _refuse(self, item: InboxItem, owner: OwnedPartition, bad: KfmError) -> None:
-        """Leave the refusal with the request's key, for whoever accepted it, and be done with the row."""
-        claim = item.claim
-        if claim is not None:
-            claim = replace(claim, outcome=Accepted("", "", reason=bad.reason, message=bad.message).encode())
+        """Leave the refusal for whoever accepted the request, and be done with the row."""
+        claim = None if item.claim is None else refusal(item.claim, item.id, bad)
         try:
-            try:
-                await self._journal.append(
-                    Entry(item.partition, owner.epoch, claim=claim, consumed=(item.id,))
-                )
-            except Claimed:
-                await self._journal.append(Entry(item.partition, owner.epoch, consumed=(item.id,)))
+            await self._journal.append(Entry(item.partition, owner.epoch, claim=claim, consumed=(item.id,)))
         except Fenced:
             owner.fenced()
 

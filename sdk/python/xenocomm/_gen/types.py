@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from xenocomm._gen.errors import EventUndecodable
+from xenocomm._gen.errors import EventUndecodable, InvalidArgument
 from xenocomm._gen.pool import pb
 
 SCHEMA_RELEASE = "1.1.0"
@@ -1480,6 +1480,10 @@ class StepDelta:
     tool_arguments: str | None = None
     progress: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.text is not None) + (self.reasoning is not None) + (self.tool_arguments is not None) + (self.progress is not None) > 1:
+            raise InvalidArgument("StepDelta takes one of text, reasoning, tool_arguments, progress")
+
     @classmethod
     def from_pb(cls, m: Any) -> StepDelta:
         """Read it from its protobuf message."""
@@ -1584,6 +1588,10 @@ class TurnUpdate:
     gap: Gap | None = None
     reconnect: Reconnect | None = None
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.event is not None) + (self.delta is not None) + (self.gap is not None) + (self.reconnect is not None) > 1:
+            raise InvalidArgument("TurnUpdate takes one of event, delta, gap, reconnect")
 
     @classmethod
     def from_pb(cls, m: Any) -> TurnUpdate:
@@ -2068,6 +2076,10 @@ class Part:
 
     text: str | None = None
     data_json: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is not None) + (self.data_json is not None) > 1:
+            raise InvalidArgument("Part takes one of text, data_json")
 
     @classmethod
     def from_pb(cls, m: Any) -> Part:

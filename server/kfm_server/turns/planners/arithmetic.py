@@ -44,8 +44,10 @@ _DATE_OR_PHONE = re.compile(
     r"\d{1,4}/\d{1,2}/\d{2,4}|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-\d{4}|(?<!\d)\d{3}-\d{4}(?!\d)|\d{3}-\d{3}-\d{4}"
     r"|\b0[xob]|^24/7$|^9/11$"
 )
+_FACTORIAL_OR_BULLET = re.compile(r"[\d)]\s*!|\n\s*[-+*]")
 _PHRASES = (
-    (r"(?:raised )?to the power(?: of)?|\*\*|\^", "**"),
+    (r"\*\*|\^", "**"),
+    (r"(?:raised )?to the power(?: of)?", "@**"),
     (r"\bdivided by\b", "@/"),
     (r"÷", "/"),
     (r"\bmultiplied (?:by|with)\b|\btimes\b", "@*"),
@@ -72,13 +74,31 @@ _PHRASES = (
     (r"\bnegative (?=\d)", "-"),
 )
 _REPLACE = tuple((re.compile(pattern), f" {word} ") for pattern, word in _PHRASES)
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+\.\d+|\.\d+|\d+"
+_PLAIN = r"\d+\.\d+|\.\d+|\d+"
+_TWO_WORDS = rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(_UNITS[1:10])})(?![a-z-])"
+_REST = rf"(?P<word>{_TWO_WORDS}|(?>[a-z]+)(?!-\w))|(?P<sign>@\*\*|@[-+*/]|\*\*|//|[-+*/(),;])"
+_IN_CALL = re.compile(rf"\s*(?:(?P<number>(?:{_PLAIN})(?![\w.]))|{_REST})")
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<number>(?:{_NUMBER})(?![\w.]))|(?P<word>[a-z]+(?:-[a-z]+)?)|(?P<sign>@[-+*/]|\*\*|//|\s%|[-+*/(),;]))"
+    rf"\s*(?:(?P<number>(?:(?P<grouped>\d{{1,3}}(?:,\d{{3}})+)(?:\.\d+)?(?![\d,])|{_PLAIN})(?![\w.]))|{_REST})"
 )
-_CALLS = frozenset(("sqrt", "abs", "min", "max", "round", "floor", "ceil"))
+_MIXED = re.compile(r"(?=.*\b(?:min|max|round)\b)(?=.*\d,\d{3}(?!\d)).*\d\s*,\s")
+"""Some commas with spaces and some without: max(1,000, 5) may have two arguments or three."""
+_CALLS = {"sqrt": 1, "abs": 1, "floor": 1, "ceil": 1, "round": 2, "min": 50, "max": 50}
+"""The functions, with the most arguments that each takes."""
 _LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
 _THEN = frozenset(("then", "next", "finally", "now"))
+
+
+_ASKED = re.compile(
+    r"(?:(?:also|please|then|now|kfm|(?:can|could|would|will) you)[\s,]+)*"
+    r"(?:what(?:'s|s| is)|how much is|calculate|compute|evaluate|work out|tell me what|solve)[\s:]+(?=\w|\()"
+    r"(?!plus\b|minus\b|times\b|divided\b|multiplied\b|add\b|subtract\b|multiply\b|divide\b|mod)"
+)
+
+
+def asks_anew(text: str) -> bool:
+    """Whether a clause behind others asks for a sum of its own: what only has numbers may go on with the one before."""
+    return _ASKED.match(" ".join(text.lower().replace("\u2019", "'").split())) is not None
 
 
 class _NotArithmetic(Exception):
@@ -87,7 +107,7 @@ class _NotArithmetic(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A part of the expression. level: how tightly its outermost operator binds, 4 if none; operators: how many."""
+    """A part of the expression. level: how tightly its outermost operator binds, 4 if none, 0 for a leading minus."""
 
     text: str
     level: int = 4
@@ -109,12 +129,14 @@ def _join(left: _Value, sign: str, right: _Value) -> _Value:
 def read_arithmetic(text: str) -> str | None:
     """The expression that a text asks for, with explicit parentheses; None unless all of it is plain arithmetic.
 
-    Anything that people read in two ways is None too: "17 and 5", "5% more", dates, units, 2(3 + 4).
+    Anything that people read in two ways is None too: "17 and 5", "5% more", "7 % 2", -2 ** 2, dates, units, 2(3 + 4).
     """
     body = " ".join(text.lower().replace("\u2019", "'").split())
     body = _LEAD.sub("", body, count=1) if _LEAD.match(body) else body
     body = _TAIL.sub("", body)
     if not body or len(body) > 900 or "@" in body or _DATE_OR_PHONE.search(body):
+        return None
+    if _FACTORIAL_OR_BULLET.search(text) or _MIXED.match(body):
         return None
     try:
         value = _Reader(_tokens(body)).message()
@@ -124,21 +146,30 @@ def read_arithmetic(text: str) -> str | None:
 
 
 def _tokens(body: str) -> list[str]:
+    """A spoken sign starts with "@", a number with thousands separators with ",": neither may stand everywhere."""
     for pattern, word in _REPLACE:
         body = pattern.sub(word, body)
     tokens: list[str] = []
     position, end = 0, len(body.rstrip())
+    calls: list[bool] = []  # of each open parenthesis: whether commas in it separate arguments
     while position < end:
-        match = _TOKEN.match(body, position)
+        within = bool(calls) and calls[-1]
+        match = (_IN_CALL if within else _TOKEN).match(body, position)
         if match is None:
             raise _NotArithmetic
         position = match.end()
         if match["number"]:
-            tokens.append(_plain_number(match["number"]))
+            grouped = not within and match["grouped"]
+            tokens.append(("," if grouped else "") + _plain_number(match["number"]))
         elif match["word"]:
-            tokens.extend(_plain_word(match["word"], tokens))
+            tokens.append(_plain_word(match["word"]))
         else:
-            tokens.append(match["sign"].strip())
+            sign = match["sign"]
+            if sign == "(":
+                calls.append(within or (bool(tokens) and tokens[-1] in _CALLS))
+            elif sign == ")" and calls:
+                calls.pop()
+            tokens.append(sign)
     return tokens
 
 
@@ -149,25 +180,19 @@ def _plain_number(text: str) -> str:
     return "0" + text if text[0] == "." else text
 
 
-def _plain_word(word: str, tokens: list[str]) -> list[str]:
-    first, _, second = word.partition("-")
+def _plain_word(word: str) -> str:
+    first, *second = re.split("[ -]", word)
     if second:
-        if first in _TENS and 0 < _WORDS.get(second, 0) < 10:
-            return [str(_WORDS[first] + _WORDS[second])]
-        raise _NotArithmetic
-    if word not in _WORDS:
-        return [word]
-    value = _WORDS[word]
-    if tokens and 0 < value < 10 and tokens[-1] in {str(ten) for ten in range(20, 100, 10)}:
-        return [str(int(tokens.pop()) + value)]
-    return [str(value)]
+        return str(_WORDS[first] + _WORDS[second[0]])
+    return str(_WORDS[word]) if word in _WORDS else word
 
 
 class _Reader:
     """Recursive descent over the tokens."""
 
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens = [token.lstrip("@") for token in tokens]
+        self.tokens = [token.lstrip("@,") or token for token in tokens]
+        self.grouped = {index for index, token in enumerate(tokens) if len(token) > 1 and token[0] == ","}
         self.spoken = {index for index, token in enumerate(tokens) if token[0] == "@"}
         self.at = 0
         self.depth = 0
@@ -222,6 +247,13 @@ class _Reader:
         return _join(first, "/", self.operand())
 
     def several(self, sign: str, *links: str) -> _Value:
+        start = self.at
+        value = self.joined(sign, *links)
+        if self.grouped.intersection(range(start, self.at)):
+            raise _NotArithmetic  # "the sum of 1,200 and 5": of two numbers or of three?
+        return value
+
+    def joined(self, sign: str, *links: str) -> _Value:
         value = self.operand()
         listed = self.skip(",")
         if listed:
@@ -263,7 +295,7 @@ class _Reader:
             self.take("it")
             sign = {"double": "*", "halve": "/", "square": "**"}[verb]
             return _join(value, sign, _Value("2"))
-        if verb in ("+", "-", "*", "/") and not (joined and not then):
+        if verb in ("+", "-", "*", "/") and (then or (self.at in self.spoken and not joined)):
             self.at += 1
             return _join(value, verb, self.operand())
         raise _NotArithmetic
@@ -277,10 +309,7 @@ class _Reader:
             if self.skip("-"):
                 value = self.operand()
                 return _Value(f"(-{value.inside(4)})", 4, value.operators)
-            value = self.phrase() or self.atom()
-            if self.peek() in ("squared", "cubed"):
-                return self.power_word(value)
-            return value
+            return self.phrase() or self.atom()
         finally:
             self.depth -= 1
 
@@ -321,21 +350,23 @@ class _Reader:
                 raise _NotArithmetic
             return _Value(token)
         if token == "(":
-            value = self.phrase_or_expression()
+            value = self.bounded()
             self.take(")")
             if self.peek() == "(" or self.peek()[:1].isdigit():
                 raise _NotArithmetic
             return value if value.level == 4 else _Value(f"({value.text})", 4, value.operators)
         if token in _CALLS and self.skip("("):
-            arguments = [self.expression()]
+            arguments = [self.bounded()]
             while self.skip(","):
-                arguments.append(self.expression())
+                arguments.append(self.bounded())
             self.take(")")
+            if len(arguments) > _CALLS[token]:
+                raise _NotArithmetic
             inner = ", ".join(argument.text for argument in arguments)
             return _Value(f"{token}({inner})", 4, 1 + sum(argument.operators for argument in arguments))
         raise _NotArithmetic
 
-    def phrase_or_expression(self) -> _Value:
+    def bounded(self) -> _Value:
         self.depth += 1
         if self.depth > 40:
             raise _NotArithmetic
@@ -347,28 +378,33 @@ class _Reader:
     def expression(self) -> _Value:
         """Numbers and signs with the usual precedence; a phrase may only stand at the end, where it is clear."""
         parts: list[str] = []
+        signs: list[str] = []
         operators = 0
-        lowest = 4
-        spoken = added = False
+        spoken = False
         while True:
             value = self.signed()
-            parts.append(value.inside(4) if parts or value.level < 4 else value.text)
-            single = value
+            if signs[-1:] == ["**"] and value.level == 3:
+                raise _NotArithmetic  # "2 to the power of 3 squared"
+            parts.append(value.inside(4))
             operators += value.operators
             sign = "%" if self.peek() == "mod" else self.peek()
             if sign not in _LEVELS:
                 break
             spoken |= self.at in self.spoken
             self.at += 1
-            if added and _LEVELS[sign] == 2 and spoken:
+            if spoken and any(_LEVELS[sign] > _LEVELS[earlier] for earlier in signs):
                 raise _NotArithmetic  # "17 plus 5 times 3": said aloud, it may mean either
-            added |= _LEVELS[sign] == 1
-            lowest = min(lowest, _LEVELS[sign])
+            if sign in ("%", "//") and self.peek() == "-":
+                raise _NotArithmetic  # languages round it in different ways
+            if sign == "**" and signs[-1:] == ["**"]:
+                raise _NotArithmetic  # 2 ^ 3 ^ 2: not everybody groups it alike
             parts.append(sign)
-            operators += 1
-        if len(parts) == 1:
-            return single
-        return _Value(" ".join(parts), lowest, operators)
+            signs.append(sign)
+        if not signs:
+            return value
+        if "%" in signs and len(signs) > 1:
+            raise _NotArithmetic  # 2 + 7 mod 4: nor this
+        return _Value(" ".join(parts), min(_LEVELS[sign] for sign in signs), operators + len(signs))
 
     def signed(self) -> _Value:
         negative = self.skip("-")
@@ -381,9 +417,9 @@ class _Reader:
         if self.peek() in ("squared", "cubed"):
             value = self.power_word(value)
         if negative:
-            if value.level < 4 or self.peek() == "**":
-                raise _NotArithmetic  # -2 ** 2
-            return _Value(f"-{value.text}", 4, value.operators)
+            if value.level < 4 or self.peek() in ("**", "//", "mod"):
+                raise _NotArithmetic  # -2 ** 2, -7 mod 3
+            return _Value(f"-{value.text}", 0, value.operators)
         return value
 
 

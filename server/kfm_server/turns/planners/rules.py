@@ -7,8 +7,9 @@ from typing import Any, Final
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json
-from kfm_server.turns.planners.arithmetic import read_arithmetic
-from kfm_server.turns.planners.todos import NotUnderstood, read_todo
+from kfm_server.turns.planners.arithmetic import asks_anew, read_arithmetic
+from kfm_server.turns.planners.titles import NotUnderstood
+from kfm_server.turns.planners.todos import Before, read_todo
 from kfm_server.turns.planners.types import (
     PLAN_NOT_POSSIBLE,
     Planned,
@@ -24,14 +25,15 @@ MAX_CLAUSES: Final = 20
 
 _CAN = (
     "Without a model I can compute arithmetic (what is (17 + 5) * 3 / 2 ?) and keep your todo list "
-    "(add a todo to buy milk; show me all my tasks; complete, rename or delete a todo by its title)."
+    "(add a todo to buy milk; show me all my tasks; complete, rename or delete a todo by its title; "
+    "any title can be in quotes)."
 )
 _QUOTED = re.compile(
     "\"([^\"\n]{1,600})\"|“([^”\n]{1,600})”|\u2018([^\u2019\n]{1,600})\u2019(?!\\w)|(?<![^\\s:(])'([^'\n]{1,600})'(?![^\\s.,;:!?)])|«([^»\n]{1,600})»"
 )
 _HARD = re.compile(
     r"\s*;\s*|\s*\n\s*|(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bSt\.)(?<!\bvs\.)(?<=[.!?])\s+"
-    r"|(?:\s*,)?\s+(?:and\s+)?(?:then|afterwards|after that|finally)\b[\s,]*"
+    r"|(?:\s*,)?\s+(?:and\s+)?(?:then|afterwards|after that|finally|lastly)\b[\s,]*"
     r"|(?:\s*,\s*|\s+and\s+)(?:also|once (?:that|it)(?:'s| is) done)\b[\s,]*",
     re.IGNORECASE,
 )
@@ -42,11 +44,16 @@ _COURTESY = re.compile(
 )
 
 
+_STARTS = re.compile(r"\W*(?:(?:but|please|now|kfm)\W+)*(?:first|firstly)\b", re.IGNORECASE)
+_GOES_ON = re.compile(r"\W*(?:(?:please|now|kfm)\W+)*(?:then|next|afterwards|after that)\b", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class _Action:
     tool: str
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     of_last: bool = False
+    bare: bool = False
 
     @property
     def adds(self) -> bool:
@@ -103,8 +110,10 @@ def _read(text: str) -> list[_Action]:
         )
     actions: list[_Action] = []
     budget = _Budget()
-    for clause in clauses:
-        read = _clause(clause, quotes, budget, after_add=any(action.adds for action in actions))
+    for number, clause in enumerate(clauses):
+        if (number and _STARTS.match(clause)) or (not number and _GOES_ON.match(clause)):
+            raise NotUnderstood("it is not clear what is to be done first; say it in its order")
+        read = _clause(clause, quotes, budget, actions)
         if read is None:
             raise NotUnderstood(f"this part is not understood: {_plain(clause, quotes)!r}")
         actions.extend(read)
@@ -127,28 +136,45 @@ class _Budget:
             raise _TooMany
 
 
-def _clause(clause: str, quotes: list[str], budget: _Budget, *, after_add: bool) -> list[_Action] | None:
+def _clause(clause: str, quotes: list[str], budget: _Budget, before: list[_Action]) -> list[_Action] | None:
     """The actions of a clause: split where both halves are understood by themselves, else whole."""
     for match in _SOFT.finditer(clause):
         budget.spend()
         left, right = clause[: match.start()], clause[match.end() :]
+        if _STARTS.match(right):
+            continue
         try:
-            first = _single(left, quotes, after_add=after_add)
-            rest = first and _clause(right, quotes, budget, after_add=after_add or first.adds)
+            first = _single(left, quotes, before)
+            rest = first and _clause(right, quotes, budget, [*before, first])
         except NotUnderstood:
             continue
         if first and rest:
             return [first, *rest]
-    whole = _single(clause, quotes, after_add=after_add)
+    whole = _single(clause, quotes, before)
     return None if whole is None else [whole]
 
 
-def _single(clause: str, quotes: list[str], *, after_add: bool) -> _Action | None:
+def _single(clause: str, quotes: list[str], before: list[_Action]) -> _Action | None:
     expression = read_arithmetic(clause)
     if expression is not None:
-        return _compute(expression)
-    todo = read_todo(clause, quotes, after_add=after_add)
-    return None if todo is None else _Action("todo_store", todo.arguments, todo.of_last)
+        return None if before and not asks_anew(clause) else _compute(expression)
+    todo = read_todo(clause, quotes, _told(before))
+    return None if todo is None else _Action("todo_store", todo.arguments, todo.of_last, todo.bare)
+
+
+def _told(actions: list[_Action]) -> Before:
+    added = [action for action in actions if action.adds]
+    others = [
+        action
+        for action in actions
+        if not (action.adds or action.of_last or action.arguments.get("action") == "list")
+    ]
+    return Before(
+        anything=bool(actions),
+        added=bool(added),
+        one_added=len(added) == 1 and not others,
+        open_ended=bool(actions) and actions[-1].bare,
+    )
 
 
 def _compute(expression: str) -> _Action:

@@ -13,8 +13,8 @@ _MILK = ("todo_store", {"action": "add", "title": "buy milk"})
 _ALL = ("todo_store", {"action": "list", "filter": "all"})
 _OPEN = ("todo_store", {"action": "list", "filter": "open"})
 _DONE = ("todo_store", {"action": "list", "filter": "done"})
-_BOTH = [_MILK, _ALL]
-_THE_SUM = [("calculator", {"expression": "(17 + 5) * 3 / 2"})]
+_BOTH: list[tuple[str, dict[str, Any]]] = [_MILK, _ALL]
+_THE_SUM: list[tuple[str, dict[str, Any]]] = [("calculator", {"expression": "(17 + 5) * 3 / 2"})]
 
 
 def _sum(expression: str) -> list[tuple[str, dict[str, Any]]]:
