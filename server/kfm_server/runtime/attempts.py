@@ -3,7 +3,9 @@
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 
+from kfm_server.canonical import clean_text
 from kfm_server.context import ExecutionContext
+from kfm_server.ports.journal import Rejected
 from kfm_server.ports.steps import Attempt, AttemptResult
 from kfm_server.turns.bodies import arguments_of
 from kfm_server.turns.decide.draft import Start, duration
@@ -63,6 +65,13 @@ def not_started(key: str) -> ev.StepResultEvent:
         reason="REASON_FENCED", message="the lease was not sure enough to start an effect", retryable=True
     )
     return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True)
+
+
+def not_committed(key: str, refused: Rejected) -> ev.StepResultEvent:
+    """The result of a TRANSACTIONAL attempt that left a transaction which cannot be committed: nothing was written."""
+    text = clean_text(f"its transaction cannot be committed: {refused}")[:4096]
+    why = types.Error(reason="REASON_TOOL_FAILED", message=text)
+    return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why)
 
 
 def no_progress(text: str) -> None:

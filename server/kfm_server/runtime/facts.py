@@ -10,6 +10,7 @@ from kfm.turn.v1 import turn_pb2 as api
 
 from kfm_server.context import ExecutionContext
 from kfm_server.ports.journal import Claim
+from kfm_server.ports.steps import Attempt
 from kfm_server.turns.state import Turn
 
 
@@ -58,6 +59,9 @@ class Asked:
     inbox_id: int = 0
 
 
+Request = Submitted | Asked
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """An attempt that this process ran has ended."""
@@ -82,14 +86,32 @@ class Ticked:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """A TRANSACTIONAL attempt was dispatched: its turn comes, for the lane runs it itself."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine failed at a request from the inbox: it is refused for that, unless it was committed."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """The engine failed at the session."""
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
     """This process became the owner. `clean`: the owner before is known to be dead."""
 
     clean: bool
 
 
-Request = Submitted | Asked
-Fact = Request | Ended | Interrupted | Ticked | TakenOver
+Fact = Request | Ended | Interrupted | Ticked | Due | Refused | Reload | TakenOver
 
 
 def settle_claim(request: Request, stored: Claim) -> None:

@@ -69,8 +69,9 @@ class SessionLoader:
         self._failures[session_id] = times + 1, f"{type(error).__name__}: {error}"[:200]
 
     def rested(self, session_id: str) -> None:
-        """Every turn of the session has ended."""
-        self._failures.pop(session_id, None)
+        """The session has left memory; unless it is held, every turn of it has ended."""
+        if session_id not in self._held:
+            self._failures.pop(session_id, None)
 
     def forget(self, partition: int) -> None:
         """The partition is not ours any more."""
@@ -82,17 +83,21 @@ class SessionLoader:
             return frozenset()
         return await self._holds.released() & {partition for partition, _ in self._held.values()}
 
-    async def load(self, partition: int, epoch: int, *, released: bool = False) -> Sequence[Session]:
-        """Every session with a turn that has not finished; with `released`, only those whose hold was released.
+    async def load(
+        self, partition: int, epoch: int, *, released: bool = False, only: str = ""
+    ) -> Sequence[Session]:
+        """Every session with a turn that has not finished; `released`: those whose hold was released; `only`: this one.
 
         Requests for one that was held are refused until `taken_up` says that it has its lane.
         """
-        if not released:
+        if not released and not only:
             self.forget(partition)
         holds = {} if self._holds is None else await self._holds.held(partition)
+        if only:
+            holds = {session_id: hold for session_id, hold in holds.items() if session_id == only}
         by_session: dict[str, list[TurnRow]] = {session_id: [] for session_id in holds}
         for row in await self._journal.open_turns(partition):
-            if not released or row.session_id in holds:
+            if row.session_id == only if only else not released or row.session_id in holds:
                 by_session.setdefault(row.session_id, []).append(row)
         loaded: list[Session] = []
         wanted: dict[str, list[TurnRow]] = {}

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from kfm.catalogue.errors import (
+    HistoryUnreadable,
     Internal,
     KfmError,
     StateConflict,
@@ -33,14 +34,23 @@ from kfm_server.ports.journal import (
     TurnRow,
 )
 from kfm_server.ports.steps import Attempt, StepRunner
-from kfm_server.runtime.attempts import attempt_of, no_progress, not_started, result_event
+from kfm_server.runtime.attempts import (
+    attempt_of,
+    no_progress,
+    not_committed,
+    not_started,
+    result_event,
+)
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import (
     Accepted,
     Asked,
+    Due,
     Ended,
     Fact,
     Interrupted,
+    Refused,
+    Reload,
     Reply,
     Request,
     Submitted,
@@ -64,6 +74,8 @@ log = structlog.get_logger(__name__)
 
 INLINE_SECONDS = 0.005
 INLINE_EVENTS = 64
+STOP_SECONDS = 2.0
+"""How long attempts that were cancelled are waited for, until they count as running still."""
 _RETRY_SECONDS = 0.5
 _PHASES = {
     api.TURN_STATE_QUEUED: "queued",
@@ -120,15 +132,20 @@ class SessionLane:
         session: Session,
         owner: Owner,
         parts: LaneParts,
-        done: Callable[[str], None],
+        done: Callable[["SessionLane"], None],
         failed: Callable[[str, Exception], None],
+        reload: Callable[[str], Coroutine[Any, Any, Session]],
     ) -> None:
-        """`done`: the session rests. `failed`: the engine itself failed at it, and the partition is loaded again."""
+        """`done`: the session rests. `failed`: the engine itself failed at it.
+
+        `reload` folds it from the journal again after that; it raises HistoryUnreadable when the session is held now.
+        """
         self.session = session
         self._owner = owner
         self._parts = parts
         self._done = done
         self._failed = failed
+        self._reload = reload
         self._mailbox: deque[Fact] = deque()
         self._task: asyncio.Task[None] | None = None
         self._attempts: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
@@ -137,6 +154,7 @@ class SessionLane:
         self._now_us = session.recorded_us
         self._closed = False
         self._held = False
+        self._settled = True
 
     def post(self, fact: Fact) -> None:
         """Put a fact in the mailbox; the lane sees to the rest. A closed lane refuses requests."""
@@ -144,6 +162,8 @@ class SessionLane:
             if isinstance(fact, Submitted | Asked):
                 _fail(fact.reply, Fenced(self._owner.partition))
             return
+        if isinstance(fact, TakenOver) and not fact.clean:
+            self._settled = False
         self._mailbox.append(fact)
         if self._task is None:
             self._task = self._parts.spawn(self._run(), f"session {self.session.session_id}")
@@ -179,7 +199,15 @@ class SessionLane:
                 facts = self._take()
                 before = self.session
                 try:
-                    await self._iterate(facts)
+                    match facts[0]:
+                        case Due(attempt=attempt):
+                            await self._transact(attempt)
+                        case Refused(request=request):
+                            await self._refuse(request, Internal())
+                        case Reload():
+                            await self._start_over()
+                        case _:
+                            await self._iterate(facts)
                 except asyncio.CancelledError:
                     _fail_all(
                         facts, Fenced(self._owner.partition)
@@ -201,8 +229,10 @@ class SessionLane:
                     _fail_all(facts, Internal())
                     if self.session is not before or not all(isinstance(f, Submitted | Asked) for f in facts):
                         self._failed(self.session.session_id, error)
-                        self._owner.fenced()  # what was lost here is recovered from the journal
-                        return
+                        self._mailbox.appendleft(Reload())
+                    self._mailbox.extendleft(
+                        Refused(f) for f in facts if isinstance(f, Submitted | Asked) and f.inbox_id
+                    )
         finally:
             self._task = None
         self._rest()
@@ -214,7 +244,7 @@ class SessionLane:
 
     def _rest(self) -> None:
         if self._task is None and self.session.idle and not self._attempts and not self._closed:
-            self._done(self.session.session_id)
+            self._done(self)
 
     def _take(self) -> list[Fact]:
         """One request alone, for it may be refused; or all other facts up to the next request."""
@@ -261,7 +291,29 @@ class SessionLane:
         if request is not None and request.reply is not None and not request.reply.done():
             assert accepted is not None
             request.reply.set_result(accepted)
-        await self._start(draft)
+        self._start(draft)
+        if isinstance(facts[0], TakenOver):
+            self._settled = True
+
+    async def _start_over(self) -> None:
+        """The engine failed: what is in memory may be wrong. Only the journal and the requests that wait are kept."""
+        if self._timer is not None:
+            self._timer.cancel()
+        left = await stopped(self._attempts.values())
+        await asyncio.sleep(_RETRY_SECONDS)
+        try:
+            self.session = await self._reload(self.session.session_id)
+        except HistoryUnreadable as held:
+            for request in [fact for fact in self._mailbox if isinstance(fact, Submitted | Asked)]:
+                await self._refuse(request, held)
+            self._mailbox.clear()
+            self.session = Session(self.session.session_id)
+            return
+        self._settled = self._settled and not left
+        self._now_us = max(self._now_us, self.session.recorded_us)
+        self._rows.clear()
+        requests = [fact for fact in self._mailbox if isinstance(fact, Submitted | Asked)]
+        self._mailbox = deque((TakenOver(clean=self._settled), *requests))
 
     def _draft(self) -> Draft:
         self._now_us = max(self._now_us, self._parts.clock.now_us())
@@ -283,6 +335,8 @@ class SessionLane:
                 advance(draft)
             case TakenOver():
                 recover(draft, clean=fact.clean)
+            case Due() | Refused() | Reload():
+                raise AssertionError("these decide nothing")
 
     async def _run_quick(self, draft: Draft) -> None:
         """Run quick PURE steps that are ready at once: their results join this append (commit when you must).
@@ -384,7 +438,7 @@ class SessionLane:
             delay = max(0.0, (wake - self._parts.clock.now_us()) / 1_000_000)
             self._timer = asyncio.get_running_loop().call_later(delay, self.post, Ticked())
 
-    async def _start(self, draft: Draft) -> None:
+    def _start(self, draft: Draft) -> None:
         for start in draft.starts:
             turn = self.session.turn(start.turn_id)
             if turn is None or not _stands(self.session, start):
@@ -393,7 +447,7 @@ class SessionLane:
             failpoints.hit(_BEFORE_DISPATCH)
             key = (start.turn_id, start.step_key, start.attempt)
             if attempt.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
-                await self._transact(attempt)
+                self._mailbox.append(Due(attempt))
             else:
                 task = self._parts.spawn(self._perform(attempt), f"attempt {attempt.key}")
                 self._attempts[key] = task
@@ -425,10 +479,11 @@ class SessionLane:
 
     async def _transact(self, attempt: Attempt) -> None:
         """Run a TRANSACTIONAL step: its writes and its result commit together, or neither."""
+        if awaited(self.session, attempt.turn_id, attempt.step_key, attempt.attempt) is None:
+            return  # ended since
         if not self._owner.may_start():
             self.post(Ended(attempt.turn_id, attempt.attempt, not_started(attempt.step_key)))
             return
-        follow: Draft | None = None
         fact: Fact = Interrupted(attempt.turn_id, attempt.step_key, attempt.attempt)
         try:
             async with self._parts.journal.transaction() as transaction:
@@ -438,15 +493,15 @@ class SessionLane:
                     draft = self._draft()
                     attempt_ended(draft, attempt.turn_id, attempt.attempt, result)
                     await self._commit(draft, None, (), transaction.commit)
-                    follow = draft
-                elif not transaction.lost:
+                    self._start(draft)
+                    return
+                if not transaction.lost:
                     fact = Ended(attempt.turn_id, attempt.attempt, result)
         except JournalUnavailable:
             pass  # rolled back: it is interrupted, not failed
-        if follow is None:
-            self.post(fact)
-        else:
-            await self._start(follow)
+        except Rejected as refused:
+            fact = Ended(attempt.turn_id, attempt.attempt, not_committed(attempt.step_key, refused))
+        self.post(fact)
 
     async def _refuse(self, request: Request, refused: KfmError) -> None:
         """Nothing changes. A request from the inbox leaves its refusal for whoever accepted it.
@@ -463,6 +518,14 @@ class SessionLane:
             settle_claim(request, stored)
             return
         _fail(request.reply, refused)
+
+
+async def stopped(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Cancel tasks and wait for their ends, for at most STOP_SECONDS; those that have not ended then."""
+    tasks = set(tasks)
+    for task in tasks:
+        task.cancel()
+    return (await asyncio.wait(tasks, timeout=STOP_SECONDS))[1] if tasks else tasks
 
 
 def _stands(session: Session, start: Start) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -67,17 +68,19 @@ class Sessions:
 
         Raises HistoryUnreadable for a session that is held.
         """
+        self._loader.check(session_id)
         lane = self._lanes.get(session_id)
         if lane is None:
             owner = self.owned.get(self.partition(session_id))
             if owner is None:
                 return None
-            self._loader.check(session_id)
             lane = self._lane_for(Session(session_id), owner)
         return lane
 
     def _lane_for(self, session: Session, owner: OwnedPartition) -> SessionLane:
-        lane = SessionLane(session, owner, self._parts, self._rest, self._loader.failed)
+        lane = SessionLane(
+            session, owner, self._parts, self._rest, self._loader.failed, partial(self._reload, owner)
+        )
         if self._holding:
             lane.hold()
         self._lanes[session.session_id] = lane
@@ -99,6 +102,13 @@ class Sessions:
         self.owned[lease.partition] = owner
         for session in sessions:
             self._lane_for(session, owner).post(TakenOver(lease.clean))
+
+    async def _reload(self, owner: OwnedPartition, session_id: str) -> Session:
+        # An append of it that was under way when it failed comes before this one: what is read then is all.
+        await self._journal.append(Entry(owner.partition, owner.epoch))
+        loaded = await self._loader.load(owner.partition, owner.epoch, only=session_id)
+        self._loader.check(session_id)
+        return loaded[0] if loaded else Session(session_id)
 
     async def look_again(self) -> None:
         """Take up the sessions whose dead letter was replayed or dropped."""
@@ -218,8 +228,8 @@ class Sessions:
         """Sessions in memory."""
         return len(self._lanes)
 
-    def _rest(self, session_id: str) -> None:
-        lane = self._lanes.get(session_id)
-        if lane is not None and lane.session.idle:
+    def _rest(self, lane: SessionLane) -> None:
+        session_id = lane.session.session_id
+        if self._lanes.get(session_id) is lane:
             del self._lanes[session_id]
             self._loader.rested(session_id)

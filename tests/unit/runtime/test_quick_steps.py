@@ -76,10 +76,14 @@ class Owned:
         raise AssertionError
 
 
+async def _reload(session_id: str) -> Session:
+    raise AssertionError("the engine failed")
+
+
 async def run(probe: Probe, *, steps: int = 1, inbox_id: int = 0) -> None:
     """One turn of so many calls of the probe, one after the other, to its end."""
     registry = ToolRegistry([probe])
-    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    ended = asyncio.Event()
     plan = [
         {"key": f"s{n}", "kind": "tool", "tool": "probe", "depends_on": [f"s{n - 1}"] if n else []}
         for n in range(steps)
@@ -95,7 +99,7 @@ async def run(probe: Probe, *, steps: int = 1, inbox_id: int = 0) -> None:
             late_result=lambda: None,
         )
         lane = SessionLane(
-            Session("ses_1"), Owned(), parts, done=ended.set_result, failed=lambda session, error: None
+            Session("ses_1"), Owned(), parts, lambda lane: ended.set(), lambda session, error: None, _reload
         )
         message = ev.TurnEvent(
             input=[types.Part(data_json=json.dumps({"plan": {"steps": plan}}))],
@@ -107,7 +111,7 @@ async def run(probe: Probe, *, steps: int = 1, inbox_id: int = 0) -> None:
         claim = Claim("default", "someone", "SubmitTurn", "k1", b"", b"")
         context = ExecutionContext(session_id="ses_1")
         lane.post(Submitted(context, "turn_1", message, claim, inbox_id=inbox_id))
-        await ended
+        await ended.wait()
 
 
 @pytest.mark.requirement("R8")
