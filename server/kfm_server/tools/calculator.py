@@ -28,20 +28,29 @@ _TOKENS = re.compile(
     r"(?>\s+|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?(?![\w.])|[A-Za-z]\w*|\*\*|//|[-+*/%(),])+", re.ASCII
 )
 _SIGNS = str.maketrans({"\u00d7": "*", "·": "*", "÷": "/", "\u2212": "-", "^": "**"})
-_IRRATIONAL = Context(prec=60)
 _SHOWN = Context(prec=SHOWN_DIGITS)
-_SNAP = Fraction(1, 10**40)
+_DIGITS = (60, 120)
+"""An inexact value is computed twice, with so many digits: where the two are shown otherwise, nobody knows it."""
 _CONSTANTS = {
-    "pi": Fraction("3.14159265358979323846264338327950288419716939937510582097494"),
-    "e": Fraction("2.71828182845904523536028747135266249775724709369995957496697"),
+    "pi": Decimal(
+        "3.14159265358979323846264338327950288419716939937510582097494"
+        "459230781640628620899862803482534211706798214808651328230664709"
+    ),
+    "e": Decimal(
+        "2.71828182845904523536028747135266249775724709369995957496696"
+        "7627724076630353547594571382178525166427427466391932003059921817"
+    ),
 }
 
 
 class _Evaluation:
-    """One walk over one tree. `exact` turns false once a value had to be rounded."""
+    """One walk over one tree. `exact` turns false once a value had to be rounded, to `digits` digits."""
 
-    def __init__(self, source: str, variables: dict[str, Number]) -> None:
+    def __init__(self, source: str, variables: dict[str, Number], digits: int) -> None:
         self.source = source
+        self.context = Context(prec=digits)
+        self.max_bits = MAX_BITS * digits // _DIGITS[0]  # rounded values have more of them
+        self.snap = Fraction(1, 10 ** (digits * 2 // 3))
         self.variables = variables
         self.exact = True
         self.nodes = 0
@@ -71,13 +80,13 @@ class _Evaluation:
             return self.variables[name]
         if name in _CONSTANTS:
             self.exact = False
-            return _CONSTANTS[name]
+            return Fraction(self.context.plus(_CONSTANTS[name]))
         raise ToolError(f"Unknown name {name[:40]!r}; there are pi, e and the variables given.")
 
     def binary(self, operator: type[ast.operator], left: Number, right: Number) -> Number:
         if operator is ast.Pow:
             return self.power(left, right)
-        if _bits(left) + _bits(right) > MAX_BITS:
+        if _bits(left) + _bits(right) > self.max_bits:
             raise ToolError("The numbers become too large.")
         if operator is ast.Add:
             return _plain(left + right)
@@ -99,7 +108,7 @@ class _Evaluation:
         if base == 0 and exponent < 0:
             raise ToolError("Division by zero.")
         if isinstance(exponent, int):
-            if base not in (0, 1, -1) and _bits(base) * abs(exponent) > MAX_BITS:
+            if base not in (0, 1, -1) and _bits(base) * abs(exponent) > self.max_bits:
                 raise ToolError("The numbers become too large.")
             return _plain(Fraction(base) ** exponent) if exponent < 0 else _plain(base**exponent)
         if base < 0:
@@ -109,10 +118,13 @@ class _Evaluation:
         if base in (0, 1):
             return base
         # log10(base) * exponent bounds the size of what Decimal would compute.
-        if abs(exponent) * max(1, _bits(base)) > MAX_BITS:
+        if abs(exponent) * max(1, _bits(base)) > self.max_bits:
             raise ToolError("The numbers become too large.")
         self.exact = False
-        return _plain(Fraction(_IRRATIONAL.power(_decimal(base), _decimal(exponent))))
+        return _plain(Fraction(self.context.power(self.decimal(base), self.decimal(exponent))))
+
+    def decimal(self, value: Number) -> Decimal:
+        return self.context.divide(Decimal(value.numerator), Decimal(value.denominator))
 
     def root(self, value: Number) -> Number:
         if value < 0:
@@ -122,13 +134,13 @@ class _Evaluation:
         if top * top == fraction.numerator and bottom * bottom == fraction.denominator:
             return _plain(Fraction(top, bottom))
         self.exact = False
-        return Fraction(_IRRATIONAL.sqrt(_decimal(fraction)))
+        return Fraction(self.context.sqrt(self.decimal(fraction)))
 
     def whole(self, value: Fraction, rounding: Callable[[Fraction], int]) -> int:
         if not self.exact:
             # What was rounded before may lie a hair beside the whole number that it is.
             nearest = round(value)
-            if abs(value - nearest) < _SNAP:
+            if abs(value - nearest) < self.snap:
                 return nearest
         return rounding(value)
 
@@ -179,11 +191,6 @@ def _nearest(value: Fraction) -> int:
 _ROUNDINGS: dict[str, Callable[[Fraction], int]] = {"floor": _floor, "ceil": _ceil, "round": _nearest}
 
 
-def _decimal(value: Number) -> Decimal:
-    fraction = Fraction(value)
-    return _IRRATIONAL.divide(Decimal(fraction.numerator), Decimal(fraction.denominator))
-
-
 def _number(text: str) -> Number:
     if len(text) > 320:
         raise ToolError("A number is too long.")
@@ -196,8 +203,9 @@ def _number(text: str) -> Number:
 def evaluate(expression: str, variables: dict[str, Number] | None = None) -> tuple[Number, bool]:
     """The value of an expression and whether it is exact.
 
-    Integers and fractions are exact; square roots of non-squares, broken powers, pi and e are not (60 digits).
-    Raises ToolError, with a sentence for the user, for anything that is not arithmetic or too large.
+    Integers and fractions are exact; square roots of non-squares, broken powers, pi and e are not.
+    Raises ToolError, with a sentence for the user, for anything that is not arithmetic, too large, too small, or
+    lost in rounding.
     """
     source = expression.translate(_SIGNS).strip()
     if not source or len(expression) > MAX_LENGTH:
@@ -209,11 +217,21 @@ def evaluate(expression: str, variables: dict[str, Number] | None = None) -> tup
         tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ToolError("The expression is not complete arithmetic; check its parentheses.") from None
-    evaluation = _Evaluation(source, variables or {})
-    value = evaluation.walk(tree.body)
+    known: set[str] = set()
+    value, exact = Fraction(0), True
+    for digits in _DIGITS:
+        evaluation = _Evaluation(source, variables or {}, digits)
+        value, exact = evaluation.walk(tree.body), evaluation.exact
+        known.add(shown(value, exact)[0])
+        if exact:
+            break
+    if len(known) > 1:
+        raise ToolError("The result is lost in rounding: the expression takes away nearly all that it adds.")
     if abs(value) > MAX_RESULT:
         raise ToolError("The result is too large.")
-    return value, evaluation.exact
+    if value != 0 and abs(value) * MAX_RESULT < 1:
+        raise ToolError("The result is too small.")
+    return value, exact
 
 
 def shown(value: Number, exact: bool) -> tuple[str, bool]:
@@ -267,7 +285,7 @@ class Calculator:
         """Compute `expression`.
 
         Answers `expression`; `result`, a number (a double where it is not a small integer); `exact`, whether `result`
-        is all of it; and `text`. Raises ToolError.
+        as it is written is all of it; and `text`. Raises ToolError.
         """
         expression: str = arguments["expression"]
         given: dict[str, int | float] = arguments.get("variables", {})
@@ -283,6 +301,6 @@ class Calculator:
         return {
             "expression": expression,
             "result": number,
-            "exact": whole,
+            "exact": whole and Fraction(repr(number)) == value,
             "text": f"{line} {'=' if whole else '≈'} {text}",
         }

@@ -30,7 +30,7 @@ _INSERT = f"""
 _LIST = f"""
     select {_COLUMNS}, count(*) over () as total from kfm_tools.todos
     where {_MINE} and ($3 = 'all' or (done_at is not null) = ($3 = 'done'))
-    order by created_at, todo_id limit $4"""
+    order by created_at desc, todo_id desc limit $4"""
 _FIND_ID = f"select {_COLUMNS} from kfm_tools.todos where {_MINE} and todo_id = $3 for update"
 _FIND_TITLE = f"""
     select {_COLUMNS} from kfm_tools.todos where {_MINE} and lower(title) = lower($3)
@@ -101,7 +101,7 @@ class TodoStore:
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Perform `action` on the engine's transaction.
 
-        Answers `todo`, or `todos` with `total`, and `text`. Raises ToolError: no such todo, several of that title,
+        Answers `todo`, or `todos` (the newest `limit`, oldest first) with `total`, and `text`. Raises ToolError: no such todo, several of that title,
         the list is full, the database is away (retryable).
         """
         if call.connection is None:
@@ -145,17 +145,18 @@ async def _list(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
     rows = await call.connection.fetch(
         _LIST, call.tenant_id, call.principal, which, arguments.get("limit", 100)
     )
+    rows = rows[::-1]
     total: int = rows[0]["total"] if rows else 0
+    left_out = total - len(rows)
     kind = "" if which == "all" else f"{which} "
     if not rows:
         return {"todos": [], "total": 0, "text": f"You have no {kind}todos."}
-    lines = [f"You have {total} {kind}todo{'' if total == 1 else 's'}:"]
+    shown = f"; the newest {len(rows)} are shown, {left_out} older left out" if left_out else ""
+    lines = [f"You have {total} {kind}todo{'' if total == 1 else 's'}{shown}:"]
     lines += [
         f"{number}. [{'x' if row['done_at'] else ' '}] {row['title']}"
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate(rows, start=left_out + 1)
     ]
-    if total > len(rows):
-        lines.append(f"… and {total - len(rows)} more.")
     return {"todos": [_todo(row) for row in rows], "total": total, "text": "\n".join(lines)}
 
 

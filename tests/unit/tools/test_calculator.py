@@ -80,6 +80,13 @@ def test_foreign_characters_give_a_value_or_a_tool_error(text: str) -> None:
         ("2 ^ 3 ^ 2", "512"),
         ("2 ** -3", "0.125"),
         ("pi", "3.14159265358979"),
+        ("sqrt(2) * sqrt(2)", "2"),
+        ("sqrt(2) ** 8", "16"),
+        ("floor(pi * 1000)", "3141"),
+        ("1e-300", "1E-300"),
+        ("1e-200 * 1e199", "0.1"),
+        ("pi - pi", "0"),
+        ("e ** 2", "7.38905609893065"),
         ("10 ** 21 + 1", "1000000000000000000001"),
     ],
 )
@@ -143,6 +150,32 @@ async def test_the_answer_says_what_it_rounded() -> None:
     rounded = await tool.call({"expression": "1/3"}, _CALL)
     assert rounded["text"] == "1/3 ≈ 0.333333333333333"
     assert rounded["exact"] is False
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1e-400", "1e-301", "10 ** -310", "1e-200 * 1e-200", "-1e-400", "sqrt(2) ** 2 - 2",
+        "(sqrt(10 ** 100 + 1) - 10 ** 50) * 10 ** 50 + sqrt(3 - 3)", "1 / (sqrt(2) ** 2 - 2)",
+        "floor(3 - 10 ** -45 * sqrt(2))", "(2 ** 0.3) ** 10 - 8",
+        "sqrt(2) - sqrt(2 - 10 ** -70)",
+    ],
+)  # fmt: skip
+def test_a_result_that_is_too_small_or_lost_in_rounding_is_refused(expression: str) -> None:
+    with pytest.raises(ToolError, match=r"too small|lost in rounding"):
+        evaluate(expression)
+
+
+async def test_the_number_is_exact_only_where_it_is_all_of_the_value() -> None:
+    for expression, exact in (
+        ("10 ** 17 + 1", False),
+        ("2 ** 53", True),
+        ("0.1 + 0.2", True),
+        ("10 ** 21", True),
+    ):
+        answer = await Calculator().call({"expression": expression}, _CALL)
+        assert answer["exact"] is exact, expression
+        assert " = " in answer["text"]
 
 
 async def test_variables_carry_earlier_results() -> None:

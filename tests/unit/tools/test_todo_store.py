@@ -107,12 +107,15 @@ async def test_a_title_that_several_todos_have_is_not_guessed(connection: Any) -
         await _do(connection, action="complete", title="buy tea")
 
 
-async def test_a_long_list_says_how_much_is_not_shown(connection: Any) -> None:
-    for number in range(3):
+async def test_a_long_list_shows_the_newest_and_says_how_much_is_left_out(connection: Any) -> None:
+    for number in range(103):
         await _do(connection, action="add", title=f"todo {number}")
-    listed = await _do(connection, action="list", limit=2)
-    assert (len(listed["todos"]), listed["total"]) == (2, 3)
-    assert listed["text"].endswith("… and 1 more.")
+    listed = await _do(connection, action="list")
+    assert (len(listed["todos"]), listed["total"]) == (100, 103)
+    assert [listed["todos"][at]["title"] for at in (0, -1)] == ["todo 3", "todo 102"]
+    lines = listed["text"].splitlines()
+    assert lines[0] == "You have 103 todos; the newest 100 are shown, 3 older left out:"
+    assert (lines[1], lines[-1]) == ("4. [ ] todo 3", "103. [ ] todo 102")
 
 
 async def test_what_is_rolled_back_was_never_added(dsn: str) -> None:
