@@ -12,9 +12,21 @@ from typing import Any
 import asyncpg
 import pytest
 from kfm_server.journal.migrate import migrate
+from kfm_server.ports.tools import ToolSpec
 
 pytestmark = pytest.mark.requirement("E1", "E6")
 ROOT = Path(__file__).parents[2]
+
+
+class _Spoilt:
+    """A tool that fails when it is asked what it is."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        raise RuntimeError("spoilt")
+
+
+SPOILT = [_Spoilt()]
 
 
 async def no_start(**settings: str) -> tuple[int, str]:
@@ -80,6 +92,7 @@ async def test_a_database_that_is_newer_than_the_server_is_refused(
         ("KFM_TOOLS", "nonsense"),
         ("KFM_TOOLS", "no_such_module:TOOLS"),
         ("KFM_TOOLS", "json:TOOLS"),
+        ("KFM_TOOLS", "tests.e2e.test_no_start:SPOILT"),
         ("KFM_PARTITIONS", "0"),
         ("KFM_RETENTION_DAYS", "-1"),
         ("KFM_DRAIN_SECONDS", "nan"),

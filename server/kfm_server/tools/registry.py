@@ -72,7 +72,14 @@ def load_tools(names: str) -> list[Tool]:
 
 def build_registry(extra: str = "") -> ToolRegistry:
     """The registry of the built-in tools and of those that the setting `extra` names. Raises ToolsInvalid."""
-    return ToolRegistry((*BUILTIN_TOOLS.values(), *load_tools(extra)))
+    try:
+        return ToolRegistry((*BUILTIN_TOOLS.values(), *load_tools(extra)))
+    except ToolsInvalid:
+        raise
+    except Exception as error:  # what a tool says of itself is the operator's code, too
+        raise ToolsInvalid(
+            f"{extra!r} holds a tool whose spec is not as ToolSpec asks: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _entry(spec: ToolSpec) -> ToolEntry:
