@@ -1,6 +1,7 @@
 """Loads the sessions of a partition; holds those that cannot be folded or taken up, until a person decides."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.catalogue.errors import HistoryUnreadable, Internal
@@ -18,6 +19,10 @@ from kfm_server.turns.state import Session
 
 MOST_FAILURES = 3
 """So often the engine may fail at a session, in this process and before the session rests, until it is held."""
+
+
+_PAGE = 64
+"""Sessions whose events are read at a time."""
 
 
 class Stuck(Internal):
@@ -85,10 +90,11 @@ class SessionLoader:
 
     async def load(
         self, partition: int, epoch: int, *, released: bool = False, only: str = ""
-    ) -> Sequence[Session]:
-        """Every session with a turn that has not finished; `released`: those whose hold was released; `only`: this one.
+    ) -> AsyncGenerator[Session]:
+        """One by one, every session with a turn that has not finished; `released`: those whose hold was released; `only`: this one.
 
-        Requests for one that was held are refused until `taken_up` says that it has its lane.
+        The loop goes on between any two. Who asks for a session takes it up before it asks for the next: a hold is
+        lifted just before. Requests for one that was held are refused until `taken_up` says that it has its lane.
         """
         if not released and not only:
             self.forget(partition)
@@ -99,7 +105,6 @@ class SessionLoader:
         for row in await self._journal.open_turns(partition):
             if row.session_id == only if only else not released or row.session_id in holds:
                 by_session.setdefault(row.session_id, []).append(row)
-        loaded: list[Session] = []
         wanted: dict[str, list[TurnRow]] = {}
         for session_id, rows in by_session.items():
             hold = holds.get(session_id)
@@ -107,18 +112,18 @@ class SessionLoader:
                 wanted[session_id] = rows
             elif self._holds is not None:
                 self._held[session_id] = (partition, self._holds.letter_of(partition, hold))
-        stored = await self._journal.read_turns([row.turn_id for rows in wanted.values() for row in rows])
-        by_turn: dict[str, list[Stored]] = {}
-        for event in stored:
-            by_turn.setdefault(event.turn_id, []).append(event)
-        for session_id, rows in wanted.items():
-            session = await self._fold(session_id, epoch, rows, by_turn, holds.get(session_id))
-            if session is None:
-                continue
-            if self._holds is not None and session_id in holds:
-                await self._holds.lift(partition, session_id, epoch)
-            loaded.append(session)
-        return loaded
+        while wanted:
+            page = [(session_id, wanted.pop(session_id)) for session_id in list(wanted)[:_PAGE]]
+            by_turn: dict[str, list[Stored]] = {}
+            for event in await self._journal.read_turns([row.turn_id for _, rows in page for row in rows]):
+                by_turn.setdefault(event.turn_id, []).append(event)
+            for session_id, rows in page:
+                session = await self._fold(session_id, epoch, rows, by_turn, holds.get(session_id))
+                if session is not None:
+                    if self._holds is not None and session_id in holds:
+                        await self._holds.lift(partition, session_id, epoch)
+                    yield session
+                await asyncio.sleep(0)
 
     async def _fold(
         self,

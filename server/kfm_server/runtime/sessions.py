@@ -94,8 +94,10 @@ class Sessions:
 
     async def take(self, lease: Lease, owner: OwnedPartition) -> None:
         """Load every turn of the partition that has not finished, and go on with each."""
+        sessions: list[Session] = []
         try:
-            sessions = await self._loader.load(lease.partition, lease.epoch)
+            async for session in self._loader.load(lease.partition, lease.epoch):
+                sessions.append(session)
         except Fenced:
             return
         # From here on nothing waits: a request finds the whole partition, or none of it.
@@ -106,9 +108,11 @@ class Sessions:
     async def _reload(self, owner: OwnedPartition, session_id: str) -> Session:
         # An append of it that was under way when it failed comes before this one: what is read then is all.
         await self._journal.append(Entry(owner.partition, owner.epoch))
-        loaded = await self._loader.load(owner.partition, owner.epoch, only=session_id)
+        session = Session(session_id)
+        async for loaded in self._loader.load(owner.partition, owner.epoch, only=session_id):
+            session = loaded
         self._loader.check(session_id)
-        return loaded[0] if loaded else Session(session_id)
+        return session
 
     async def look_again(self) -> None:
         """Take up the sessions whose dead letter was replayed or dropped."""
@@ -117,13 +121,12 @@ class Sessions:
             if owner is None:
                 continue
             try:
-                sessions = await self._loader.load(partition, owner.epoch, released=True)
+                async for session in self._loader.load(partition, owner.epoch, released=True):
+                    if self.owned.get(partition) is not owner:
+                        break
+                    self._lane_for(session, owner).post(TakenOver(clean=False))
             except Fenced:
                 owner.fenced()
-                continue
-            if self.owned.get(partition) is owner:
-                for session in sessions:
-                    self._lane_for(session, owner).post(TakenOver(clean=False))
 
     async def barrier(self, lease: Lease) -> None:
         """Wait until every append of this process to the partition has ended. Raises Fenced if it is not ours."""
