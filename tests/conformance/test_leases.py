@@ -69,6 +69,16 @@ async def test_renewing_keeps_leases_and_the_holder_is_known(store: Store) -> No
     assert await store.leases.holder(2) is None
 
 
+async def test_a_part_of_the_leases_is_given_back_and_the_rest_is_kept(store: Store) -> None:
+    await store.leases.acquire("a", "", take_over=False, most=4)
+    await store.leases.release("a", [1, 3])
+    await store.leases.release("a", [])
+    held, _ = await store.leases.renew("a")
+    assert [lease.partition for lease in held] == [0, 2]
+    taken = await store.leases.acquire("b", "", take_over=False, most=2)
+    assert [(lease.partition, lease.clean) for lease in taken] == [(1, True), (3, True)]
+
+
 async def test_the_inbox_of_others_is_not_shown(store: Store) -> None:
     await store.leases.acquire("a", "", take_over=False, most=1)
     for partition in (0, 5):

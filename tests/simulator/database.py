@@ -153,8 +153,8 @@ class Connection:
         await self._clock.measure(self._now_us)
         return await self._call(lambda: self._database.leases.renew(owner))
 
-    async def release(self, owner: str) -> None:
-        await self._call(lambda: self._database.leases.release(owner))
+    async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
+        await self._call(lambda: self._database.leases.release(owner, partitions))
 
     async def holder(self, partition: int) -> Lease | None:
         return await self._call(lambda: self._database.leases.holder(partition))

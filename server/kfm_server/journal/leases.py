@@ -77,9 +77,10 @@ class PostgresLeases:
         failpoints.hit(_AFTER_RENEW)
         return answer
 
-    async def release(self, owner: str) -> None:
+    async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """As the port says."""
-        await repeat(self._pool, lambda c: c.execute(query("lease_release"), owner), patience=1.0)
+        text = query("lease_release")
+        await repeat(self._pool, lambda c: c.execute(text, owner, partitions), patience=1.0)
 
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""

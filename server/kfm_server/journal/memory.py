@@ -267,10 +267,11 @@ class MemoryLeases:
         mine = {lease.partition for lease in kept}
         return kept, [item for _, item in sorted(self._journal.inbox.items()) if item.partition in mine]
 
-    async def release(self, owner: str) -> None:
+    async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """As the port says."""
         for partition in [p for p, (lease, _) in self._held.items() if lease.owner == owner]:
-            del self._held[partition]
+            if partitions is None or partition in partitions:
+                del self._held[partition]
 
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""
