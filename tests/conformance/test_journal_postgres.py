@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
 from kfm_server.clock import SharedClock, SystemClock
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.postgres import PostgresJournal
-from kfm_server.ports.journal import Entry, Fenced, JournalUnavailable, Record, Rejected
+from kfm_server.ports.journal import Entry, Fenced, JournalUnavailable, NoPlace, Record, Rejected
 
 from tests.support.journals import claim, entry, row
 from tests.support.postgres_proxy import Proxy
@@ -333,3 +334,22 @@ async def test_the_clocks_of_processes_are_set_to_the_databases_at_the_start_and
         assert wrong.now_us() < hour_us
         await leases.renew("me")
         assert abs(right.now_us() - wrong.now_us()) < hour_us // 10
+
+
+@pytest.mark.requirement("R8", "FT16")
+async def test_transactions_have_places_of_their_own_and_take_none_from_the_readers(owned: str) -> None:
+    async with (
+        PostgresJournal.open(owned, readers=1, transactions=2) as journal,
+        AsyncExitStack() as held,
+        asyncio.timeout(30),
+    ):
+        for _ in range(2):
+            await held.enter_async_context(journal.transaction())
+        with pytest.raises(NoPlace):
+            async with journal.transaction():
+                pass
+        assert await journal.turn("nobody") is None
+        await held.aclose()
+        async with journal.transaction() as transaction:
+            await transaction.commit(entry("a", 1))
+        assert await journal.heads() == {0: 1}

@@ -1,8 +1,9 @@
 """The journal in Postgres."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from kfm_server import failpoints
@@ -11,8 +12,12 @@ from kfm_server.journal.pool import close_pool, cut, gone, open_pool, repeat
 from kfm_server.journal.queries import query
 from kfm_server.journal.transaction import PostgresTransaction
 from kfm_server.journal.writer import AWAY_SECONDS, Writer
-from kfm_server.ports.journal import Claim, Entry, JournalUnavailable, Stored, TurnRow
+from kfm_server.ports.journal import Claim, Entry, JournalUnavailable, NoPlace, Stored, TurnRow
 
+TRANSACTIONS = 8
+"""TRANSACTIONAL steps that run at one time in a process, each on a connection of its own: they take none from the readers."""
+PLACE_SECONDS = 1.5
+"""How long another one waits for a place: less than the two seconds within which a step is to start."""
 _BEFORE = failpoints.declare("journal.append.before")
 _AFTER = failpoints.declare("journal.append.after")
 
@@ -20,8 +25,17 @@ _AFTER = failpoints.declare("journal.append.after")
 class PostgresJournal:
     """The port `Journal` over a migrated database. Made by `open`."""
 
-    def __init__(self, pool: Any, dsn: str, on_failure: Callable[[BaseException], None] | None) -> None:
+    def __init__(
+        self,
+        pool: Any,
+        lent: Any,
+        places: int,
+        dsn: str,
+        on_failure: Callable[[BaseException], None] | None,
+    ) -> None:
         self._pool = pool
+        self._lent = lent
+        self._places = asyncio.Semaphore(places)
         self._watchers: list[Callable[[frozenset[int]], None]] = []
         self.writer = Writer(dsn, on_failure=on_failure, on_commit=self._committed)
 
@@ -33,24 +47,24 @@ class PostgresJournal:
         *,
         on_failure: Callable[[BaseException], None] | None = None,
         readers: int = 8,
+        transactions: int = TRANSACTIONS,
         away_seconds: float = AWAY_SECONDS,
     ) -> AsyncGenerator["PostgresJournal"]:
         """Connect; on leaving, commit what is queued and close.
 
-        `on_failure` is told if the writer dies: the process must end then. `readers` bounds the
-        connections beside the writer's. Raises OSError or asyncpg.PostgresError.
+        `on_failure` is told if the writer dies: the process must end then. `readers` and `transactions` bound
+        the connections beside the writer's. Raises OSError or asyncpg.PostgresError.
         """
-        pool = await open_pool(dsn, "kfm-journal", readers)
-        try:
-            journal = cls(pool, dsn, on_failure)
+        async with AsyncExitStack() as stack:
+            pool = await open_pool(dsn, "kfm-journal", readers)
+            stack.push_async_callback(close_pool, pool)
+            lent = await open_pool(dsn, "kfm-journal-transactions", transactions)
+            stack.push_async_callback(close_pool, lent)
+            journal = cls(pool, lent, transactions, dsn, on_failure)
             journal.writer.away_seconds = away_seconds
             await journal.writer.open()
-            try:
-                yield journal
-            finally:
-                await journal.writer.close()
-        finally:
-            await close_pool(pool)
+            stack.push_async_callback(journal.writer.close)
+            yield journal
 
     def _committed(self, partitions: frozenset[int]) -> None:
         for watcher in tuple(self._watchers):
@@ -74,26 +88,39 @@ class PostgresJournal:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[PostgresTransaction]:
         """As the port says; at READ COMMITTED. Its `connection` must not outlive the context."""
-        try:
-            connection = await self._pool.acquire(timeout=5)
-        except Exception as error:
-            if fault_of(error) is Fault.ROW:
-                raise
-            raise JournalUnavailable(repr(error)) from error
-        lent = PostgresTransaction(self._pool, connection, self._committed)
-        try:
+        async with self._place():
             try:
-                await lent.begin()
+                connection = await self._lent.acquire(timeout=5)
             except Exception as error:
+                if fault_of(error) is Fault.ROW:
+                    raise
                 raise JournalUnavailable(repr(error)) from error
-            yield lent
-        finally:
-            await self._take_back(lent, connection)
+            transaction = PostgresTransaction(self._pool, connection, self._committed)
+            try:
+                try:
+                    await transaction.begin()
+                except Exception as error:
+                    raise JournalUnavailable(repr(error)) from error
+                yield transaction
+            finally:
+                await self._take_back(transaction, connection)
 
-    async def _take_back(self, lent: PostgresTransaction, connection: Any) -> None:
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(PLACE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NoPlace from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _take_back(self, transaction: PostgresTransaction, connection: Any) -> None:
         """Roll back and clean; what the tool left in its session must reach nobody else."""
         try:
-            await lent.rollback()
+            await transaction.rollback()
             if not gone(connection):
                 await connection.reset()
         except BaseException as error:
@@ -101,7 +128,7 @@ class PostgresJournal:
             if not isinstance(error, Exception):
                 raise
         finally:
-            await self._pool.release(connection)
+            await self._lent.release(connection)
 
     async def _rows(self, name: str, *arguments: object) -> Sequence[Any]:
         text = query(name)

@@ -98,6 +98,10 @@ class JournalUnavailable(Exception):
     """The journal cannot be reached; whether a pending entry was committed has been found out: it was not."""
 
 
+class NoPlace(Exception):
+    """So many TRANSACTIONAL steps run in this process that no transaction could be lent in time. Nothing was begun."""
+
+
 class Transaction(Protocol):
     """A database transaction lent to one TRANSACTIONAL tool. Leaving without `commit` rolls back."""
 
@@ -128,7 +132,7 @@ class Journal(Protocol):
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction for one TRANSACTIONAL step."""
+        """A transaction for one TRANSACTIONAL step. Raises NoPlace on entering, before a step's time to start is over."""
         ...
 
     async def read_turn(self, turn_id: str, after: int, limit: int) -> Sequence[Stored]:
@@ -199,8 +203,8 @@ class Leases(Protocol):
         """Extend all leases of the owner by the lease time; answers what it still holds, and their inbox."""
         ...
 
-    async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
-        """Give leases back, all unless told which; the next owner takes them as clean: nothing may run there now."""
+    async def release(self, owner: str) -> None:
+        """Give all leases back; the next owner takes them as clean."""
         ...
 
     async def holder(self, partition: int) -> Lease | None:

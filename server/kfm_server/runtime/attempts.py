@@ -59,11 +59,13 @@ def result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
     return event
 
 
-def not_started(key: str) -> ev.StepResultEvent:
-    """The result of an attempt that was not started, because the lease was not sure enough."""
-    why = types.Error(
-        reason="REASON_FENCED", message="the lease was not sure enough to start an effect", retryable=True
-    )
+UNSURE = "the lease was not sure enough to start an effect"
+NO_PLACE = "too many transactional steps ran at that time"
+
+
+def not_started(key: str, text: str = UNSURE) -> ev.StepResultEvent:
+    """The result of an attempt that was not started, and why."""
+    why = types.Error(reason="REASON_FENCED", message=text, retryable=True)
     return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True)
 
 

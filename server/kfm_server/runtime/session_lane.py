@@ -29,12 +29,14 @@ from kfm_server.ports.journal import (
     Fenced,
     Journal,
     JournalUnavailable,
+    NoPlace,
     Record,
     Rejected,
     TurnRow,
 )
 from kfm_server.ports.steps import Attempt, StepRunner
 from kfm_server.runtime.attempts import (
+    NO_PLACE,
     attempt_of,
     no_progress,
     not_committed,
@@ -497,6 +499,8 @@ class SessionLane:
                     return
                 if not transaction.lost:
                     fact = Ended(attempt.turn_id, attempt.attempt, result)
+        except NoPlace:
+            fact = Ended(attempt.turn_id, attempt.attempt, not_started(attempt.step_key, NO_PLACE))
         except JournalUnavailable:
             pass  # rolled back: it is interrupted, not failed
         except Rejected as refused:

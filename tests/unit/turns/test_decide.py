@@ -173,7 +173,7 @@ def test_an_attempt_that_never_started_uses_up_no_try() -> None:
     desk.submit("turn_1", ONCE)
     for attempt in range(1, 6):
         desk.ended("turn_1", "a", attempt, ev.STEP_STATUS_FAILED, reason="REASON_FENCED")
-        desk.wait(US)
+        desk.wait(US << attempt)  # ever longer: what kept it from starting may last
     assert desk.starts == [Start("turn_1", "a", 6)]
     desk.ended("turn_1", "a", 6)
     assert desk.finish().outcome == ev.OUTCOME_SUCCEEDED

@@ -117,7 +117,8 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
         )
     )
     if may_retry and step.attempt > 0 and step.tries < turn.request.limits.max_attempts:
-        back_off(draft, turn_id, key, step.tries)
+        # One that never started does not count as a try: what keeps it from starting may last, all the same.
+        back_off(draft, turn_id, key, step.tries or step.attempt)
 
 
 def _undo(draft: Draft, turn_id: str, step: Step) -> None:
