@@ -203,8 +203,8 @@ class Leases(Protocol):
         """Extend all leases of the owner by the lease time; answers what it still holds, and their inbox."""
         ...
 
-    async def release(self, owner: str) -> None:
-        """Give all leases back; the next owner takes them as clean."""
+    async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
+        """Give leases back, all unless told which; the next owner takes them as clean: nothing may run there now."""
         ...
 
     async def holder(self, partition: int) -> Lease | None:
