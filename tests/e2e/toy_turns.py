@@ -37,6 +37,7 @@ class ToyTurns:
         self.cut_after = 0
         self.batch = 1
         self.cuts: list[BaseException] = []
+        self.waited = asyncio.Event()
 
     def _fail_if_told(self) -> None:
         if self.fail:
@@ -180,6 +181,7 @@ class ToyTurns:
 
     async def wait(self, ctx: ExecutionContext, turn_id: str, timeout_s: float) -> turn_pb2.Turn:
         await self.get(ctx, turn_id)
+        self.waited.set()
         try:
             async with asyncio.timeout(timeout_s), self.changed:
                 await self.changed.wait_for(lambda: len(self.turns[turn_id]) == 3)

@@ -41,7 +41,7 @@ def list_(
         else:
             show_table(_COLUMNS, [_row(letter) for letter in letters])
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -58,7 +58,7 @@ def show(letter_id: LetterId, output: Output = None, endpoint: Endpoint = None, 
             typer.echo(f"error: {letter.error.message}")
         typer.echo(f"original ({len(letter.original)} bytes): {letter.original.hex()}")
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -71,7 +71,7 @@ def replay(
         await client.dead_letters.replay(letter_id, idempotency_key=key)
         _done("replayed", letter_id, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def drop(
         await client.dead_letters.drop(letter_id, idempotency_key=key)
         _done("dropped", letter_id, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 def _done(what: str, letter_id: str, json_wanted: bool) -> None:

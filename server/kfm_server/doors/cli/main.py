@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli import dead_letters, doctor, turns
+from kfm_server.doors.cli import dead_letters, doctor, entry, turns
 
 if TYPE_CHECKING:
     from kfm_server.app import Endpoints
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="KFM Agent Shell. Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found, 4 not allowed, "
-    "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded.",
+    "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.",
 )
 app.command()(turns.run)
 app.add_typer(turns.app, name="turn")
@@ -33,6 +34,26 @@ GrpcAddress = Annotated[str | None, typer.Option(help="host:port of the gRPC doo
 HttpAddress = Annotated[str | None, typer.Option(help="host:port of the HTTP door; port 0 takes a free one.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="Postgres to use; empty starts the embedded one.")]
 ServerToken = Annotated[str | None, typer.Option(help="Token that every door asks for; else KFM_TOKEN.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from xenocomm._gen.types import SCHEMA_RELEASE
+
+        typer.echo(f"kfm {version('kfm-server')}, schema {SCHEMA_RELEASE}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+]
+
+
+@app.callback()
+def _root(version: Version = False) -> None:
+    pass
 
 
 @app.command()
@@ -128,7 +149,7 @@ def _pasted(name: str) -> str:
 
 def main() -> None:
     """The entry point."""
-    app(prog_name="kfm")
+    sys.exit(entry.run(app, sys.argv[1:]))
 
 
 if __name__ == "__main__":

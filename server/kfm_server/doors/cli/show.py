@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kfm_server.doors.cli.console import clean, show_json, show_table
+from kfm_server.doors.cli.console import clean, command_for, show_json, show_table
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from xenocomm import Envelope, Turn
+    from xenocomm._gen.types import ExplainTurnResponse
 
 
 def show_id(turn_id: str, session_id: str, json_wanted: bool) -> None:
@@ -19,8 +22,8 @@ def show_id(turn_id: str, session_id: str, json_wanted: bool) -> None:
         typer.echo(turn_id)
 
 
-def show_turn(turn: "Turn", json_wanted: bool) -> None:
-    """A turn: its answer, how it stands, and its steps; or all of it as JSON."""
+def show_turn(turn: "Turn", json_wanted: bool, *, error: bool = True) -> None:
+    """A turn: its answer, how it stands, its error unless told not to, and its steps; or all of it as JSON."""
     if json_wanted:
         show_json(turn)
         return
@@ -28,7 +31,7 @@ def show_turn(turn: "Turn", json_wanted: bool) -> None:
         typer.echo(answer)
     outcome = clean(turn.outcome) if turn.outcome else clean(turn.state)
     typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}")
-    if turn.error is not None:
+    if turn.error is not None and error:
         typer.echo(f"error: {clean(turn.error.message)} [{clean(turn.error.reason)}]")
     rows: list[tuple[Any, ...]] = []
     for step in turn.steps:
@@ -40,6 +43,32 @@ def show_turn(turn: "Turn", json_wanted: bool) -> None:
         )
     if rows:
         show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
+
+
+def show_waits(turn_id: str, found: "ExplainTurnResponse") -> None:
+    """What a turn waits for, a paragraph for each, with what to type to end it."""
+    typer.echo(f"{turn_id}  {clean(found.state)}" + ("" if found.waits else "  waits for nothing"))
+    for wait in found.waits:
+        where = f" of step {wait.step_key}" if wait.step_key else ""
+        if wait.blocking_turn_id:
+            where = f" behind turn {wait.blocking_turn_id}"
+        typer.echo(clean(f"\n{_name(wait.reason)}{where}"))
+        if wait.since is not None:
+            typer.echo(f"  since     {_time(wait.since)}")
+        if wait.until is not None:
+            typer.echo(clean(f"  until     {_time(wait.until)}, then {wait.then}"))
+        for number, verb in enumerate(wait.ended_by):
+            step = wait.step_key if _name(verb) in ("answer", "settle") else ""
+            label = "        " if number else "ended by"
+            typer.echo(clean(f"  {label}  {command_for(_name(verb), turn_id, step)}"))
+
+
+def _name(member: object) -> str:
+    return clean(member).lower().replace("_", " ")
+
+
+def _time(at: "datetime") -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def answer_text(turn: "Turn", most: int = 0) -> str:

@@ -1,6 +1,6 @@
 """`kfm run` and `kfm turn ...`: turns from the command line."""
 
-import sys
+import asyncio
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +12,17 @@ from kfm_server.doors.cli.console import (
     Output,
     Token,
     as_json,
-    clean,
+    interrupted,
+    seconds,
     show_json,
     show_table,
+    standard_input,
     with_client,
 )
-from kfm_server.doors.cli.show import answer_text, event_line, show_id, show_turn
+from kfm_server.doors.cli.show import answer_text, event_line, show_id, show_turn, show_waits
 
 if TYPE_CHECKING:
-    from xenocomm import Client, Part, Turn
+    from xenocomm import Client, Part, Turn, TurnHandle
 
 app = typer.Typer(no_args_is_help=True, help="Turns: start, watch, steer.")
 
@@ -38,6 +40,15 @@ class Busy(StrEnum):
     ROLLBACK = "rollback"
 
 
+class Standing(StrEnum):
+    """Where a turn stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FINISHED = "finished"
+
+
 class Verdict(StrEnum):
     """How a step of unknown outcome ended."""
 
@@ -51,9 +62,12 @@ Data = Annotated[str, typer.Option("--data", help="The message as JSON, such as 
 SessionId = Annotated[str, typer.Option("--session", help="Session; a new one when absent.")]
 Personality = Annotated[str, typer.Option(help="name or name@version.")]
 OnBusy = Annotated[Busy | None, typer.Option(help="What to do when the session is busy.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds that the turn may take.")]
+Timeout = Annotated[
+    float | None, typer.Option(parser=seconds, metavar="SECONDS", help="How long the turn may take.")
+]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be repeated.")]
-Wait = Annotated[float | None, typer.Option("--wait", help="Seconds to wait for the end; the turn goes on.")]
+_PATIENCE = "How long to wait for the end, for ever when absent; the turn goes on."
+Wait = Annotated[float | None, typer.Option("--wait", parser=seconds, metavar="SECONDS", help=_PATIENCE)]
 
 
 def run(
@@ -72,22 +86,22 @@ def run(
 ) -> None:
     """Start a turn, wait for its end and show the answer, the plan and its history.
 
-    Exit codes: 0 succeeded, 6 failed or cancelled, 7 waits for a person, 8 timed out, 9 no server, 2 wrong request.
+    Exit codes: 0 succeeded, 6 failed or cancelled, 7 waits for a person, 8 timed out, 9 no server, 2 wrong request,
+    130 interrupted: the turn goes on, and its id is on stderr.
     """
-    how = _how(session, personality, on_busy, timeout, label, key)
+    how, message = _how(session, personality, on_busy, timeout, label, key), _message(text, data)
 
     async def body(client: "Client") -> None:
-        from xenocomm import TurnUnsuccessful
-
-        handle = await client.turns.start(_message(text, data), **how)
+        turn_id = ""
         try:
-            turn = await handle.result(timeout=wait)
-        except TurnUnsuccessful as failure:
-            show_turn(failure.turn, as_json(output))
+            handle = await client.turns.start(message, **how)
+            turn_id = handle.id
+            await _show_result(handle, wait, as_json(output))
+        except asyncio.CancelledError:
+            interrupted(turn_id, as_json(output))
             raise
-        show_turn(turn, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -105,13 +119,13 @@ def start(
     token: Token = None,
 ) -> None:
     """Start a turn and print its id; it is durable by then."""
-    how = _how(session, personality, on_busy, timeout, label, key)
+    how, message = _how(session, personality, on_busy, timeout, label, key), _message(text, data)
 
     async def body(client: "Client") -> None:
-        handle = await client.turns.start(_message(text, data), **how)
+        handle = await client.turns.start(message, **how)
         show_id(handle.id, handle.session_id, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -121,13 +135,13 @@ def get(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, token
     async def body(client: "Client") -> None:
         show_turn(await client.turns.get(turn_id), as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command("list")
 def list_(
     session: Annotated[str, typer.Option("--session", help="Only turns of this session.")] = "",
-    state: Annotated[str, typer.Option(help="queued, running, waiting or finished.")] = "",
+    state: Annotated[Standing | None, typer.Option(help="Only turns that stand there.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
     output: Output = None,
     endpoint: Endpoint = None,
@@ -136,13 +150,8 @@ def list_(
     """List turns, newest first."""
 
     async def body(client: "Client") -> None:
-        from xenocomm import TurnState
-
-        if state and state.upper() not in TurnState.__members__:
-            raise ValueError(f"{state!r} is no state of a turn")
-        wanted = TurnState[state.upper()] if state else TurnState.UNSPECIFIED
         rows: list[Turn] = []
-        async for turn in client.turns.list(session_id=session, state=wanted):
+        async for turn in client.turns.list(session_id=session, state=state or "unspecified"):
             rows.append(turn)
             if len(rows) == limit:
                 break
@@ -155,13 +164,13 @@ def list_(
         ]
         show_table(("TURN", "SESSION", "STATE", "OUTCOME", "ANSWER"), table)
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
 def tail(
     turn_id: TurnId,
-    after: Annotated[int, typer.Option(min=0, help="Only events after this sequence.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Only events after this sequence.")] = 0,
     output: Output = None,
     endpoint: Endpoint = None,
     token: Token = None,
@@ -175,13 +184,13 @@ def tail(
             else:
                 typer.echo(event_line(envelope))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
 def wait(
     turn_id: TurnId,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait; the turn goes on.")] = None,
+    timeout: Annotated[float | None, typer.Option(parser=seconds, metavar="SECONDS", help=_PATIENCE)] = None,
     output: Output = None,
     endpoint: Endpoint = None,
     token: Token = None,
@@ -189,16 +198,9 @@ def wait(
     """Wait for the end of a turn; exit codes as for `kfm run`."""
 
     async def body(client: "Client") -> None:
-        from xenocomm import TurnUnsuccessful
+        await _show_result(client.turns.attach(turn_id), timeout, as_json(output))
 
-        try:
-            turn = await client.turns.attach(turn_id).result(timeout=timeout)
-        except TurnUnsuccessful as failure:
-            show_turn(failure.turn, as_json(output))
-            raise
-        show_turn(turn, as_json(output))
-
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -215,7 +217,7 @@ def cancel(
     async def body(client: "Client") -> None:
         show_turn(await client.turns.attach(turn_id).cancel(reason, idempotency_key=key), as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -232,7 +234,7 @@ def pause(
     async def body(client: "Client") -> None:
         show_turn(await client.turns.attach(turn_id).pause(reason, idempotency_key=key), as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -249,7 +251,7 @@ def resume(
     async def body(client: "Client") -> None:
         show_turn(await client.turns.attach(turn_id).resume(reason, idempotency_key=key), as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -262,7 +264,7 @@ def retry(
         new = await client.turns.attach(turn_id).retry(idempotency_key=key)
         show_id(new.id, new.session_id, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -280,7 +282,7 @@ def fork(
         new = await client.turns.attach(turn_id).fork(step, idempotency_key=key)
         show_id(new.id, new.session_id, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -299,7 +301,7 @@ def answer(
         turn = await client.turns.attach(turn_id).answer(step, value, idempotency_key=key)
         show_turn(turn, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -324,7 +326,7 @@ def settle(
         )
         show_turn(turn, as_json(output))
 
-    with_client(output, endpoint, token, body)
+    with_client(endpoint, token, body)
 
 
 @app.command()
@@ -336,15 +338,21 @@ def explain(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, t
         if as_json(output):
             show_json(found)
             return
-        typer.echo(f"state: {clean(found.state)}")
-        from xenocomm.jsonable import to_json
+        show_waits(turn_id, found)
 
-        rows = [to_json(wait) for wait in found.waits]
-        columns = sorted({name for row in rows for name in row})
-        if rows:
-            show_table([c.upper() for c in columns], [[row.get(c, "") for c in columns] for row in rows])
+    with_client(endpoint, token, body)
 
-    with_client(output, endpoint, token, body)
+
+async def _show_result(turn: "TurnHandle", wait: float | None, json_wanted: bool) -> None:
+    from xenocomm import TurnUnsuccessful
+
+    try:
+        shown = await turn.result(timeout=wait)
+    except TurnUnsuccessful as failure:
+        # The failure itself is told on stderr.
+        show_turn(failure.turn, json_wanted, error=False)
+        raise
+    show_turn(shown, json_wanted)
 
 
 def _how(
@@ -374,7 +382,7 @@ def _message(text: str, data: str) -> "str | Part":
     from xenocomm import Part
 
     if bool(text) == bool(data):
-        raise ValueError("give a message, or --data with one as JSON")
+        raise typer.BadParameter("give a message, or --data with one as JSON", param_hint="text")
     if data:
-        return Part(data_json=sys.stdin.read() if data == "-" else data)
-    return sys.stdin.read() if text == "-" else text
+        return Part(data_json=standard_input("--data") if data == "-" else data)
+    return standard_input("text") if text == "-" else text
