@@ -3,32 +3,7 @@
 import re
 from dataclasses import dataclass
 
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
-    word: 10 * (index + 2) for index, word in enumerate(_TENS)
-}
+from kfm_server.turns.planners.tokens import CALLS, NotArithmetic, tokens_of
 
 _LEAD = re.compile(
     r"(?:(?:hey|hi|hello|ok|okay|so|now|kfm|please|kindly|quick question|quickly|just|(?:can|could|would|will) you|"
@@ -42,49 +17,11 @@ _TAIL = re.compile(
 )
 _DATE_OR_PHONE = re.compile(
     r"\d{1,4}/\d{1,2}/\d{2,4}|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-\d{4}|(?<!\d)\d{3}-\d{4}(?!\d)|\d{3}-\d{3}-\d{4}"
-    r"|\b0[xob]|^24/7$|^9/11$"
+    r"|\b\d{1,2}-\d{1,2}-\d{2}\b|\b0[xob]|^24/7$|^9/11$|\bplus[ -]minus\b|\+-"
 )
 _FACTORIAL_OR_BULLET = re.compile(r"[\d)]\s*!|\n\s*[-+*]")
-_PHRASES = (
-    (r"\*\*|\^", "**"),
-    (r"(?:raised )?to the power(?: of)?", "@**"),
-    (r"\bdivided by\b", "@/"),
-    (r"÷", "/"),
-    (r"\bmultiplied (?:by|with)\b|\btimes\b", "@*"),
-    (r"\u00d7|·", "*"),
-    (r"\bplus\b", "@+"),
-    (r"\bminus\b", "@-"),
-    (r"\u2212", "-"),
-    (r"\bmodulo\b|\bmod\b", "mod"),
-    (r"(?<=[\d\s)])x(?=[\d\s(])", "*"),
-    (r"²", " squared"),
-    (r"³", " cubed"),
-    (r"\bopen (?:parenthes[ie]s|bracket|paren)\b", "("),
-    (r"\bclose (?:parenthes[ie]s|bracket|paren)\b", ")"),
-    (r"\bper ?cent of\b|(?<=\d)\s?% of\b", "percentof"),
-    (r"\b(?:the )?square root of\b|\bsqrt of\b", "root"),
-    (r"\b(?:the )?(?:sum|total) of\b", "sumof"),
-    (r"\b(?:the )?product of\b", "productof"),
-    (r"\b(?:the )?quotient of\b", "quotientof"),
-    (r"\bhalf of\b", "halfof"),
-    (r"\btwice\b", "twice"),
-    (r"\bto (?:it|that|this|the (?:result|sum|total|product|answer))\b", "toit"),
-    (r"\bfrom (?:it|that|this|the (?:result|sum|total|product|answer))\b", "fromit"),
-    (r"\b(?:it|that|this|the (?:result|sum|total|product|answer|whole thing|lot))\b", "it"),
-    (r"\bnegative (?=\d)", "-"),
-)
-_REPLACE = tuple((re.compile(pattern), f" {word} ") for pattern, word in _PHRASES)
-_PLAIN = r"\d+\.\d+|\.\d+|\d+"
-_TWO_WORDS = rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(_UNITS[1:10])})(?![a-z-])"
-_REST = rf"(?P<word>{_TWO_WORDS}|(?>[a-z]+)(?!-\w))|(?P<sign>@\*\*|@[-+*/]|\*\*|//|[-+*/(),;])"
-_IN_CALL = re.compile(rf"\s*(?:(?P<number>(?:{_PLAIN})(?![\w.]))|{_REST})")
-_TOKEN = re.compile(
-    rf"\s*(?:(?P<number>(?:(?P<grouped>\d{{1,3}}(?:,\d{{3}})+)(?:\.\d+)?(?![\d,])|{_PLAIN})(?![\w.]))|{_REST})"
-)
 _MIXED = re.compile(r"(?=.*\b(?:min|max|round)\b)(?=.*\d,\d{3}(?!\d)).*\d\s*,\s")
 """Some commas with spaces and some without: max(1,000, 5) may have two arguments or three."""
-_CALLS = {"sqrt": 1, "abs": 1, "floor": 1, "ceil": 1, "round": 2, "min": 50, "max": 50}
-"""The functions, with the most arguments that each takes."""
 _LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
 _THEN = frozenset(("then", "next", "finally", "now"))
 
@@ -99,10 +36,6 @@ _ASKED = re.compile(
 def asks_anew(text: str) -> bool:
     """Whether a clause behind others asks for a sum of its own: what only has numbers may go on with the one before."""
     return _ASKED.match(" ".join(text.lower().replace("\u2019", "'").split())) is not None
-
-
-class _NotArithmetic(Exception):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,52 +72,10 @@ def read_arithmetic(text: str) -> str | None:
     if _FACTORIAL_OR_BULLET.search(text) or _MIXED.match(body):
         return None
     try:
-        value = _Reader(_tokens(body)).message()
-    except (_NotArithmetic, RecursionError):
+        value = _Reader(tokens_of(body)).message()
+    except (NotArithmetic, RecursionError):
         return None
     return value.text if value.operators and len(value.text) <= 1000 else None
-
-
-def _tokens(body: str) -> list[str]:
-    """A spoken sign starts with "@", a number with thousands separators with ",": neither may stand everywhere."""
-    for pattern, word in _REPLACE:
-        body = pattern.sub(word, body)
-    tokens: list[str] = []
-    position, end = 0, len(body.rstrip())
-    calls: list[bool] = []  # of each open parenthesis: whether commas in it separate arguments
-    while position < end:
-        within = bool(calls) and calls[-1]
-        match = (_IN_CALL if within else _TOKEN).match(body, position)
-        if match is None:
-            raise _NotArithmetic
-        position = match.end()
-        if match["number"]:
-            grouped = not within and match["grouped"]
-            tokens.append(("," if grouped else "") + _plain_number(match["number"]))
-        elif match["word"]:
-            tokens.append(_plain_word(match["word"]))
-        else:
-            sign = match["sign"]
-            if sign == "(":
-                calls.append(within or (bool(tokens) and tokens[-1] in _CALLS))
-            elif sign == ")" and calls:
-                calls.pop()
-            tokens.append(sign)
-    return tokens
-
-
-def _plain_number(text: str) -> str:
-    text = text.replace(",", "")
-    if len(text) > 1 and text[0] == "0" and text[1] != ".":
-        raise _NotArithmetic
-    return "0" + text if text[0] == "." else text
-
-
-def _plain_word(word: str) -> str:
-    first, *second = re.split("[ -]", word)
-    if second:
-        return str(_WORDS[first] + _WORDS[second[0]])
-    return str(_WORDS[word]) if word in _WORDS else word
 
 
 class _Reader:
@@ -204,7 +95,7 @@ class _Reader:
     def take(self, *wanted: str) -> str:
         token = self.peek()
         if token not in wanted or not token:
-            raise _NotArithmetic
+            raise NotArithmetic
         self.at += 1
         return token
 
@@ -219,7 +110,7 @@ class _Reader:
         commanded = self.peek() in _COMMANDS
         value = self.command() if commanded else self.expression()
         if self.peek() and not commanded and value.operators > 1 and self.peek() != ")":
-            raise _NotArithmetic  # "2 + 3 * 4, divided by 2": of what?
+            raise NotArithmetic  # "2 + 3 * 4, divided by 2": of what?
         while self.peek():
             value = self.further(value)
         return value
@@ -230,7 +121,7 @@ class _Reader:
             self.skip("with")
             value = self.operand()
             if not self.peek():
-                raise _NotArithmetic
+                raise NotArithmetic
             return value
         if verb in ("add", "sum"):
             return self.several("+", "and", "to", "+")
@@ -250,7 +141,7 @@ class _Reader:
         start = self.at
         value = self.joined(sign, *links)
         if self.grouped.intersection(range(start, self.at)):
-            raise _NotArithmetic  # "the sum of 1,200 and 5": of two numbers or of three?
+            raise NotArithmetic  # "the sum of 1,200 and 5": of two numbers or of three?
         return value
 
     def joined(self, sign: str, *links: str) -> _Value:
@@ -278,7 +169,7 @@ class _Reader:
             then = True
             self.skip(",")
         if not (separated or joined or then):
-            raise _NotArithmetic
+            raise NotArithmetic
         verb = self.peek()
         if verb in ("add", "subtract", "multiply", "divide"):
             self.at += 1
@@ -298,13 +189,13 @@ class _Reader:
         if verb in ("+", "-", "*", "/") and (then or (self.at in self.spoken and not joined)):
             self.at += 1
             return _join(value, verb, self.operand())
-        raise _NotArithmetic
+        raise NotArithmetic
 
     def operand(self) -> _Value:
         """One number, a parenthesis, or a phrase that has its own end."""
         self.depth += 1
         if self.depth > 40:
-            raise _NotArithmetic
+            raise NotArithmetic
         try:
             if self.skip("-"):
                 value = self.operand()
@@ -347,29 +238,29 @@ class _Reader:
         self.at += 1
         if token[:1].isdigit() or token == "pi":
             if self.peek()[:1].isdigit() or self.peek() == "(":
-                raise _NotArithmetic
+                raise NotArithmetic
             return _Value(token)
         if token == "(":
             value = self.bounded()
             self.take(")")
             if self.peek() == "(" or self.peek()[:1].isdigit():
-                raise _NotArithmetic
+                raise NotArithmetic
             return value if value.level == 4 else _Value(f"({value.text})", 4, value.operators)
-        if token in _CALLS and self.skip("("):
+        if token in CALLS and self.skip("("):
             arguments = [self.bounded()]
             while self.skip(","):
                 arguments.append(self.bounded())
             self.take(")")
-            if len(arguments) > _CALLS[token]:
-                raise _NotArithmetic
+            if len(arguments) > CALLS[token]:
+                raise NotArithmetic
             inner = ", ".join(argument.text for argument in arguments)
             return _Value(f"{token}({inner})", 4, 1 + sum(argument.operators for argument in arguments))
-        raise _NotArithmetic
+        raise NotArithmetic
 
     def bounded(self) -> _Value:
         self.depth += 1
         if self.depth > 40:
-            raise _NotArithmetic
+            raise NotArithmetic
         try:
             return self.expression()
         finally:
@@ -384,7 +275,7 @@ class _Reader:
         while True:
             value = self.signed()
             if signs[-1:] == ["**"] and value.level == 3:
-                raise _NotArithmetic  # "2 to the power of 3 squared"
+                raise NotArithmetic  # "2 to the power of 3 squared"
             parts.append(value.inside(4))
             operators += value.operators
             sign = "%" if self.peek() == "mod" else self.peek()
@@ -393,17 +284,17 @@ class _Reader:
             spoken |= self.at in self.spoken
             self.at += 1
             if spoken and any(_LEVELS[sign] > _LEVELS[earlier] for earlier in signs):
-                raise _NotArithmetic  # "17 plus 5 times 3": said aloud, it may mean either
+                raise NotArithmetic  # "17 plus 5 times 3": said aloud, it may mean either
             if sign in ("%", "//") and self.peek() == "-":
-                raise _NotArithmetic  # languages round it in different ways
+                raise NotArithmetic  # languages round it in different ways
             if sign == "**" and signs[-1:] == ["**"]:
-                raise _NotArithmetic  # 2 ^ 3 ^ 2: not everybody groups it alike
+                raise NotArithmetic  # 2 ^ 3 ^ 2: not everybody groups it alike
             parts.append(sign)
             signs.append(sign)
         if not signs:
             return value
         if "%" in signs and len(signs) > 1:
-            raise _NotArithmetic  # 2 + 7 mod 4: nor this
+            raise NotArithmetic  # 2 + 7 mod 4: nor this
         return _Value(" ".join(parts), min(_LEVELS[sign] for sign in signs), operators + len(signs))
 
     def signed(self) -> _Value:
@@ -411,14 +302,14 @@ class _Reader:
         phrase = self.phrase()
         if phrase is not None:
             if negative or self.peek() in _LEVELS or self.peek() in ("squared", "cubed", "mod"):
-                raise _NotArithmetic  # "the sum of 2 and 3 times 4"
+                raise NotArithmetic  # "the sum of 2 and 3 times 4"
             return phrase
         value = self.atom()
         if self.peek() in ("squared", "cubed"):
             value = self.power_word(value)
         if negative:
             if value.level < 4 or self.peek() in ("**", "//", "mod"):
-                raise _NotArithmetic  # -2 ** 2, -7 mod 3
+                raise NotArithmetic  # -2 ** 2, -7 mod 3
             return _Value(f"-{value.text}", 0, value.operators)
         return value
 

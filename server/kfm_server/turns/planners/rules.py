@@ -28,6 +28,11 @@ _CAN = (
     "(add a todo to buy milk; show me all my tasks; complete, rename or delete a todo by its title; "
     "any title can be in quotes)."
 )
+_A_SUM = re.compile(r"\d.*?(?:[-+*/^%,!]|plus|minus|times|divided|power|squared|and)", re.DOTALL)
+_HOW = (
+    "; write a sum with signs and with parentheses wherever it could be read in two ways, and ask for each by itself, "
+    "for example: what is (-2) ** 2, and what is 17 mod 5"
+)
 _QUOTED = re.compile(
     "\"([^\"\n]{1,600})\"|“([^”\n]{1,600})”|\u2018([^\u2019\n]{1,600})\u2019(?!\\w)|(?<![^\\s:(])'([^'\n]{1,600})'(?![^\\s.,;:!?)])|«([^»\n]{1,600})»"
 )
@@ -115,7 +120,9 @@ def _read(text: str) -> list[_Action]:
             raise NotUnderstood("it is not clear what is to be done first; say it in its order")
         read = _clause(clause, quotes, budget, actions)
         if read is None:
-            raise NotUnderstood(f"this part is not understood: {_plain(clause, quotes)!r}")
+            raise NotUnderstood(
+                f"this part is not understood: {_plain(clause, quotes)!r}{_HOW if _A_SUM.search(clause) else ''}"
+            )
         actions.extend(read)
     return actions
 
@@ -138,6 +145,7 @@ class _Budget:
 
 def _clause(clause: str, quotes: list[str], budget: _Budget, before: list[_Action]) -> list[_Action] | None:
     """The actions of a clause: split where both halves are understood by themselves, else whole."""
+    reason: NotUnderstood | None = None
     for match in _SOFT.finditer(clause):
         budget.spend()
         left, right = clause[: match.start()], clause[match.end() :]
@@ -146,11 +154,14 @@ def _clause(clause: str, quotes: list[str], budget: _Budget, before: list[_Actio
         try:
             first = _single(left, quotes, before)
             rest = first and _clause(right, quotes, budget, [*before, first])
-        except NotUnderstood:
+        except NotUnderstood as why:
+            reason = why
             continue
         if first and rest:
             return [first, *rest]
     whole = _single(clause, quotes, before)
+    if whole is None and reason is not None:
+        raise reason
     return None if whole is None else [whole]
 
 

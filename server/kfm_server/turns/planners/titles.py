@@ -38,22 +38,26 @@ _VERBS = _words(
     "submit sweep take talk teach test text thank throw tidy train translate transfer trim try tune turn update upgrade "
     "upload vacuum visit wake walk wash watch water weed wipe work wrap write"
 )
-_JOINS = _words("a an the my our his some for from to with of into up out off down away about")
+_NUMBERS = _words(
+    "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty"
+)
+_STARTS = _words("a an the my our his some")
+_JOINS = _STARTS | _words("for from to with of into up out off down away about")
 _HERE = _words(
     # the list itself, its todos and their marks
     "todo todos to-do to-dos task tasks item items list lists reminder reminders calendar agenda notebook entry entries "
     "deadline deadlines priority priorities urgent important tag tags tagged label labels labeled labelled category "
     "categories subtask subtasks note notes comment comments description color colour status state assigned assignee "
     "marked flagged done completed finished incomplete unfinished pending open closed repeat repeating recurring "
-    "high low top bottom following title titled name named called saying"
+    "high low top bottom pinned starred shared private public hidden p0 p1 p2 p3 following title titled name named called saying"
 )
 _TIMES = re.compile(
     r"(?:mon|tues?|wed|thur?s?|fri|sat|sun|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|january|february|march|april|"
     r"may|june|july|august|september|october|november|december|today|todays|tomorrow|tonight|yesterday|noon|midday|"
-    r"morning|mornings|afternoon|evening|evenings|night|nights|midnight|nightly|dawn|dusk|sunrise|sunset|spring|summer|"
+    r"mornings?|afternoons?|evenings?|nights?|midnight|nightly|now|past|presently|shortly|eventually|instantly|urgently|quickly|promptly|tmrw?|tomm?orr?ow|whenever|often|dawn|dusk|sunrise|sunset|spring|summer|"
     r"autumn|winter|christmas|easter|xmas|thanksgiving|halloween|fortnight|quarter|decade|century|semester|term|"
     r"season|date|dates|dated|due|eod|eow|cob|asap|immediately|soon|sooner|later|early|earlier|late|daily|annually|"
-    r"quarterly|overnight|always|sometime|someday|\w*(?:week|month|hour|minute|second|year)(?:s|ly|end|ends)?|"
+    r"quarterly|overnight|always|sometimes?|someday|repeatedly|regularly|frequently|periodically|usually|occasionally|\w*(?:week|month|hour|minute|second|year)(?:s|ly|end|ends)?|"
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|days?|weekdays?|holidays?|\w+time|o['\u2019]clock|am|pm|"
     r"\d+(?:[ap]m|h|hrs?|min|mins|s|st|nd|rd|th|d)|at|by|on|in|when|before|after|afterwards|until|till|once|during|"
     r"while|whilst|since|every|each|ago|within)",
@@ -76,7 +80,9 @@ _FUNCTION = _words(
     "display show showing shown list listing adding added delete deleting remove removing mark marking rename renaming "
     "result results answer answers sum total product outcome output difference quotient value amount number figure "
     "count digits under above below per via versus vs starting beginning using respectively separately "
-    "separate equals"
+    "upon separate equals psych whoops nvm cancel abort stop retract idk tbd tbh btw pls plz thx ty cheers lmao rofl "
+    "fyi etc eg ie aka right straight already still almost nearly partly partially fully completely half quite barely hardly "
+    "duplicate duplicates compute calculate evaluate multiply divide subtract"
 )
 _NOT = re.compile(r".*n['\u2019]t|.+['\u2019](?:ll|ve|re|d|m)", re.IGNORECASE)
 
@@ -95,11 +101,13 @@ def read_title(text: str, quotes: list[str], *, infinitive: bool = False) -> str
     return title
 
 
-def _points(word: str) -> bool:
-    """Whether a word joins, corrects, negates or points elsewhere: it's, that's and don't do too."""
-    return (
-        word in _FUNCTION or re.split("['\u2019]", word)[0] in _FUNCTION or _NOT.fullmatch(word) is not None
-    )
+def _parts(word: str) -> set[str]:
+    """A word and what it is made of: it's, tomorrow's and mid-July are no better than it, tomorrow and July."""
+    return {word, *filter(None, re.split("['\u2019-]", word))}
+
+
+def _is_number(word: str) -> bool:
+    return any(letter.isdigit() for letter in word) or not _NUMBERS.isdisjoint(_parts(word))
 
 
 def _phrase(text: str, quotes: list[str], infinitive: bool) -> str:
@@ -108,7 +116,7 @@ def _phrase(text: str, quotes: list[str], infinitive: bool) -> str:
         raise NotUnderstood(f"it is not clear where the todo's title ends; {_QUOTE_IT}")
     words = bare.split()
     low = [word.lower() for word in words]
-    content = [word for word in low if word not in _JOINS and not word.isdigit()]
+    content = [word for word in low if word not in _JOINS and not _is_number(word)]
     if not content or (len(low) == 1 and low[0] in _FUNCTION | _HERE):
         raise NotUnderstood("it does not say what the todo is; name it, for example: add a todo to buy milk")
     if infinitive and (low[0] not in _VERBS or (len(words) == 1 and not mark)):
@@ -117,16 +125,19 @@ def _phrase(text: str, quotes: list[str], infinitive: bool) -> str:
         following = low[at + 1] if at + 1 < len(low) else ""
         if at == 0 and word in _VERBS:
             continue
-        if _TIMES.fullmatch(word):
+        parts = _parts(word)
+        if any(_TIMES.fullmatch(part) for part in parts):
             raise NotUnderstood(f"of {words[at]!r}: {_NO_DATES}")
-        if word in _HERE:
+        if not _HERE.isdisjoint(parts):
             raise NotUnderstood(f"{words[at]!r} may be about the list rather than in the title; {_QUOTE_IT}")
-        if _WORD.fullmatch(word) is None or _points(word):
+        if not _WORD.fullmatch(word) or not _FUNCTION.isdisjoint(parts) or _NOT.fullmatch(word):
             raise NotUnderstood(
                 f"it is not clear whether {words[at]!r} belongs to the todo's title; {_QUOTE_IT}"
             )
-        if any(letter.isdigit() for letter in word) and (not following or following in _JOINS):
+        if _is_number(word) and (not following or following in _JOINS):
             raise NotUnderstood(f"it is not clear what {words[at]!r} is; {_QUOTE_IT}")
+    if low[0] in _JOINS - _STARTS:
+        raise NotUnderstood(f"it is not clear where the todo's title starts; {_QUOTE_IT}")
     if low[-1] in _JOINS - {"up", "out", "off", "down", "away"} and not mark:
         raise NotUnderstood(f"the todo's title seems to go on behind {words[-1]!r}; {_QUOTE_IT}")
     if low.count("to") > 1 or len(words) > _MAX_WORDS:

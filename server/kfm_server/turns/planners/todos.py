@@ -54,9 +54,7 @@ _NOUN = r"(?:to-?do|to do|task|reminder)(?: item)?"
 _LISTS = r"(?:(?:to-?do|to do|task|todos|tasks)s? lists?|lists? of (?:to-?dos|tasks|things to do)|to-?dos|tasks|list)"
 _MINE = r"(?:my|the|our own)"
 _MY_LIST = rf"(?:{_MINE} {_LISTS}|(?:to-?do|to do|task)s? lists?)"
-_STATE = (
-    r"(?P<state>open|pending|outstanding|remaining|unfinished|incomplete|active|completed?|finished|done)"
-)
+_STATE = r"(?P<state>open|pending|outstanding|remaining|unfinished|incomplete|active|completed|finished|done)"
 _ITEMS = r"(?:to-?dos|to dos|to-?do items|to do items|tasks|task items|(?:to-?do|to do|task|todos|tasks) list|list)"
 _DONE = frozenset(("complete", "completed", "finished", "done"))
 
@@ -171,8 +169,8 @@ def read_todo(clause: str, quotes: list[str], before: Before) -> TodoAction | No
     if listed is not None:
         return listed
     text = _TAIL.sub("", text)
-    if question and (not lead or _MAY_I.search(lead)):
-        return None  # "Add a todo?" asks; "Could you add a todo?" orders
+    if _MAY_I.search(lead) or (question and not lead):
+        return None  # "Add a todo?" and "Can I add a todo?" ask; "Could you add a todo?" orders
     match = _first(_ADD, text) or (_first(_ANOTHER, text) if before.added else None)
     chosen = None if _ABOUT_ME.search(lead) else _chosen(text, quotes, before)
     if chosen is not None:
