@@ -92,7 +92,7 @@ _ADD = _compile(
 )
 _ANOTHER = _compile(
     rf"(?:add )?(?:another|one more|(?:a|one)(?: (?:second|third|new|more))? (?:one|{_NOUN})|one)(?: one| {_NOUN})?"
-    r"(?: to (?P<task>.+)|(?::| for) (?P<title>.+))",
+    r"(?: to (?P<task>.+)|: (?P<title>.+))",
 )
 _SHOW = (
     r"(?:show|list|display|view|see|get|give|fetch|read|read out|print|check|pull up|bring up|tell|look at|"
