@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from kfm.catalogue.errors import SessionBusy
 from kfm.catalogue.events import fill
 from kfm.event.v1.turn_events_pb2 import TurnEvent
 from kfm.type.v1.type_pb2 import Error
@@ -16,7 +17,7 @@ from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import Entry, Record
-from kfm_server.runtime.facts import Accepted
+from kfm_server.runtime.facts import Accepted, refusal
 
 from tests.support.bus import sealed
 from tests.support.journals import claim, row
@@ -114,8 +115,36 @@ async def test_what_is_younger_than_the_time_stays(site: Site, database: str) ->
     async with Retention.open(database, timedelta(days=1), lambda: range(16)) as retention:
         assert await retention.sweep() == 2
     assert await site.journal.turn("turn_1") is None
-    # The request rows are younger than that here, and stay.
-    assert await site.keys() == {"turn_1", "turn_2", "turn_3"}
+    assert await site.keys() == {"turn_3"}
+
+
+async def test_a_request_row_that_names_no_turn_goes_by_its_own_age(site: Site, database: str) -> None:
+    await site.turn("turn_1")
+    for key in ("old", "young"):
+        outcome = refusal(claim(key), 1, SessionBusy()).outcome
+        await site.journal.append(Entry(0, 1, claim=claim(key, outcome=outcome)))
+    await site.db.execute(
+        "update kfm.requests set claimed_at = claimed_at - interval '25 hours' where key <> 'young'"
+    )
+    async with Retention.open(database, timedelta(days=1), lambda: range(16)) as retention:
+        await retention.sweep()
+    assert await site.keys() == {"turn_1", "young"}
+
+
+async def test_a_long_session_is_read_once_and_goes_in_short_transactions(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kfm_server.journal.retention._PAGE", 4)
+    monkeypatch.setattr("kfm_server.journal.retention._TURNS_AT_ONCE", 1)
+    monkeypatch.setattr("kfm_server.journal.retention._FIRST_EVENTS_AT_ONCE", 2)
+    for n in range(1, 10):
+        await site.turn(f"turn_{n}", parent="turn_3" if n == 9 else "")
+    await site.turn("turn_x", session="ses_2")
+    await site.read_up_to(FAR)
+    # The parent of a fork that ended later goes with the sweep after the fork's.
+    assert await site.sweep() | {"turn_3"} == {"turn_3", "turn_x"}
+    assert await site.sweep() == {"turn_x"}
+    assert await site.keys() == {"turn_x"}
 
 
 async def test_what_has_not_finished_stays_whole(site: Site) -> None:
