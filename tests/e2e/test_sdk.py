@@ -346,6 +346,24 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_given_up() ->
                 await client.turns.start("x")
 
 
+async def test_a_client_that_is_closed_while_it_connects_says_so() -> None:
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with asyncio.timeout(10), await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
+        host, port = listening.sockets[0].getsockname()
+        client = Client(f"{host}:{port}")
+        starting = asyncio.create_task(client.turns.start("x"), name="starting")
+        await asked.wait()
+        await client.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await starting
+
+
 @pytest.mark.parametrize("watch", [False, True])
 async def test_a_server_that_keeps_draining_is_the_failure_and_not_the_time(
     server: Running, watch: bool
