@@ -109,9 +109,7 @@ class Transport:
                     await channel.wait_for_state_change(state)
         except TimeoutError:
             raise Unreachable(f"No server answers at {self.endpoint}: no connection in {bound:g} s") from None
-        except grpc.aio.UsageError:
-            self._open()  # closed meanwhile: says so
-            raise
+        self._open()  # raises if it was closed meanwhile
 
     def may_retry(self, failure: XenocommError, attempt: int) -> bool:
         """Whether a transient failure may be tried again: freely once a server has answered, else a few times."""
