@@ -20,7 +20,7 @@ _OWNER_POLL_SECONDS = 0.05
 
 
 class Delivery:
-    """One per process. The same key, asked twice here at one time, is delivered once."""
+    """One per process. The same key with the same body, asked twice here at one time, is delivered once."""
 
     def __init__(
         self, *, journal: Journal, leases: Leases, sessions: Sessions, clock: Clock, ids: IdMaker
@@ -30,7 +30,7 @@ class Delivery:
         self._sessions = sessions
         self._clock = clock
         self._ids = ids
-        self._joined: dict[tuple[str, str, str, str], tuple[bytes, asyncio.Future[Accepted]]] = {}
+        self._joined: dict[Claim, asyncio.Future[Accepted]] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -50,22 +50,16 @@ class Delivery:
         """What the owner made of it; durable when it returns. Raises Draining, NotOwner, Unavailable, or the refusal."""
         if self._closed:
             raise Draining(retry_after_ms=1000)
-        claim = fact.claim
-        same = (claim.tenant_id, claim.principal, claim.rpc, claim.key)
-        running = self._joined.get(same)
-        if running is not None:
-            # The same key is on its way in this process: one of them does the work, all are answered.
-            digest, future = running
-            accepted = await asyncio.shield(future)
-            done = Claim(*same, digest, accepted.encode())
-            return outcome_of(claim, done)
-        future = asyncio.ensure_future(self._deliver(ctx, fact))
-        self._joined[same] = (claim.digest, future)
-        future.add_done_callback(lambda done: self._forget(same, done))
-        return await asyncio.shield(future)
+        # A key that is on its way in this process: one of them does the work, all are answered. With another body it
+        # goes by itself, for only the owner knows which of the two came first.
+        running = self._joined.get(fact.claim)
+        if running is None:
+            running = self._joined[fact.claim] = asyncio.ensure_future(self._deliver(ctx, fact))
+            running.add_done_callback(lambda done: self._forget(fact.claim, done))
+        return await asyncio.shield(running)
 
-    def _forget(self, same: tuple[str, str, str, str], done: asyncio.Future[Accepted]) -> None:
-        self._joined.pop(same, None)
+    def _forget(self, claim: Claim, done: asyncio.Future[Accepted]) -> None:
+        del self._joined[claim]
         if not done.cancelled():
             done.exception()  # it was told to whoever asked; a caller that left needs no warning
 

@@ -29,6 +29,7 @@ async def follow(
 ) -> AsyncGenerator[list[api.TurnUpdate]]:
     """The turn's updates after a sequence, to its end or until the watcher is closed. Who takes a list may empty it."""
     last = after
+    held: list[api.TurnUpdate] = []
     while True:
         if watcher.lost or watcher.stale:
             watcher.lost = watcher.stale = False
@@ -39,12 +40,16 @@ async def follow(
                 if is_end(events[-1]):
                     return
         fresh: list[api.TurnUpdate] = []
-        for update in watcher.take():
+        waiting, held = held + watcher.take(), []
+        for n, update in enumerate(waiting):
             if update.HasField("event"):
                 if update.event.sequence <= last:
                     continue
                 if update.event.sequence != last + 1:
-                    watcher.stale = True
+                    watcher.stale, held = (
+                        True,
+                        waiting[n:],
+                    )  # what lies between is in the journal, and comes first
                     break
                 last = update.event.sequence
             fresh.append(update)
@@ -53,7 +58,7 @@ async def follow(
             yield fresh
             if end:
                 return
-        if watcher.closed and not watcher.updates:
+        if watcher.closed and not watcher.updates and not held:
             yield [api.TurnUpdate(reconnect=api.Reconnect(reason=watcher.closed, after_sequence=last))]
             return
         await watcher.ready()

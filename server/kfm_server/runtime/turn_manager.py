@@ -30,7 +30,7 @@ from kfm_server.runtime.delivery import Delivery
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
 from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.following import PAGE, follow, read_events
-from kfm_server.runtime.history import BrokenHistory, fold_stored_turn
+from kfm_server.runtime.history import BrokenHistory, fold_stored_session, fold_stored_turn
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Session, Turn
@@ -257,8 +257,10 @@ class TurnManager:
     async def explain(self, ctx: ExecutionContext, turn_id: str) -> rpc.ExplainTurnResponse:
         """What the turn waits for. Raises TurnNotFound."""
         turn = await self._turn(ctx, turn_id)
-        session = self._sessions.live(turn.session_id) or Session(turn.session_id)
-        return explain(session, turn)
+        session = self._sessions.live(turn.session_id)
+        if session is None and turn.phase == api.TURN_STATE_QUEUED:
+            session = await self._read_session(turn.session_id)
+        return explain(session or Session(turn.session_id), turn)
 
     def drain(self) -> None:
         """Take nothing more, and ask every watcher to come back."""
@@ -305,6 +307,15 @@ class TurnManager:
         if row is None or row.tenant_id != ctx.tenant_id:
             raise TurnNotFound(metadata={"turn_id": turn_id})
         return row.session_id
+
+    async def _read_session(self, session_id: str) -> Session:
+        """A session that runs in another process, as the journal tells."""
+        try:
+            rows = await self._journal.open_turns(self._sessions.partition(session_id))
+            mine = [row.turn_id for row in rows if row.session_id == session_id]
+            return await fold_stored_session(self._journal, session_id, await self._journal.read_turns(mine))
+        except JournalUnavailable:
+            raise Unavailable(retry_after_ms=1000) from None
 
     async def _turn(self, ctx: ExecutionContext, turn_id: str) -> Turn:
         try:

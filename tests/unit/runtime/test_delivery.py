@@ -1,7 +1,9 @@
 """How requests reach the owner of their session, and what is told when the same key comes again."""
 
+import asyncio
+
 import pytest
-from kfm.catalogue.errors import KfmError
+from kfm.catalogue.errors import IdempotencyConflict, KfmError
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm_server.context import ExecutionContext
 from kfm_server.journal.memory import MemoryJournal
@@ -13,11 +15,13 @@ CTX = ExecutionContext()
 SESSION = "ses_x"
 
 
-async def submit(at: Engine, key: str, on_busy: ev.BusyMode = ev.BUSY_MODE_ENQUEUE) -> str:
+async def submit(
+    at: Engine, key: str, on_busy: ev.BusyMode = ev.BUSY_MODE_ENQUEUE, digest: bytes = b"digest"
+) -> str:
     """A turn that waits for a person; its id."""
     turn = spec(document(question("s1")), SESSION)
     turn.on_busy = on_busy
-    return (await at.manager.submit(CTX, turn, key, b"digest", "SubmitTurn")).turn_id
+    return (await at.manager.submit(CTX, turn, key, digest, "SubmitTurn")).turn_id
 
 
 async def cancel(at: Engine, turn_id: str) -> None:
@@ -50,4 +54,28 @@ async def test_a_refusal_through_another_process_is_the_owners_and_its_key_may_b
         made = await submit(other, "k3", on_busy)
         assert made not in (first, second)
         assert await submit(owner, "k3", on_busy) == await submit(other, "k3", on_busy) == made
-        assert not journal.inbox
+
+
+@pytest.mark.requirement("R10", "E4")
+async def test_the_body_that_was_first_is_answered_though_another_one_comes_at_the_same_time() -> None:
+    journal = MemoryJournal()
+    async with engine("owner", journal) as owner:
+        made = await submit(owner, "k1")
+        wrong, again, right = await asyncio.gather(
+            submit(owner, "k1", digest=b"another"),
+            submit(owner, "k1", digest=b"another"),
+            submit(owner, "k1"),
+            return_exceptions=True,
+        )
+    assert isinstance(wrong, IdempotencyConflict) and isinstance(again, IdempotencyConflict)
+    assert right == made
+
+
+@pytest.mark.requirement("E1")
+async def test_what_a_queued_turn_waits_for_is_told_by_every_process() -> None:
+    journal = MemoryJournal()
+    async with engine("owner", journal) as owner, engine("other", journal) as other:
+        first, second, third = [await submit(owner, f"k{n}") for n in range(3)]
+        answers = [await at.manager.explain(CTX, third) for at in (owner, other)]
+        assert [wait.blocking_turn_id for wait in answers[0].waits] == [first, second]
+        assert answers[0] == answers[1]
