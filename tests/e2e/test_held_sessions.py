@@ -218,7 +218,9 @@ async def test_a_request_in_the_inbox_that_cannot_be_decoded_is_a_dead_letter_is
         letters = [letter async for letter in kfm.dead_letters.list(group="inbox")]
         assert len(letters) == 2
         assert {letter.topic for letter in letters} == {"inbox"}
-        refusal = await site.db.fetchval("select outcome from kfm.requests where rpc = 'inbox' and principal = 'ann'")
+        refusal = await site.db.fetchval(
+            "select outcome from kfm.requests where rpc = 'inbox' and principal = 'ann'"
+        )
         assert b"REASON_EVENT_UNDECODABLE" in refusal
         for letter in letters:
             await site.kfm("dlq", decision, letter.dead_letter_id)
