@@ -53,7 +53,12 @@ class ToolError(Exception):
 
 
 class Tool(Protocol):
-    """A tool. Calls may run concurrently; arguments have passed the schema; cancellation must not be swallowed."""
+    """A tool. Calls may run concurrently; arguments have passed the schema; cancellation must not be swallowed.
+
+    Once a call has ended, also by cancellation, nothing of it may go on: the engine undoes or repeats it from then on.
+    A thread outlives the cancelled task that awaits it: a tool that uses one waits for its end before it lets the
+    cancellation out. What has not ended two seconds after its cancellation counts as running, until its deadline.
+    """
 
     @property
     def spec(self) -> ToolSpec:

@@ -1,15 +1,16 @@
-"""Keeps the leases of this process: takes free partitions, renews, notices what was lost, reads the inbox."""
+"""Keeps the leases of this process: takes free partitions, renews, notices what was lost, has them loaded and their inbox read."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from kfm_server.clock import Clock
-from kfm_server.ports.journal import Fenced, JournalUnavailable, Lease, Leases
+from kfm_server.ports.journal import Fenced, InboxItem, JournalUnavailable, Lease, Leases
 from kfm_server.runtime.broadcaster import Broadcaster
-from kfm_server.runtime.sessions import OwnedPartition, Sessions
+from kfm_server.runtime.session_lane import stopped
+from kfm_server.runtime.sessions import Dropped, OwnedPartition, Sessions
 
 log = structlog.get_logger(__name__)
 
@@ -19,10 +20,17 @@ MARGIN_SECONDS = 0.5
 """An effect starts only while the lease has this much left, by the monotonic clock."""
 ANSWER_SECONDS = 0.75
 """A renewal that takes longer says that the database is away: together with RENEW_SECONDS below two seconds."""
+START_SECONDS = 5.0
+"""How long `start` loads what it took; the rest is loaded while the process serves already."""
 
 
 class LeaseKeeper:
-    """One per process. `on_serving` is told whether the database answers."""
+    """One per process. `on_serving` is told whether the database answers.
+
+    Renewing waits for nothing but the leases' table: loading and reading the inbox go on beside it. A process that is
+    to end takes nothing, and gives back early what nothing runs in. What still runs is never given back: its lease
+    runs out, so that the next owner does not take it as clean.
+    """
 
     def __init__(
         self,
@@ -44,16 +52,31 @@ class LeaseKeeper:
         self._on_serving = on_serving
         self._valid_until: dict[int, float] = {}
         self._wake = asyncio.Event()
+        self._load_more = asyncio.Event()
+        self._inbox: Sequence[InboxItem] = ()
+        self._inbox_read = asyncio.Event()
         self._seen: dict[int, set[int]] = {}
-        self._run_here: dict[int, int] = {}
+        self._left: dict[int, Dropped] = {}
+        """Partitions whose lease may still be ours, and that were dropped."""
 
     async def start(self, *, take_over: bool) -> None:
-        """Take what is free, or everything if every earlier owner is known to be dead."""
+        """Take what is free, or everything if every earlier owner is known to be dead; load it, for START_SECONDS."""
         await self._acquire(take_over=take_over)
         self._on_serving(True)
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._keep_renewing(), name="renewing")
+            await self._load(self._clock.monotonic() + START_SECONDS)
+            renewing.cancel()
 
     async def run(self) -> None:
-        """Renew until cancelled."""
+        """Renew, load and read until cancelled."""
+        self._load_more.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_renewing(), name="renewing")
+            tasks.create_task(self._keep_loading(), name="loading")
+            tasks.create_task(self._keep_reading(), name="inbox")
+
+    async def _keep_renewing(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(RENEW_SECONDS):
@@ -65,8 +88,10 @@ class LeaseKeeper:
             late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._on_serving, False)
             try:
                 await self._renew()
-                await self._acquire(take_over=False)
-                await self._sessions.look_again()
+                if self._sessions.holding:
+                    await self._give_back()
+                else:
+                    await self._acquire(take_over=False)
             except JournalUnavailable as gone:
                 self._on_serving(False)
                 log.warning("lease_renewal_failed", error=str(gone))
@@ -75,61 +100,79 @@ class LeaseKeeper:
             finally:
                 late.cancel()
 
+    async def _keep_loading(self) -> None:
+        while True:
+            await self._load_more.wait()
+            self._load_more.clear()
+            await self._load()
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await self._inbox_read.wait()
+            self._inbox_read.clear()
+            items = self._inbox
+            waiting = {item.id for item in items}
+            for partition, seen in self._seen.items():
+                self._seen[partition] = seen & waiting
+            try:
+                for item in items:
+                    seen = self._seen.setdefault(item.partition, set())
+                    if item.id not in seen and await self._sessions.consume(item):
+                        seen.add(item.id)
+            except JournalUnavailable as gone:
+                log.warning("inbox_not_read", error=str(gone))
+
     def wake(self) -> None:
         """Look at the inbox, and at holds that were released, now."""
         self._wake.set()
 
     async def release(self) -> None:
-        """Give everything back."""
-        self._sessions.close()
-        await self._leases.release(self._owner)
+        """Give everything back in which nothing runs any more; what has not ended in time runs out."""
+        for partition in (*self._sessions.owned, *self._sessions.taking):
+            self._lose(self._sessions.owner(partition))
+        await stopped(task for left in self._left.values() for task in left.tasks)
+        await self._give_back()
+        if self._left:
+            log.warning("leases_left_to_run_out", partitions=sorted(self._left))
+
+    async def _give_back(self) -> None:
+        for partition in self._sessions.at_rest():
+            self._lose(self._sessions.owner(partition))
+        clean = [partition for partition, left in self._left.items() if left.clean]
+        await self._leases.release(self._owner, clean)
+        for partition in clean:
+            self._left.pop(partition, None)
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
-        held, inbox = await self._leases.renew(self._owner)
+        held, self._inbox = await self._leases.renew(self._owner)
         epochs = {lease.partition: lease.epoch for lease in held}
-        for partition, owner in list(self._sessions.owned.items()):
-            if epochs.get(partition) == owner.epoch:
+        for partition in (*self._sessions.owned, *self._sessions.taking):
+            owner = self._sessions.owner(partition)
+            if owner is not None and epochs.get(partition) == owner.epoch:
                 self._valid_until[partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
             else:
                 self._lose(owner)
+        self._left = {p: left for p, left in self._left.items() if epochs.get(p) == left.epoch}
         for lease in held:
-            if lease.partition not in self._sessions.owned:
-                await self._take_again(lease, asked_at)
-        waiting = {item.id for item in inbox}
-        for partition, seen in self._seen.items():
-            self._seen[partition] = seen & waiting
-        for item in inbox:
-            seen = self._seen.setdefault(item.partition, set())
-            if item.id not in seen:
-                await self._sessions.consume(item)
-                seen.add(item.id)
+            if self._sessions.owner(lease.partition) is None and not self._sessions.holding:
+                self._begin(lease, asked_at)
+        self._inbox_read.set()
+        self._load_more.set()
 
     async def _acquire(self, *, take_over: bool) -> None:
-        if len(self._sessions.owned) == self._sessions.partitions:
+        if len(self._sessions.owned) + len(self._sessions.taking) == self._sessions.partitions:
             return
         asked_at = self._clock.monotonic()
         taken = await self._leases.acquire(
             self._owner, self.address, take_over=take_over, most=self._sessions.partitions
         )
         for lease in taken:
-            await self._take(lease, asked_at)
+            self._begin(lease, asked_at)
 
-    async def _take_again(self, lease: Lease, asked_at: float) -> None:
-        """Load a partition that we hold but dropped, or could not load, for a failure of our own."""
-        try:
-            # An append that was under way when it was dropped comes before this one: what is read then is all.
-            await self._sessions.barrier(lease)
-        except Fenced:
-            return
-        # Whatever ran for it here was stopped: if it ever did run here, start clean.
-        clean = lease.clean or self._run_here.get(lease.partition) == lease.epoch
-        await self._take(replace(lease, clean=clean), asked_at)
-
-    async def _take(self, lease: Lease, asked_at: float) -> None:
-        former = self._sessions.owned.get(lease.partition)
-        if former is not None:
-            self._lose(former)
+    def _begin(self, lease: Lease, asked_at: float) -> None:
+        """Have a partition loaded."""
+        self._lose(self._sessions.owner(lease.partition))
         self._seen.pop(lease.partition, None)
         self._valid_until[lease.partition] = asked_at + LEASE_SECONDS - MARGIN_SECONDS
         owner = OwnedPartition(
@@ -139,15 +182,48 @@ class LeaseKeeper:
             self._clock.monotonic,
             self._lose,
         )
-        await self._sessions.take(lease, owner)
-        self._run_here[lease.partition] = lease.epoch
+        self._sessions.taking[lease.partition] = lease, owner
+        self._load_more.set()
 
-    def _lose(self, owner: OwnedPartition) -> None:
+    async def _load(self, until: float = float("inf")) -> None:
+        """Load what was taken, and what a person let go; whatever cannot be is left for the next time."""
+        try:
+            for partition in list(self._sessions.taking):
+                if self._sessions.holding or self._clock.monotonic() >= until:
+                    return
+                if taking := self._sessions.taking.get(partition):
+                    await self._take(*taking)
+                    self._wake.set()  # its inbox has not been read
+            await self._sessions.look_again()
+        except JournalUnavailable as gone:
+            log.warning("loading_failed", error=str(gone))
+
+    async def _take(self, lease: Lease, owner: OwnedPartition) -> None:
+        left = self._left.get(lease.partition)
+        if left is not None and left.epoch == lease.epoch:
+            # It ran here and was dropped for a failure of our own: it is clean once all of it has ended.
+            await stopped(left.tasks)
+            try:
+                # An append that was under way when it was dropped comes before this one: what is read then is all.
+                await self._sessions.barrier(lease)
+            except Fenced:
+                self._lose(owner)
+            lease = replace(lease, clean=left.clean)
+        if self._sessions.owner(lease.partition) is owner:
+            self._left.pop(lease.partition, None)
+            await self._sessions.take(lease, owner)
+
+    def _lose(self, owner: OwnedPartition | None) -> None:
         """Forget a partition; it comes back, if at all, from the journal."""
-        if self._sessions.owned.get(owner.partition) is not owner:
+        if owner is None or self._sessions.owner(owner.partition) is not owner:
             return
-        log.warning("partition_lost", partition=owner.partition, epoch=owner.epoch)
-        self._valid_until.pop(owner.partition, None)
-        self._sessions.drop(owner.partition)
-        self._broadcaster.close("the session moved to another process", owner.partition)
+        partition = owner.partition
+        log.info("partition_dropped", partition=partition, epoch=owner.epoch)
+        self._valid_until.pop(partition, None)
+        dropped, before = self._sessions.drop(partition), self._left.get(partition)
+        if before is not None and before.epoch == dropped.epoch:
+            settled = before.settled and dropped.settled
+            dropped = replace(dropped, tasks=(*before.tasks, *dropped.tasks), settled=settled)
+        self._left[partition] = dropped
+        self._broadcaster.close("the session moved to another process", partition)
         self._wake.set()

@@ -177,12 +177,12 @@ class SessionLane:
             self._timer.cancel()
 
     def close(self) -> None:
-        """Stop everything at once: the partition is another's. Requests are told so."""
+        """Stop everything at once: the partition is given up. Requests are told so. `busy` tells what has not ended."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._attempts.values():
-            task.cancel()
+            _cancel(task)
         if self._task is not None:
             self._task.cancel()
         for fact in self._mailbox:
@@ -194,6 +194,11 @@ class SessionLane:
     def busy(self) -> list[asyncio.Task[Any]]:
         """What this process runs for the session: its attempts, and the loop while it has something to do."""
         return [*self._attempts.values(), *((self._task,) if self._task is not None else ())]
+
+    @property
+    def settled(self) -> bool:
+        """What an owner before this one may have left running is recorded, or there is nothing of the kind."""
+        return self._settled
 
     async def _run(self) -> None:
         try:
@@ -301,6 +306,8 @@ class SessionLane:
         """The engine failed: what is in memory may be wrong. Only the journal and the requests that wait are kept."""
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._attempts.values():
+            _cancel(task)
         left = await stopped(self._attempts.values())
         await asyncio.sleep(_RETRY_SECONDS)
         try:
@@ -416,7 +423,7 @@ class SessionLane:
         for stop in draft.stops:
             task = self._attempts.get((stop.turn_id, stop.step_key, stop.attempt))
             if task is not None:
-                task.cancel()
+                _cancel(task)
         self._set_timer()
 
     def _row(self, turn: Turn) -> TurnRow:
@@ -525,11 +532,15 @@ class SessionLane:
 
 
 async def stopped(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    """Cancel tasks and wait for their ends, for at most STOP_SECONDS; those that have not ended then."""
+    """Wait until tasks that were cancelled have ended, for at most STOP_SECONDS; those that have not."""
     tasks = set(tasks)
-    for task in tasks:
-        task.cancel()
     return (await asyncio.wait(tasks, timeout=STOP_SECONDS))[1] if tasks else tasks
+
+
+def _cancel(attempt: asyncio.Task[Any]) -> None:
+    """Cancel it, but once: another time would cut short how its tool winds up."""
+    if not attempt.cancelling():
+        attempt.cancel()
 
 
 def _stands(session: Session, start: Start) -> bool:

@@ -1,7 +1,7 @@
 """The sessions of the partitions that this process owns: loads them, finds their lanes, lets them go."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,6 +42,22 @@ class OwnedPartition:
         self.on_fenced(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a partition that was given up leaves in this process."""
+
+    epoch: int
+    tasks: Sequence[asyncio.Task[Any]]
+    """Cancelled; some may not have ended."""
+    settled: bool
+    """Nothing that ran before this process owned it is left to be recorded."""
+
+    @property
+    def clean(self) -> bool:
+        """Nothing of it runs, here or at an owner before."""
+        return self.settled and all(task.done() for task in self.tasks)
+
+
 class Sessions:
     """Lanes by session. Sessions that are idle are not in memory: nothing of them needs to be."""
 
@@ -55,9 +71,13 @@ class Sessions:
         self._parts = parts
         self.partitions = partitions
         self.owned: dict[int, OwnedPartition] = {}
+        """Loaded whole: any session of theirs may be asked for."""
+        self.taking: dict[int, tuple[Lease, OwnedPartition]] = {}
+        """Being loaded: the sessions that are, run."""
         self._lanes: dict[str, SessionLane] = {}
         self._turns: dict[str, str] = {}
-        self._holding = False
+        self.holding = False
+        """No more steps start in this process: it is to end."""
 
     def partition(self, session_id: str) -> int:
         """The partition of a session."""
@@ -81,7 +101,7 @@ class Sessions:
         lane = SessionLane(
             session, owner, self._parts, self._rest, self._loader.failed, partial(self._reload, owner)
         )
-        if self._holding:
+        if self.holding:
             lane.hold()
         self._lanes[session.session_id] = lane
         self._loader.taken_up(session.session_id)
@@ -93,17 +113,27 @@ class Sessions:
         return None if lane is None else lane.session
 
     async def take(self, lease: Lease, owner: OwnedPartition) -> None:
-        """Load every turn of the partition that has not finished, and go on with each."""
-        sessions: list[Session] = []
+        """Load every turn of the partition that has not finished, and go on with each as soon as it is loaded.
+
+        After JournalUnavailable call it again: what was taken up is left alone.
+        """
+        self.taking[lease.partition] = lease, owner
+        there = set(self._lanes)
         try:
             async for session in self._loader.load(lease.partition, lease.epoch):
-                sessions.append(session)
+                if self.owner(lease.partition) is not owner:
+                    return
+                if session.session_id not in there:
+                    self._lane_for(session, owner).post(TakenOver(lease.clean))
         except Fenced:
-            return
-        # From here on nothing waits: a request finds the whole partition, or none of it.
-        self.owned[lease.partition] = owner
-        for session in sessions:
-            self._lane_for(session, owner).post(TakenOver(lease.clean))
+            owner.fenced()
+        if self.owner(lease.partition) is owner:
+            del self.taking[lease.partition]
+            self.owned[lease.partition] = owner
+
+    def owner(self, partition: int) -> OwnedPartition | None:
+        """As what this process has the partition, loaded or not."""
+        return self.owned.get(partition) or self.taking.get(partition, (None, None))[1]
 
     async def _reload(self, owner: OwnedPartition, session_id: str) -> Session:
         # An append of it that was under way when it failed comes before this one: what is read then is all.
@@ -132,20 +162,35 @@ class Sessions:
         """Wait until every append of this process to the partition has ended. Raises Fenced if it is not ours."""
         await self._journal.append(Entry(lease.partition, lease.epoch))
 
-    def drop(self, partition: int) -> None:
-        """Forget a partition and stop its attempts."""
+    def drop(self, partition: int) -> Dropped:
+        """Forget a partition and cancel what runs there."""
+        owner = self.owner(partition)
+        taking = self.taking.pop(partition, None)
         self.owned.pop(partition, None)
+        settled = taking is None or taking[0].clean
+        tasks: list[asyncio.Task[Any]] = []
         self._loader.forget(partition)
         for session_id, lane in list(self._lanes.items()):
             if self.partition(session_id) == partition:
                 lane.close()
+                tasks += lane.busy
+                settled = settled and lane.settled
                 del self._lanes[session_id]
+        return Dropped(0 if owner is None else owner.epoch, tasks, settled)
 
-    async def consume(self, item: InboxItem) -> None:
-        """Take a request that another process accepted. One that cannot be decoded becomes a dead letter."""
+    def at_rest(self) -> list[int]:
+        """Partitions in which nothing runs, and of which an owner before left nothing to be recorded."""
+        busy = {self.partition(s) for s, lane in self._lanes.items() if lane.busy or not lane.settled}
+        return [partition for partition in self.owned if partition not in busy]
+
+    async def consume(self, item: InboxItem) -> bool:
+        """Take a request that another process accepted; False: it has to come again, the partition is not loaded.
+
+        One that cannot be decoded becomes a dead letter.
+        """
         owner = self.owned.get(item.partition)
         if owner is None:
-            return
+            return False
         try:
             envelope, payload = decode_event(item.envelope)
             if item.claim is None or not isinstance(payload, ev.TurnEvent | ev.TurnControlEvent):
@@ -155,7 +200,7 @@ class Sessions:
             letter = "" if self._holds is None else await self._holds.keep(item, bad)
             log.error("inbox_item_undecodable", id=item.id, dead_letter_id=letter, error=bad.message)
             await self._refuse(item, owner, bad)
-            return
+            return True
         try:
             context = ExecutionContext(
                 tenant_id=envelope.tenant_id,
@@ -174,11 +219,13 @@ class Sessions:
                 fact = Asked(envelope.turn_id, payload, item.claim, inbox_id=item.id)
             # Found only now: while a parent was read the lane may have gone to rest, or the partition away.
             lane = self.lane(envelope.session_id) if self.owned.get(item.partition) is owner else None
-            if lane is not None:
-                lane.post(fact)
+            if lane is None:
+                return False
+            lane.post(fact)
         except KfmError as bad:
             log.error("inbox_item_refused", id=item.id, reason=bad.reason, error=bad.message)
             await self._refuse(item, owner, bad)
+        return True
 
     async def _refuse(self, item: InboxItem, owner: OwnedPartition, bad: KfmError) -> None:
         """Leave the refusal for whoever accepted the request, and be done with the row."""
@@ -202,12 +249,12 @@ class Sessions:
 
     def close(self) -> None:
         """Stop everything in this process; the journal has the rest."""
-        for partition in list(self.owned):
+        for partition in (*self.owned, *self.taking):
             self.drop(partition)
 
     def hold(self) -> None:
         """Start no more steps in this process: the next owner goes on."""
-        self._holding = True
+        self.holding = True
         for lane in self._lanes.values():
             lane.hold()
 

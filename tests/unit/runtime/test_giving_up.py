@@ -135,11 +135,12 @@ class Place:
 
     async def ended(self, turn_id: str) -> Turn:
         """The turn, once it has ended."""
-        while True:
-            turn = await self.sessions.load_turn(turn_id)
-            if turn is not None and turn.phase == api.TURN_STATE_FINISHED:
-                return turn
-            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while True:
+                turn = await self.sessions.load_turn(turn_id)
+                if turn is not None and turn.phase == api.TURN_STATE_FINISHED:
+                    return turn
+                await asyncio.sleep(0)
 
     async def neighbour_goes_on(self) -> None:
         """Its step ends well, at its first attempt."""
@@ -156,7 +157,7 @@ def step(key: str, tool: str, *after: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         made = Place(tasks)
         await made.take()
         yield made
@@ -179,8 +180,9 @@ async def test_a_session_at_which_the_engine_fails_three_times_is_held_and_its_p
     await place.neighbour()
     place.journal.bugs = 3
     await place.submit("ses_1", step("s1", "tx"))
-    while place.sessions.live("ses_1") is not None:  # noqa: ASYNC110 (what happens tells nobody)
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while place.sessions.live("ses_1") is not None:  # noqa: ASYNC110 (what happens tells nobody)
+            await asyncio.sleep(0)
     (letter,) = await place.letters.letters("default", GROUP, (0, ""), 10)
     with pytest.raises(HistoryUnreadable, match=letter.id):
         place.sessions.lane("ses_1")
