@@ -139,7 +139,8 @@ class LeaseKeeper:
         for partition in self._sessions.at_rest():
             self._lose(self._sessions.owner(partition))
         clean = [partition for partition, left in self._left.items() if left.clean]
-        await self._leases.release(self._owner, clean)
+        if clean:
+            await self._leases.release(self._owner, clean)
         for partition in clean:
             self._left.pop(partition, None)
 
