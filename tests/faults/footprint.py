@@ -16,6 +16,8 @@ from tests.support.live import LiveServer
 _GAUGES = ("kfm_tasks", "kfm_watchers", "kfm_sessions_in_memory", "kfm_calls_in_flight", "kfm_streams")
 SLACK_MIB = 32.0
 """Memory beside a tenth that the allocator may keep."""
+SLACK_FILES = 8
+"""Connections to Postgres beside a tenth that pools may keep: more work at one time than before opens more of them."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class Footprint:
     gauges: dict[str, float]
 
     def above(self, before: "Footprint", sessions: int = 0) -> dict[str, tuple[float, float]]:
-        """What is more than a tenth, and SLACK_MIB of memory, above before, beside `sessions` that rightly stay in memory."""
+        """What is more than a tenth, and the slack of memory and files, above before, beside `sessions` that rightly stay in memory."""
         now, then = self._numbers(), before._numbers()
         then["kfm_sessions_in_memory"] += sessions
         most = {name: held * 1.1 for name, held in then.items()}
         most["memory_mib"] += SLACK_MIB
+        most["files"] += SLACK_FILES
         return {name: (then[name], held) for name, held in now.items() if held > most[name]}
 
     def _numbers(self) -> dict[str, float]:

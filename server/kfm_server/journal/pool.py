@@ -15,8 +15,11 @@ _ACQUIRE_SECONDS = 5.0
 _CALL_SECONDS = 30.0
 
 
-async def open_pool(dsn: str, name: str, most: int) -> Any:
-    """A pool of at most `most` connections, one of them opened now. Raises OSError or PostgresError."""
+async def open_pool(dsn: str, name: str, most: int, idle_seconds: float = 300.0) -> Any:
+    """A pool of at most `most` connections, one of them opened now; each is closed after `idle_seconds` without work.
+
+    Raises OSError or PostgresError.
+    """
 
     async def keep(connection: Any) -> None:
         """Our own calls leave nothing to reset; it would cost each a round trip."""
@@ -25,6 +28,7 @@ async def open_pool(dsn: str, name: str, most: int) -> Any:
         dsn,
         min_size=1,
         max_size=most,
+        max_inactive_connection_lifetime=idle_seconds,
         command_timeout=_CALL_SECONDS,
         timeout=10,
         reset=keep,

@@ -58,7 +58,7 @@ class PostgresJournal:
         async with AsyncExitStack() as stack:
             pool = await open_pool(dsn, "kfm-journal", readers)
             stack.push_async_callback(close_pool, pool)
-            lent = await open_pool(dsn, "kfm-journal-transactions", transactions)
+            lent = await open_pool(dsn, "kfm-journal-transactions", transactions, idle_seconds=5.0)
             stack.push_async_callback(close_pool, lent)
             journal = cls(pool, lent, transactions, dsn, on_failure)
             journal.writer.away_seconds = away_seconds
