@@ -64,8 +64,13 @@ async def follow(
         await watcher.ready()
 
 
+def changes_state(event: envelope_pb2.Envelope) -> bool:
+    """The event tells that its turn started, waits, or ended."""
+    return event.type == "TurnStateEvent.v1"
+
+
 def is_end(event: envelope_pb2.Envelope) -> bool:
     """The event is the last one of its turn."""
-    if event.type != "TurnStateEvent.v1":
+    if not changes_state(event):
         return False
     return ev.TurnStateEvent.FromString(event.payload.value).change == ev.TURN_CHANGE_FINISHED

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -62,6 +62,7 @@ from kfm_server.runtime.facts import (
     settle_claim,
 )
 from kfm_server.runtime.history import put_away
+from kfm_server.runtime.recent import RecentTurns
 from kfm_server.turns.bodies import MAX_BODY_BYTES
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
@@ -124,6 +125,7 @@ class LaneParts:
     broadcaster: Broadcaster
     spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
     late_result: Callable[[], None]
+    recent: RecentTurns = field(default_factory=RecentTurns)
 
 
 class SessionLane:
@@ -416,6 +418,7 @@ class SessionLane:
             for turn in draft.touched.values():
                 if turn.phase == api.TURN_STATE_FINISHED:
                     self._rows.pop(turn.turn_id, None)
+                    self._parts.recent.add(turn)
             self.session = draft.session
             failpoints.hit(_BEFORE_TELL)
             self._parts.broadcaster.publish(draft.events, self._owner.epoch)

@@ -75,7 +75,6 @@ class Sessions:
         self.taking: dict[int, tuple[Lease, OwnedPartition]] = {}
         """Being loaded: the sessions that are, run."""
         self._lanes: dict[str, SessionLane] = {}
-        self._turns: dict[str, str] = {}
         self.holding = False
         """No more steps start in this process: it is to end."""
 
@@ -236,7 +235,10 @@ class Sessions:
             owner.fenced()
 
     async def load_turn(self, turn_id: str) -> Turn | None:
-        """A turn: from memory if it runs here, else folded from the journal."""
+        """A turn: from memory if it runs here or ended here lately, else folded from the journal."""
+        recent = self._parts.recent.get(turn_id)
+        if recent is not None:
+            return recent
         row = await self._journal.turn(turn_id)
         if row is None:
             return None

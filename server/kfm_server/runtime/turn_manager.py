@@ -29,7 +29,7 @@ from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.delivery import Delivery
 from kfm_server.runtime.facts import Accepted, Asked, Reply, Submitted
 from kfm_server.runtime.feeds import Feeds
-from kfm_server.runtime.following import PAGE, follow, read_events
+from kfm_server.runtime.following import PAGE, changes_state, follow, read_events
 from kfm_server.runtime.history import BrokenHistory, fold_stored_session, fold_stored_turn
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.turns.decide.draft import US, duration, micros, timestamp
@@ -245,10 +245,11 @@ class TurnManager:
             try:
                 async with asyncio.timeout(timeout_s):
                     async with aclosing(self.watch(ctx, turn_id, turn.sequence)) as updates:
-                        async for _ in updates:
-                            turn = await self._turn(ctx, turn_id)
-                            if not _needs_nobody(turn):
-                                break
+                        async for some in updates:
+                            if any(changes_state(update.event) for update in some):
+                                turn = await self._turn(ctx, turn_id)
+                                if not _needs_nobody(turn):
+                                    break
             except TimeoutError:
                 pass
             turn = await self._turn(ctx, turn_id)
