@@ -55,7 +55,7 @@ _PHRASES = (
     (r"\bto (?:it|that|this|the (?:result|sum|total|product|answer))\b", "toit"),
     (r"\bfrom (?:it|that|this|the (?:result|sum|total|product|answer))\b", "fromit"),
     (r"\b(?:it|that|this|the (?:result|sum|total|product|answer|whole thing|lot))\b", "it"),
-    (r"\bnegative (?=\d)", "-"),
+    (r"(?<![\d)] )\bnegative (?=\d)", "-"),
 )
 _REPLACE = tuple((re.compile(pattern), f" {word} ") for pattern, word in _PHRASES)
 _PLAIN = r"\d+\.\d+|\.\d+|\d+"

@@ -643,6 +643,8 @@ REFUSED = [
     "(-2) ** 3 ** 2",
     "3 - -2 ** 2",
     "3 * -(2 + 1) ** 2",
+    "what is 5 negative 3?",
+    "what is (2 + 3) negative 2?",
     "negative five plus 3",
     "negative 5 squared",
     "show me my tasks and my wife's",
