@@ -38,7 +38,6 @@ from kfm_server.ports.steps import Attempt, StepRunner
 from kfm_server.runtime.attempts import (
     NO_PLACE,
     attempt_of,
-    no_progress,
     not_committed,
     not_started,
     result_event,
@@ -62,11 +61,12 @@ from kfm_server.runtime.facts import (
     settle_claim,
 )
 from kfm_server.runtime.history import put_away
+from kfm_server.runtime.quick import run_quick, stands
 from kfm_server.runtime.recent import RecentTurns
 from kfm_server.turns.bodies import MAX_BODY_BYTES
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
-from kfm_server.turns.decide.draft import Draft, Start, World
+from kfm_server.turns.decide.draft import Draft, World
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
@@ -75,8 +75,6 @@ from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
 
-INLINE_SECONDS = 0.005
-INLINE_EVENTS = 64
 STOP_SECONDS = 2.0
 """How long attempts that were cancelled are waited for, until they count as running still."""
 _RETRY_SECONDS = 0.5
@@ -278,7 +276,7 @@ class SessionLane:
             await self._refuse(request, refused)
             return
         if not isinstance(facts[0], TakenOver) and not (request and request.inbox_id):
-            await self._run_quick(draft)
+            await run_quick(draft, self._parts.runner, self._owner.epoch)
         accepted: Accepted | None = None
         claim: Claim | None = None
         if request is not None:
@@ -348,38 +346,6 @@ class SessionLane:
                 recover(draft, clean=fact.clean)
             case Due() | Refused() | Reload():
                 raise AssertionError("these decide nothing")
-
-    async def _run_quick(self, draft: Draft) -> None:
-        """Run quick PURE steps that are ready at once: their results join this append (commit when you must).
-
-        One that is slow after all is given up here, and runs again from its durable dispatch; being PURE, it may.
-        Not for what a takeover finds, its inbox included: a step that kills the process has to be counted.
-        """
-        if not draft.starts:
-            return
-        loop = asyncio.get_running_loop()
-        until = loop.time() + INLINE_SECONDS
-        try:
-            async with asyncio.timeout_at(until):
-                while len(draft.events) < INLINE_EVENTS and loop.time() < until:
-                    # What follows from a fact may end what another one of the same draft dispatched.
-                    draft.starts[:] = [s for s in draft.starts if _stands(draft.session, s)]
-                    start = next((s for s in draft.starts if self._is_quick(draft, s)), None)
-                    if start is None:
-                        return
-                    attempt = attempt_of(draft.turn(start.turn_id), start, self._owner.epoch)
-                    result = await self._parts.runner.run(attempt, no_progress)
-                    draft.starts.remove(start)
-                    attempt_ended(draft, start.turn_id, start.attempt, result_event(start.step_key, result))
-        except TimeoutError:
-            pass
-
-    def _is_quick(self, draft: Draft, start: Start) -> bool:
-        sent = draft.turn(start.turn_id).steps[start.step_key].dispatch
-        if sent is None or sent.contract != types.EFFECT_CONTRACT_PURE:
-            return False
-        tool = draft.world.tools.get(sent.tool)
-        return tool is not None and tool.quick
 
     def _entry(
         self,
@@ -453,7 +419,7 @@ class SessionLane:
     def _start(self, draft: Draft) -> None:
         for start in draft.starts:
             turn = self.session.turn(start.turn_id)
-            if turn is None or not _stands(self.session, start):
+            if turn is None or not stands(self.session, start):
                 continue  # ended already, by the same decision or by a TRANSACTIONAL step just before
             attempt = attempt_of(turn, start, self._owner.epoch)
             failpoints.hit(_BEFORE_DISPATCH)
@@ -544,10 +510,6 @@ def _cancel(attempt: asyncio.Task[Any]) -> None:
     """Cancel it, but once: another time would cut short how its tool winds up."""
     if not attempt.cancelling():
         attempt.cancel()
-
-
-def _stands(session: Session, start: Start) -> bool:
-    return awaited(session, start.turn_id, start.step_key, start.attempt) is not None
 
 
 def _row_key(turn: Turn) -> tuple[str, int | None]:
