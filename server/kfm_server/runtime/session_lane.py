@@ -15,7 +15,6 @@ from kfm.catalogue.errors import (
     StateConflict,
     Unavailable,
 )
-from kfm.catalogue.events import EVENT_TYPES
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
@@ -30,9 +29,7 @@ from kfm_server.ports.journal import (
     Journal,
     JournalUnavailable,
     NoPlace,
-    Record,
     Rejected,
-    TurnRow,
 )
 from kfm_server.ports.steps import Attempt, StepRunner
 from kfm_server.runtime.attempts import (
@@ -63,6 +60,7 @@ from kfm_server.runtime.facts import (
 from kfm_server.runtime.history import put_away
 from kfm_server.runtime.quick import run_quick, stands
 from kfm_server.runtime.recent import RecentTurns
+from kfm_server.runtime.records import records, row_key, turn_row
 from kfm_server.turns.bodies import MAX_BODY_BYTES
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
@@ -71,19 +69,13 @@ from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.decide.waiting import next_wake_us
-from kfm_server.turns.state import Session, Turn
+from kfm_server.turns.state import Session
 
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 2.0
 """How long attempts that were cancelled are waited for, until they count as running still."""
 _RETRY_SECONDS = 0.5
-_PHASES = {
-    api.TURN_STATE_QUEUED: "queued",
-    api.TURN_STATE_RUNNING: "running",
-    api.TURN_STATE_WAITING: "waiting",
-    api.TURN_STATE_FINISHED: "finished",
-}
 _BEFORE_DISPATCH = failpoints.declare("lane.dispatch.before")
 _AFTER_DISPATCH = failpoints.declare("lane.dispatch.after")
 _BEFORE_TELL = failpoints.declare("lane.tell.before")
@@ -289,7 +281,7 @@ class SessionLane:
         except Claimed as taken:
             assert request is not None
             if request.inbox_id:
-                await self._parts.journal.append(self._entry((), claim=None, consumed=(request.inbox_id,)))
+                await self._consume(request.inbox_id)
             settle_claim(request, taken.claim)
             return
         except Rejected:
@@ -347,21 +339,6 @@ class SessionLane:
             case Due() | Refused() | Reload():
                 raise AssertionError("these decide nothing")
 
-    def _entry(
-        self,
-        turns: tuple[TurnRow, ...],
-        claim: Claim | None,
-        consumed: tuple[int, ...],
-        draft: Draft | None = None,
-    ) -> Entry:
-        records = ()
-        if draft is not None:
-            records = tuple(
-                Record(e.turn_id, e.sequence, EVENT_TYPES[e.type].topic, e.SerializeToString())
-                for e in draft.events
-            )
-        return Entry(self._owner.partition, self._owner.epoch, records, turns, claim, consumed)
-
     async def _commit(
         self,
         draft: Draft,
@@ -371,14 +348,16 @@ class SessionLane:
     ) -> None:
         """Append, and only then take the new state and tell of it."""
         if draft.events or claim is not None or consumed:
-            rows = {t.turn_id: _row_key(t) for t in draft.touched.values()}
+            rows = {t.turn_id: row_key(t) for t in draft.touched.values()}
             changed = tuple(
-                self._row(draft.touched[i]) for i, key in rows.items() if self._rows.get(i) != key
+                turn_row(draft.touched[i], self._owner.partition)
+                for i, key in rows.items()
+                if self._rows.get(i) != key
             )
-            entry = self._entry(changed, claim, consumed, draft)
-            if any(len(r.envelope) > MAX_BODY_BYTES for r in entry.records):
+            if any(len(event.payload.value) > MAX_BODY_BYTES for event in draft.events):
                 await put_away(self._parts.journal, draft.events)
-                entry = self._entry(changed, claim, consumed, draft)
+            owner = self._owner
+            entry = Entry(owner.partition, owner.epoch, records(draft.events), changed, claim, consumed)
             await (append or self._parts.journal.append)(entry)
             self._rows.update(rows)
             for turn in draft.touched.values():
@@ -395,17 +374,10 @@ class SessionLane:
                 _cancel(task)
         self._set_timer()
 
-    def _row(self, turn: Turn) -> TurnRow:
-        phase, wake = _row_key(turn)
-        return TurnRow(
-            turn_id=turn.turn_id,
-            session_id=turn.session_id,
-            tenant_id=turn.tenant_id,
-            partition=self._owner.partition,
-            phase=phase,
-            wake_at_us=wake,
-            submitted_us=turn.submitted_us,
-        )
+    async def _consume(self, inbox_id: int, claim: Claim | None = None) -> None:
+        """Take a row out of the inbox that leads to no event; `claim` is what its asker is told."""
+        entry = Entry(self._owner.partition, self._owner.epoch, (), (), claim, (inbox_id,))
+        await self._parts.journal.append(entry)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -493,7 +465,7 @@ class SessionLane:
         stored = await self._parts.journal.find_claim(claim.tenant_id, claim.principal, claim.rpc, claim.key)
         if request.inbox_id:
             mine = None if stored is not None else refusal(claim, request.inbox_id, refused)
-            await self._parts.journal.append(self._entry((), mine, (request.inbox_id,)))
+            await self._consume(request.inbox_id, mine)
         if stored is not None:
             settle_claim(request, stored)
             return
@@ -510,11 +482,6 @@ def _cancel(attempt: asyncio.Task[Any]) -> None:
     """Cancel it, but once: another time would cut short how its tool winds up."""
     if not attempt.cancelling():
         attempt.cancel()
-
-
-def _row_key(turn: Turn) -> tuple[str, int | None]:
-    wake = turn.waiting.until_us if turn.waiting and turn.phase == api.TURN_STATE_WAITING else None
-    return _PHASES[turn.phase], wake
 
 
 def _fail(reply: Reply | None, error: Exception) -> None:
