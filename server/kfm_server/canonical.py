@@ -30,7 +30,7 @@ def canonical_json(value: Any) -> str:
     return _dump(value)
 
 
-def read_json_text(value: Any) -> str:
+def canonical_parsed(value: Any) -> str:
     """As `canonical_json`, for a value that `parse_json` gave, whole or in part: it needs no second look."""
     return _dump(value)
 

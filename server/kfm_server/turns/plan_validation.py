@@ -8,7 +8,7 @@ from google.protobuf import duration_pb2
 from jsonschema_rs import ValidationError
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import parse_json, read_json_text
+from kfm_server.canonical import canonical_parsed, parse_json
 from kfm_server.tool_catalogue import ToolCatalogue, describe
 from kfm_server.turns.planners.types import PLAN_INVALID, STEP_LIMIT_EXCEEDED, Refused
 from kfm_server.turns.references import UnresolvedReference, find_references
@@ -105,7 +105,7 @@ def _check_step(step: types.PlanStep, tools: ToolCatalogue) -> tuple[types.PlanS
         raise _Invalid(f"{where}: its arguments are larger than {MAX_ARGUMENTS_BYTES} bytes")
     try:
         arguments = parse_json(step.arguments_json or "{}")
-        text = read_json_text(arguments)
+        text = canonical_parsed(arguments)
     except ValueError as error:
         raise _Invalid(f"{where}: its arguments are {error}") from None
     if not isinstance(arguments, dict):

@@ -6,7 +6,7 @@ from typing import Any, Final
 from google.protobuf import duration_pb2
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import parse_json, read_json_text
+from kfm_server.canonical import canonical_parsed, parse_json
 from kfm_server.turns.planners.types import (
     PLAN_INVALID,
     STEP_LIMIT_EXCEEDED,
@@ -90,7 +90,7 @@ def _step(value: Any, path: str) -> types.PlanStep:
         kind=_KINDS[kind],
         tool=_text(step, "tool", path),
         instructions=_text(step, "instructions", path),
-        arguments_json=read_json_text(arguments),
+        arguments_json=canonical_parsed(arguments),
         depends_on=depends_on,
     )
     if "timeout_ms" in step:
