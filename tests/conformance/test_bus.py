@@ -21,12 +21,6 @@ ME = ExecutionContext()
 REPLAY = "ReplayDeadLetter"
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def dsn(request: pytest.FixtureRequest) -> str:
-    """Where the store is; empty is in memory."""
-    return "" if request.param == "memory" else request.getfixturevalue("database")
-
-
 @pytest.fixture
 async def store(dsn: str) -> AsyncGenerator[Told]:
     if not dsn:

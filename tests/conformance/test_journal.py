@@ -10,12 +10,6 @@ from kfm_server.ports.journal import Claimed, Entry, Fenced, InboxItem, Record, 
 from tests.support.journals import Store, claim, entry, memory_store, postgres_store, record, row
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def dsn(request: pytest.FixtureRequest) -> str:
-    """Empty for the journal in memory."""
-    return "" if request.param == "memory" else request.getfixturevalue("database")
-
-
 @pytest.fixture
 async def store(dsn: str) -> AsyncGenerator[Store]:
     async with postgres_store(dsn) if dsn else memory_store() as store:

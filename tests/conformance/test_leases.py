@@ -9,12 +9,6 @@ from kfm_server.ports.journal import Fenced, InboxItem
 from tests.support.journals import Store, entry, memory_store, postgres_store
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def dsn(request: pytest.FixtureRequest) -> str:
-    """Empty for the journal in memory."""
-    return "" if request.param == "memory" else request.getfixturevalue("database")
-
-
 @pytest.fixture
 async def store(dsn: str) -> AsyncGenerator[Store]:
     async with postgres_store(dsn) if dsn else memory_store() as store:
