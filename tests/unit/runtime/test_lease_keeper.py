@@ -195,6 +195,19 @@ async def turns_to(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def loading(world: Site) -> Process:
+    """A second process that has begun to load the partition of ses_1, and cannot go on before the journal's door opens."""
+    one = await world.process("one").start()
+    await one.submit("ses_1", QUESTION)
+    await one.end()
+    world.journal.door.clear()
+    world.journal.asked.clear()
+    two = world.process("two")
+    two.run()
+    await world.journal.asked.wait()
+    return two
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[Site]:
     async with asyncio.TaskGroup() as tasks:
@@ -274,14 +287,7 @@ async def test_a_process_that_is_to_end_takes_nothing_and_gives_back_what_nothin
 async def test_leases_are_renewed_while_a_partition_is_loaded_and_those_that_are_loaded_serve(
     world: Site,
 ) -> None:
-    one = await world.process("one").start()
-    await one.submit("ses_1", QUESTION)
-    await one.end()
-    world.journal.door.clear()
-    world.journal.asked.clear()
-    two = world.process("two")
-    two.run()
-    await world.journal.asked.wait()
+    two = await loading(world)
     renewals = two.leases.renewals
     await turns_to(lambda: two.leases.renewals > renewals + 1)
     slow = two.sessions.partition("ses_1")
@@ -294,14 +300,7 @@ async def test_leases_are_renewed_while_a_partition_is_loaded_and_those_that_are
 async def test_a_request_for_a_partition_that_is_being_loaded_is_answered_when_it_is_loaded(
     world: Site,
 ) -> None:
-    one = await world.process("one").start()
-    await one.submit("ses_1", QUESTION)
-    await one.end()
-    world.journal.door.clear()
-    world.journal.asked.clear()
-    two = world.process("two")
-    two.run()
-    await world.journal.asked.wait()
+    two = await loading(world)
     names = (f"ses_other{n}" for n in range(100))
     same = next(s for s in names if two.sessions.partition(s) == two.sessions.partition("ses_1"))
     asked = world.tasks.create_task(two.submit(same, QUESTION))
