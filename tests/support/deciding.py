@@ -12,11 +12,12 @@ from kfm_server.context import ExecutionContext
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
-from kfm_server.turns.decide.draft import US, Draft, Start, Stop, World, duration, error
+from kfm_server.turns.decide.draft import Draft, Start, Stop, World, error
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.state import Session, Step, Turn
+from kfm_server.turns.times import US, duration
 
 from tests.support.ledger import TOOLS
 

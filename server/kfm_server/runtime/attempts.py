@@ -8,9 +8,9 @@ from kfm_server.context import ExecutionContext
 from kfm_server.ports.journal import Rejected
 from kfm_server.ports.steps import Attempt, AttemptResult
 from kfm_server.turns.bodies import arguments_of
-from kfm_server.turns.decide.draft import Start, duration
-from kfm_server.turns.fold import micros
+from kfm_server.turns.decide.draft import Start
 from kfm_server.turns.state import Turn
+from kfm_server.turns.times import duration, micros
 
 
 def attempt_of(turn: Turn, start: Start, epoch: int) -> Attempt:

@@ -12,7 +12,7 @@ from kfm_server.ids import IdMaker, partition_of
 from kfm_server.ports.journal import Claim, Fenced, InboxItem, Journal, JournalUnavailable, Leases
 from kfm_server.runtime.facts import Accepted, Request, Submitted, outcome_of, refusal_key, refused_as
 from kfm_server.runtime.sessions import Sessions
-from kfm_server.turns.decide.draft import timestamp
+from kfm_server.turns.times import timestamp
 
 OWNER_SECONDS = 10.0
 """How long a request that went through the inbox waits for its owner's answer; then NotOwner, and it stays there."""

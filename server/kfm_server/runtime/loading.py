@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.catalogue.errors import HistoryUnreadable, Internal
 from kfm.catalogue.events import EVENT_TYPES, fill
 from kfm.event.v1 import envelope_pb2
@@ -16,6 +15,7 @@ from kfm_server.ports.journal import Entry, Journal, Record, Stored, TurnRow
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.history import BrokenHistory, fold_stored_session
 from kfm_server.turns.state import Session
+from kfm_server.turns.times import timestamp
 
 MOST_FAILURES = 3
 """So often the engine may fail at a session, in this process and before the session rests, until it is held."""
@@ -169,7 +169,7 @@ class SessionLoader:
         now_us = self._clock.now_us()
         envelope = envelope_pb2.Envelope(
             event_id=f"{row.turn_id}.{sequence}",
-            timestamp=Timestamp(seconds=now_us // 1_000_000, nanos=now_us % 1_000_000 * 1000),
+            timestamp=timestamp(now_us),
             tenant_id=row.tenant_id,
             session_id=row.session_id,
             turn_id=row.turn_id,

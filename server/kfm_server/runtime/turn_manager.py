@@ -32,8 +32,8 @@ from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.following import PAGE, changes_state, follow, read_events
 from kfm_server.runtime.history import BrokenHistory, fold_stored_session, fold_stored_turn
 from kfm_server.runtime.sessions import Sessions
-from kfm_server.turns.decide.draft import US, duration, micros, timestamp
 from kfm_server.turns.state import Session, Turn
+from kfm_server.turns.times import US, duration, micros, timestamp
 from kfm_server.turns.view import explain, show_turn
 
 Envelopes = list[envelope_pb2.Envelope]

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
@@ -20,17 +19,13 @@ from kfm_server.turns.state import (
     Waiting,
     replace,
 )
+from kfm_server.turns.times import micros
 
 Envelope = envelope_pb2.Envelope
 
 
 class HistoryError(Exception):
     """An event does not fit the ones before it: the history cannot be folded."""
-
-
-def micros(stamp: Timestamp) -> int:
-    """Microseconds since the epoch."""
-    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
 
 
 def fold_session(session: Session, envelope: Envelope, payload: Message | None) -> Session:
@@ -65,7 +60,6 @@ def begin(envelope: Envelope, payload: ev.TurnEvent) -> Turn:
     if envelope.sequence != 1:
         raise HistoryError(f"turn {envelope.turn_id} begins at sequence {envelope.sequence}")
     submitted = micros(envelope.timestamp)
-    timeout = payload.timeout.seconds * 1_000_000 + payload.timeout.nanos // 1000
     return Turn(
         turn_id=envelope.turn_id,
         session_id=envelope.session_id,
@@ -74,7 +68,7 @@ def begin(envelope: Envelope, payload: ev.TurnEvent) -> Turn:
         traceparent=envelope.traceparent,
         request=payload,
         submitted_us=submitted,
-        deadline_us=submitted + timeout,
+        deadline_us=submitted + micros(payload.timeout),
         last_event_id=envelope.event_id,
     )
 

@@ -5,8 +5,8 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.turn.v1 import turn_service_pb2 as rpc
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.turns.decide.draft import timestamp
 from kfm_server.turns.state import Session, Step, Turn
+from kfm_server.turns.times import micros, timestamp
 
 
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
@@ -118,7 +118,7 @@ def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
         if step.orphaned:
             reason, then = ev.WAIT_REASON_SETTLE_GRACE, "its outcome counts as unknown"
         elif step.phase == api.STEP_STATE_RUNNING and step.dispatch is not None:
-            until = step.dispatch.deadline.seconds * 1_000_000 + step.dispatch.deadline.nanos // 1000
+            until = micros(step.dispatch.deadline)
         since = step.history[-1].dispatched_us if step.history else turn.submitted_us
         if step.history and step.history[-1].ended_us:
             since = step.history[-1].ended_us

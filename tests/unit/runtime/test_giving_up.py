@@ -24,8 +24,9 @@ from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import OwnedPartition, Sessions
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry
-from kfm_server.turns.decide.draft import US, World, duration
+from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Turn
+from kfm_server.turns.times import US, duration
 
 pytestmark = pytest.mark.requirement("R6", "R8", "FT4")
 Work = Callable[[], Awaitable[Any]]

@@ -19,8 +19,9 @@ from kfm_server.runtime.facts import Submitted
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid
-from kfm_server.turns.decide.draft import US, World, duration
+from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Session
+from kfm_server.turns.times import US, duration
 
 
 class CountingJournal(MemoryJournal):

@@ -19,9 +19,9 @@ from kfm_server.runtime.facts import Accepted, Submitted
 from kfm_server.runtime.history import decode_event, fold_stored_turn
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
 from kfm_server.steps.step_processor import StepProcessor
-from kfm_server.turns.decide.draft import US, World, duration
-from kfm_server.turns.fold import micros
+from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Session
+from kfm_server.turns.times import US, duration, micros
 
 from tests.support.deciding import REGISTRY
 

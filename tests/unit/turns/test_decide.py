@@ -6,9 +6,10 @@ import pytest
 from kfm.catalogue.errors import Overloaded, PermissionDenied, SessionBusy, StateConflict, TurnFinished
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
-from kfm_server.turns.decide.draft import US, Start, Stop
+from kfm_server.turns.decide.draft import Start, Stop
 from kfm_server.turns.decide.waiting import next_wake_us
 from kfm_server.turns.state import Waiting
+from kfm_server.turns.times import US
 
 from tests.support.deciding import Desk
 

@@ -6,9 +6,9 @@ from kfm.catalogue.events import unpack
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
-from kfm_server.turns.decide.draft import US
 from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
 from kfm_server.turns.state import Session, Turn
+from kfm_server.turns.times import US
 
 from tests.support.deciding import Desk
 

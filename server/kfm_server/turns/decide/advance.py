@@ -5,11 +5,12 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.decide.dispatch import dispatch, ready
-from kfm_server.turns.decide.draft import Draft, error, timestamp
+from kfm_server.turns.decide.draft import Draft, error
 from kfm_server.turns.decide.ending import end, finish, outcome_unknown
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.decide.waiting import back_off, wait
 from kfm_server.turns.state import Step
+from kfm_server.turns.times import timestamp
 
 
 def advance(draft: Draft) -> None:

@@ -7,9 +7,10 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.bodies import arguments_to_record, undo_arguments
-from kfm_server.turns.decide.draft import Draft, Start, error, micros, timestamp
+from kfm_server.turns.decide.draft import Draft, Start, error
 from kfm_server.turns.references import UnresolvedReference
 from kfm_server.turns.state import Step, Turn
+from kfm_server.turns.times import micros, timestamp
 
 _RERUN = frozenset(
     {types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_TRANSACTIONAL}

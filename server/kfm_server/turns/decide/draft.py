@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.catalogue.events import BY_CLASS
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
@@ -14,8 +12,7 @@ from kfm_server.context import ExecutionContext
 from kfm_server.turns.fold import fold_session, fold_turn
 from kfm_server.turns.planners.types import ToolCatalogue
 from kfm_server.turns.state import Session, Turn
-
-US = 1_000_000
+from kfm_server.turns.times import US, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +140,6 @@ def _cause(turn: Turn, payload: Message) -> str:
         if step is not None and step.dispatch_event_id:
             return step.dispatch_event_id
     return turn.last_event_id
-
-
-def timestamp(us: int) -> Timestamp:
-    """Microseconds since the epoch as a Timestamp."""
-    return Timestamp(seconds=us // US, nanos=us % US * 1000)
-
-
-def duration(us: int) -> Duration:
-    """Microseconds as a Duration."""
-    return Duration(seconds=us // US, nanos=us % US * 1000)
-
-
-def micros(value: Duration) -> int:
-    """A Duration in microseconds."""
-    return value.seconds * US + value.nanos // 1000
 
 
 def error(reason: str, message: str, *, retryable: bool = False, **metadata: str) -> types.Error:

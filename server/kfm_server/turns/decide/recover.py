@@ -5,9 +5,9 @@ from kfm.turn.v1 import turn_pb2 as api
 
 from kfm_server.turns.decide.advance import advance, redispatch
 from kfm_server.turns.decide.dispatch import may_rerun
-from kfm_server.turns.decide.draft import Draft, timestamp
+from kfm_server.turns.decide.draft import Draft
 from kfm_server.turns.decide.ending import cancelled, outcome_unknown
-from kfm_server.turns.fold import micros
+from kfm_server.turns.times import micros, timestamp
 
 
 def recover(draft: Draft, *, clean: bool) -> None:

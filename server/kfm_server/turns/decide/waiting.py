@@ -6,8 +6,9 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 
 from kfm_server.turns.decide.dispatch import room
-from kfm_server.turns.decide.draft import US, Draft, timestamp
+from kfm_server.turns.decide.draft import Draft
 from kfm_server.turns.state import Session, Step, Turn
+from kfm_server.turns.times import US, timestamp
 
 _BACKOFF_FIRST_US = 200_000
 _BACKOFF_MOST_US = 30 * US

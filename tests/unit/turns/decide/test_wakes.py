@@ -10,11 +10,12 @@ from kfm_server.context import ExecutionContext
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
-from kfm_server.turns.decide.draft import US, Draft, World, duration
+from kfm_server.turns.decide.draft import Draft, World
 from kfm_server.turns.decide.step import attempt_ended
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.decide.waiting import next_wake_us
 from kfm_server.turns.state import Session
+from kfm_server.turns.times import US, duration
 
 from tests.support.ledger import TOOLS
 
