@@ -1,7 +1,7 @@
 """protoc plugin for the tools of the Model Context Protocol, within the limits of the strictest hosts.
 
 Names are [a-z0-9_], at most 40 characters. Schemas are plain objects without $ref, unions or untyped
-properties; the arms of a oneof become optional siblings. One schema stays below 1 kB, the list below 8 kB.
+properties; the arms of a oneof become optional siblings. One schema stays below 1 kB, the list of a group below 8 kB.
 """
 
 import json
@@ -25,9 +25,12 @@ MADE_BY_BRIDGE = "idempotency_key"
 def generate(schema: Schema) -> Files:
     """`mcp_tools.json`: the tools in the order of the RPCs."""
     found = tools(schema)
-    size = len(compact([{k: v for k, v in tool.items() if k not in UNSENT} for tool in found]))
-    if size > LIST_BYTES:
-        raise SchemaError(f"the MCP tool list has {size} bytes, hosts want at most {LIST_BYTES}: say less")
+    for group in {tool["group"] for tool in found}:
+        sent = [{k: v for k, v in t.items() if k not in UNSENT} for t in found if t["group"] == group]
+        size = len(compact(sent))
+        if size > LIST_BYTES:
+            what = f"the MCP tool list of group {group!r} has {size} bytes"
+            raise SchemaError(f"{what}, hosts want at most {LIST_BYTES}: say less")
     return {"kfm/catalogue/mcp_tools.json": json.dumps(found, indent=1) + "\n"}
 
 
@@ -93,7 +96,7 @@ def input_schema(schema: Schema, message: Descriptor, *, depth: int = 0) -> Json
             continue
         one = field_schema(field, nested, _enum, {"type": "integer"})
         if field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
-            one = {"type": "string", "description": "e.g. 30s"}
+            one = {"type": "string", **({"description": "e.g. 30s"} if depth < 2 else {})}
         rules: Json = {}
         if apply_rules(schema, field, rules):
             required.append(field.name)
@@ -102,7 +105,8 @@ def input_schema(schema: Schema, message: Descriptor, *, depth: int = 0) -> Json
         if depth < 2 and one.get("type") not in ("object",):
             text = schema.comment(f"{message.full_name}.{field.name}")
             text = text if depth == 0 else CLAUSE.split(text, maxsplit=1)[0].rstrip(".")
-            one["description"] = ", ".join(filter(None, (text, one.get("description"))))
+            if not {"the", "id", *field.name.split("_")}.issuperset(text.rstrip(".").lower().split()):
+                one["description"] = ", ".join(filter(None, (text, one.get("description"))))
         properties[field.name] = one
     out: Json = {"type": "object", "properties": properties}
     if depth == 0:

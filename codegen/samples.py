@@ -25,6 +25,7 @@ BY_NAME: dict[str, Any] = {
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "schema_release": "1.0.0",
+    "types": "TurnStateEvent.v1",
     "labels": {"team": "döner"},
 }
 FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)

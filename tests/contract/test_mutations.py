@@ -109,16 +109,18 @@ MUTATIONS: dict[str, tuple[Check, Break, str]] = {
     ),
     "a changed closure without a version": (
         checks.changed_events_have_a_new_version,
-        edit(TYPES, "string pool = 10;", "string pool = 10;\n  // How urgent.\n  int32 priority = 11;"),
-        'PlanEvent.v1 changed since 1.1.0 (in kfm.type.v1.PlanStep) and its spec_version is still "1.0.0": '
-        'set it to "1.1.0", and raise proto/RELEASE',
+        edit(TYPES, "metadata = 4;", "metadata = 4;\n  // How bad.\n  int32 severity = 5;"),
+        'DeadLetterEvent.v1 changed since 1.2.0 (in kfm.type.v1.Error) and its spec_version is still "1.0.0": '
+        'set it to "1.2.0", and raise proto/RELEASE',
     ),
     "a new enum value without a version": (
         checks.changed_events_have_a_new_version,
         edit(
-            TURN_EVENTS, "OUTCOME_TIMED_OUT = 4;", "OUTCOME_TIMED_OUT = 4;\n  // Lost.\n  OUTCOME_LOST = 5;"
+            SYSTEM_EVENTS,
+            "LIFECYCLE_PHASE_STOPPED = 4;",
+            "LIFECYCLE_PHASE_STOPPED = 4;\n  // Lost.\n  LIFECYCLE_PHASE_LOST = 5;",
         ),
-        "TurnStateEvent.v1 changed",
+        "LifecycleEvent.v1 changed",
     ),
     "a version that moved for nothing": (
         checks.changed_events_have_a_new_version,
@@ -136,12 +138,12 @@ MUTATIONS: dict[str, tuple[Check, Break, str]] = {
     ),
     "a release that goes back": (
         checks.changed_contract_is_a_new_release,
-        edit("proto/RELEASE", "1.1.0", "1.0.1"),
+        edit("proto/RELEASE", "1.2.0", "1.0.1"),
         "raise it",
     ),
     "a new major in the same line": (
         checks.changed_contract_is_a_new_release,
-        edit("proto/RELEASE", "1.1.0", "2.0.0"),
+        edit("proto/RELEASE", "1.2.0", "2.0.0"),
         "a new package",
     ),
     "an edited golden": (

@@ -69,6 +69,15 @@ ERRORS: dict[str, ErrorRow] = {
     "REASON_EVENT_UNDECODABLE": ErrorRow("REASON_EVENT_UNDECODABLE", 40, 3, 422, 6, False, "The event's bytes could not be decoded."),
     "REASON_HISTORY_UNREADABLE": ErrorRow("REASON_HISTORY_UNREADABLE", 41, 15, 500, 6, False, "The session's history could not be folded; it is held for an operator."),
     "REASON_INTERNAL": ErrorRow("REASON_INTERNAL", 42, 13, 500, 1, False, 'The server failed; its log has the whole story under the request id.'),
+    "REASON_SESSION_NOT_FOUND": ErrorRow("REASON_SESSION_NOT_FOUND", 43, 5, 404, 3, False, 'There is no such session.'),
+    "REASON_MODEL_NOT_FOUND": ErrorRow("REASON_MODEL_NOT_FOUND", 44, 5, 404, 3, False, 'The model is not configured.'),
+    "REASON_PROVIDER_RATE_LIMITED": ErrorRow("REASON_PROVIDER_RATE_LIMITED", 45, 8, 429, 6, True, 'The model provider asks for fewer calls.'),
+    "REASON_PROVIDER_REJECTED": ErrorRow("REASON_PROVIDER_REJECTED", 46, 9, 502, 6, False, 'The model provider refused the call.'),
+    "REASON_CONTEXT_OVERFLOW": ErrorRow("REASON_CONTEXT_OVERFLOW", 47, 9, 422, 6, False, 'The conversation does not fit into the model.'),
+    "REASON_MODEL_REPLY_INVALID": ErrorRow("REASON_MODEL_REPLY_INVALID", 48, 9, 502, 6, True, "The model's reply could not be read."),
+    "REASON_CONTENT_REFUSED": ErrorRow("REASON_CONTENT_REFUSED", 49, 9, 422, 6, False, 'The model declined to answer.'),
+    "REASON_OUTPUT_INVALID": ErrorRow("REASON_OUTPUT_INVALID", 50, 9, 502, 6, False, 'The answer does not fit the schema that was asked for.'),
+    "REASON_CONFIG_INVALID": ErrorRow("REASON_CONFIG_INVALID", 51, 9, 422, 2, False, 'The configuration cannot be used; the one before stays.'),
 }
 
 
@@ -411,6 +420,69 @@ class Internal(KfmError):
     row: ClassVar[ErrorRow] = ERRORS["REASON_INTERNAL"]
 
 
+
+class SessionNotFound(KfmError):
+    """There is no such session."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_SESSION_NOT_FOUND"]
+
+
+
+class ModelNotFound(KfmError):
+    """The model is not configured."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_MODEL_NOT_FOUND"]
+
+
+
+class ProviderRateLimited(KfmError):
+    """The model provider asks for fewer calls."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_PROVIDER_RATE_LIMITED"]
+
+
+
+class ProviderRejected(KfmError):
+    """The model provider refused the call."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_PROVIDER_REJECTED"]
+
+
+
+class ContextOverflow(KfmError):
+    """The conversation does not fit into the model."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_CONTEXT_OVERFLOW"]
+
+
+
+class ModelReplyInvalid(KfmError):
+    """The model's reply could not be read."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_MODEL_REPLY_INVALID"]
+
+
+
+class ContentRefused(KfmError):
+    """The model declined to answer."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_CONTENT_REFUSED"]
+
+
+
+class OutputInvalid(KfmError):
+    """The answer does not fit the schema that was asked for."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_OUTPUT_INVALID"]
+
+
+
+class ConfigInvalid(KfmError):
+    """The configuration cannot be used; the one before stays."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_CONFIG_INVALID"]
+
+
 ERROR_CLASSES: dict[str, type[KfmError]] = {
     "REASON_TURN_NOT_FOUND": TurnNotFound,
     "REASON_STEP_NOT_FOUND": StepNotFound,
@@ -454,6 +526,15 @@ ERROR_CLASSES: dict[str, type[KfmError]] = {
     "REASON_EVENT_UNDECODABLE": EventUndecodable,
     "REASON_HISTORY_UNREADABLE": HistoryUnreadable,
     "REASON_INTERNAL": Internal,
+    "REASON_SESSION_NOT_FOUND": SessionNotFound,
+    "REASON_MODEL_NOT_FOUND": ModelNotFound,
+    "REASON_PROVIDER_RATE_LIMITED": ProviderRateLimited,
+    "REASON_PROVIDER_REJECTED": ProviderRejected,
+    "REASON_CONTEXT_OVERFLOW": ContextOverflow,
+    "REASON_MODEL_REPLY_INVALID": ModelReplyInvalid,
+    "REASON_CONTENT_REFUSED": ContentRefused,
+    "REASON_OUTPUT_INVALID": OutputInvalid,
+    "REASON_CONFIG_INVALID": ConfigInvalid,
 }
 
 

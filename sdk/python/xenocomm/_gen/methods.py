@@ -16,10 +16,17 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "AdminService.GetServerInfo": Method("/kfm.admin.v1.AdminService/GetServerInfo", "kfm.admin.v1.GetServerInfoRequest", "kfm.admin.v1.GetServerInfoResponse", False, True, True),
+    "AdminService.GetConfig": Method("/kfm.admin.v1.AdminService/GetConfig", "kfm.admin.v1.GetConfigRequest", "kfm.admin.v1.GetConfigResponse", False, True, True),
+    "AdminService.ReloadConfig": Method("/kfm.admin.v1.AdminService/ReloadConfig", "kfm.admin.v1.ReloadConfigRequest", "kfm.admin.v1.ReloadConfigResponse", False, True, False),
     "AdminService.ListDeadLetters": Method("/kfm.admin.v1.AdminService/ListDeadLetters", "kfm.admin.v1.ListDeadLettersRequest", "kfm.admin.v1.ListDeadLettersResponse", False, True, True),
     "AdminService.GetDeadLetter": Method("/kfm.admin.v1.AdminService/GetDeadLetter", "kfm.admin.v1.GetDeadLetterRequest", "kfm.admin.v1.GetDeadLetterResponse", False, True, True),
     "AdminService.ReplayDeadLetter": Method("/kfm.admin.v1.AdminService/ReplayDeadLetter", "kfm.admin.v1.ReplayDeadLetterRequest", "kfm.admin.v1.ReplayDeadLetterResponse", False, True, False),
     "AdminService.DropDeadLetter": Method("/kfm.admin.v1.AdminService/DropDeadLetter", "kfm.admin.v1.DropDeadLetterRequest", "kfm.admin.v1.DropDeadLetterResponse", False, True, False),
+    "EventService.WatchEvents": Method("/kfm.event.v1.EventService/WatchEvents", "kfm.event.v1.WatchEventsRequest", "kfm.event.v1.WatchEventsResponse", True, True, True),
+    "PersonalityService.ListPersonalities": Method("/kfm.personality.v1.PersonalityService/ListPersonalities", "kfm.personality.v1.ListPersonalitiesRequest", "kfm.personality.v1.ListPersonalitiesResponse", False, True, True),
+    "SessionService.GetSession": Method("/kfm.session.v1.SessionService/GetSession", "kfm.session.v1.GetSessionRequest", "kfm.session.v1.GetSessionResponse", False, True, True),
+    "SessionService.ListSessions": Method("/kfm.session.v1.SessionService/ListSessions", "kfm.session.v1.ListSessionsRequest", "kfm.session.v1.ListSessionsResponse", False, True, True),
+    "SessionService.ListMessages": Method("/kfm.session.v1.SessionService/ListMessages", "kfm.session.v1.ListMessagesRequest", "kfm.session.v1.ListMessagesResponse", False, True, True),
     "TurnService.SubmitTurn": Method("/kfm.turn.v1.TurnService/SubmitTurn", "kfm.turn.v1.SubmitTurnRequest", "kfm.turn.v1.SubmitTurnResponse", False, True, False),
     "TurnService.RunTurn": Method("/kfm.turn.v1.TurnService/RunTurn", "kfm.turn.v1.RunTurnRequest", "kfm.turn.v1.RunTurnResponse", True, True, False),
     "TurnService.WatchTurn": Method("/kfm.turn.v1.TurnService/WatchTurn", "kfm.turn.v1.WatchTurnRequest", "kfm.turn.v1.WatchTurnResponse", True, True, True),

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from xenocomm._gen.errors import EventUndecodable, InvalidArgument
 from xenocomm._gen.pool import pb
 
-SCHEMA_RELEASE = "1.1.0"
+SCHEMA_RELEASE = "1.2.0"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -74,6 +74,7 @@ __all__ = [
     "CLASSES",
     "CancelTurnResponse",
     "ConfigChangedEvent",
+    "ConfigValue",
     "DeadLetter",
     "DeadLetterEvent",
     "DropDeadLetterResponse",
@@ -85,30 +86,41 @@ __all__ = [
     "ExplainTurnResponse",
     "ForkTurnResponse",
     "Gap",
+    "GetConfigResponse",
     "GetDeadLetterResponse",
     "GetServerInfoResponse",
+    "GetSessionResponse",
     "GetTurnResponse",
     "LifecycleEvent",
     "LifecyclePhase",
     "Limits",
     "ListDeadLettersResponse",
+    "ListMessagesResponse",
+    "ListPersonalitiesResponse",
+    "ListSessionsResponse",
     "ListTurnEventsResponse",
     "ListTurnsResponse",
+    "Message",
     "Outcome",
     "Part",
     "PauseTurnResponse",
     "Payload",
+    "Personality",
     "PlanChange",
     "PlanEvent",
     "PlanStep",
     "Reconnect",
+    "ReloadConfigResponse",
     "ReplayDeadLetterResponse",
     "ResumeTurnResponse",
     "RetryTurnResponse",
+    "Role",
     "RunTurnResponse",
     "SCHEMA_RELEASE",
+    "Session",
     "SettleAs",
     "SettleStepResponse",
+    "Start",
     "Step",
     "StepAttempt",
     "StepDelta",
@@ -132,8 +144,23 @@ __all__ = [
     "Wait",
     "WaitReason",
     "WaitTurnResponse",
+    "WatchEventsResponse",
     "WatchTurnResponse",
 ]
+
+
+class Start(IntEnum):
+    """Start is where a subscription without a cursor begins."""
+
+    UNSPECIFIED = 0
+    """As START_NOW."""
+    NOW = 1
+    """With what is committed after it began."""
+    BEGINNING = 2
+    """With the first event that is kept."""
+
+
+_Start: dict[int, Start] = {int(e): e for e in Start}
 
 
 class LifecyclePhase(IntEnum):
@@ -312,6 +339,20 @@ class StepStatus(IntEnum):
 
 
 _StepStatus: dict[int, StepStatus] = {int(e): e for e in StepStatus}
+
+
+class Role(IntEnum):
+    """Role is who said something."""
+
+    UNSPECIFIED = 0
+    """Not known."""
+    USER = 1
+    """The one who submitted the turn."""
+    AGENT = 2
+    """The agent."""
+
+
+_Role: dict[int, Role] = {int(e): e for e in Role}
 
 
 class TurnState(IntEnum):
@@ -578,6 +619,111 @@ class DropDeadLetterResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigValue:
+    """ConfigValue is one setting as it is in force.
+
+    Attributes:
+        name: Its name with dots, as `models.small.base_url`.
+        value_json: Its value as JSON; a secret is shown as where it comes from, never as it is.
+        source: Where it was set: `default`, `flag`, `KFM_LOG_LEVEL`, or a file and a line.
+        reloads: A change takes effect without a restart.
+    """
+
+    name: str = ""
+    value_json: str = ""
+    source: str = ""
+    reloads: bool = False
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ConfigValue:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.value_json,
+            m.source,
+            m.reloads,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.ConfigValue")()
+        m.name = self.name
+        m.value_json = self.value_json
+        m.source = self.source
+        m.reloads = self.reloads
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class GetConfigResponse:
+    """GetConfigResponse has the settings in force.
+
+    Attributes:
+        values: The settings, by name.
+        digest: SHA-256 in hex over all of them.
+        loaded_at: When they were read.
+        last_error: Why the latest attempt to read them failed; empty if it did not.
+    """
+
+    values: tuple[ConfigValue, ...] = ()
+    digest: str = ""
+    loaded_at: datetime | None = None
+    last_error: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> GetConfigResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([ConfigValue.from_pb(v) for v in m.values]),
+            m.digest,
+            _dt(m.loaded_at) if m.HasField("loaded_at") else None,
+            m.last_error,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.GetConfigResponse")()
+        m.values.extend([v.to_pb() for v in self.values])
+        m.digest = self.digest
+        if self.loaded_at is not None:
+            m.loaded_at.CopyFrom(_pb_dt(self.loaded_at))
+        m.last_error = self.last_error
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadConfigResponse:
+    """ReloadConfigResponse says what changed.
+
+    Attributes:
+        changed: Names of the settings that changed.
+        need_restart: Those of them that take effect only after a restart.
+        digest: Digest of what is in force now.
+    """
+
+    changed: tuple[str, ...] = ()
+    need_restart: tuple[str, ...] = ()
+    digest: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ReloadConfigResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple(m.changed),
+            tuple(m.need_restart),
+            m.digest,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.ReloadConfigResponse")()
+        m.changed.extend(self.changed)
+        m.need_restart.extend(self.need_restart)
+        m.digest = self.digest
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """Envelope holds one event. It is the same on the wire, on the bus and in the journal.
 
@@ -658,6 +804,34 @@ class Envelope:
     def event(self) -> Event | None:
         """The event itself; None if this release of the SDK does not know its type."""
         return self.payload.message if self.payload is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEventsResponse:
+    """WatchEventsResponse carries some events, or none when only the cursor moved.
+
+    Attributes:
+        events: The events.
+        cursor: Where to go on after these.
+    """
+
+    events: tuple[Envelope, ...] = ()
+    cursor: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> WatchEventsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Envelope.from_pb(v) for v in m.events]),
+            m.cursor,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.event.v1.WatchEventsResponse")()
+        m.events.extend([v.to_pb() for v in self.events])
+        m.cursor = self.cursor
+        return m
 
 
 @dataclass(frozen=True, slots=True)
@@ -829,6 +1003,7 @@ class TurnEvent:
         fork_step_key: Step of the parent from which this one goes on; earlier results are taken over.
         root_turn_id: Turn whose id stands in the keys handed to tools; a retry keeps its root's.
         policy_reference: Policy that was asked before it ran; empty is the default one. Since 1.1.0.
+        output_schema_json: JSON Schema 2020-12 that the answer's data must fit; empty: any answer will do.
     """
 
     principal: str = ""
@@ -842,6 +1017,7 @@ class TurnEvent:
     fork_step_key: str = ""
     root_turn_id: str = ""
     policy_reference: str = ""
+    output_schema_json: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> TurnEvent:
@@ -858,6 +1034,7 @@ class TurnEvent:
             m.fork_step_key,
             m.root_turn_id,
             m.policy_reference,
+            m.output_schema_json,
         )
 
     def to_pb(self) -> Any:
@@ -876,6 +1053,7 @@ class TurnEvent:
         m.fork_step_key = self.fork_step_key
         m.root_turn_id = self.root_turn_id
         m.policy_reference = self.policy_reference
+        m.output_schema_json = self.output_schema_json
         return m
 
 
@@ -943,6 +1121,7 @@ class TurnStateEvent:
         deadline: When the whole turn times out; set at the start.
         dropped: Its messages are dropped from the session (ROLLBACK).
         effects_done: Keys of steps whose effects stand although the turn did not succeed.
+        personality_json: The personality as the turn began with it, as JSON: what its model steps are made from.
     """
 
     change: TurnChange | int = TurnChange(0)
@@ -960,6 +1139,7 @@ class TurnStateEvent:
     deadline: datetime | None = None
     dropped: bool = False
     effects_done: tuple[str, ...] = ()
+    personality_json: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> TurnStateEvent:
@@ -980,6 +1160,7 @@ class TurnStateEvent:
             _dt(m.deadline) if m.HasField("deadline") else None,
             m.dropped,
             tuple(m.effects_done),
+            m.personality_json,
         )
 
     def to_pb(self) -> Any:
@@ -1004,6 +1185,7 @@ class TurnStateEvent:
             m.deadline.CopyFrom(_pb_dt(self.deadline))
         m.dropped = self.dropped
         m.effects_done.extend(self.effects_done)
+        m.personality_json = self.personality_json
         return m
 
 
@@ -1080,6 +1262,9 @@ class StepEvent:
         pool: Pool that runs it.
         rerun: It runs again because a process died: not counted as a retry.
         compensation: It undoes the attempt of unknown outcome before it.
+        model: Model that it calls, by its configured name.
+        max_tokens: Tokens that the call may use at most, read and written; 0 is no bound.
+        max_cost_nanos: Money that the call may cost at most, in 10^-9 US dollars; 0 is no bound.
     """
 
     plan_id: str = ""
@@ -1097,6 +1282,9 @@ class StepEvent:
     pool: str = ""
     rerun: bool = False
     compensation: bool = False
+    model: str = ""
+    max_tokens: int = 0
+    max_cost_nanos: int = 0
 
     @classmethod
     def from_pb(cls, m: Any) -> StepEvent:
@@ -1117,6 +1305,9 @@ class StepEvent:
             m.pool,
             m.rerun,
             m.compensation,
+            m.model,
+            m.max_tokens,
+            m.max_cost_nanos,
         )
 
     def to_pb(self) -> Any:
@@ -1139,6 +1330,9 @@ class StepEvent:
         m.pool = self.pool
         m.rerun = self.rerun
         m.compensation = self.compensation
+        m.model = self.model
+        m.max_tokens = self.max_tokens
+        m.max_cost_nanos = self.max_cost_nanos
         return m
 
 
@@ -1149,10 +1343,16 @@ class StepMetrics:
     Attributes:
         run_time: Start to end.
         usage: What it consumed.
+        model: Model that answered, as its provider names it.
+        provider_request_id: The provider's id of the call.
+        prompt_digest: SHA-256 in hex of what was sent to the model: a replay can tell whether it would send the same.
     """
 
     run_time: timedelta | None = None
     usage: Usage | None = None
+    model: str = ""
+    provider_request_id: str = ""
+    prompt_digest: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> StepMetrics:
@@ -1160,6 +1360,9 @@ class StepMetrics:
         return cls(
             _td(m.run_time) if m.HasField("run_time") else None,
             Usage.from_pb(m.usage) if m.HasField("usage") else None,
+            m.model,
+            m.provider_request_id,
+            m.prompt_digest,
         )
 
     def to_pb(self) -> Any:
@@ -1169,6 +1372,9 @@ class StepMetrics:
             m.run_time.CopyFrom(_pb_td(self.run_time))
         if self.usage is not None:
             m.usage.CopyFrom(self.usage.to_pb())
+        m.model = self.model
+        m.provider_request_id = self.provider_request_id
+        m.prompt_digest = self.prompt_digest
         return m
 
 
@@ -1227,17 +1433,259 @@ class StepResultEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Personality:
+    """Personality is one of them.
+
+    Attributes:
+        name: Name that a turn gives.
+        description: What it is for.
+        planner: Its planner: rules, plan, react or hybrid.
+        models: The models that it may call, by their configured names, the weakest first.
+        tools: The tools that it may call.
+        digest: SHA-256 in hex of all that it is made of.
+        is_default: It is taken where a turn names none.
+    """
+
+    name: str = ""
+    description: str = ""
+    planner: str = ""
+    models: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    digest: str = ""
+    is_default: bool = False
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Personality:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.description,
+            m.planner,
+            tuple(m.models),
+            tuple(m.tools),
+            m.digest,
+            m.is_default,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.Personality")()
+        m.name = self.name
+        m.description = self.description
+        m.planner = self.planner
+        m.models.extend(self.models)
+        m.tools.extend(self.tools)
+        m.digest = self.digest
+        m.is_default = self.is_default
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListPersonalitiesResponse:
+    """ListPersonalitiesResponse has them.
+
+    Attributes:
+        personalities: The personalities.
+    """
+
+    personalities: tuple[Personality, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListPersonalitiesResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Personality.from_pb(v) for v in m.personalities]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.ListPersonalitiesResponse")()
+        m.personalities.extend([v.to_pb() for v in self.personalities])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Session is a conversation.
+
+    Attributes:
+        session_id: Id.
+        turns: Turns that it holds.
+        created_at: When its first turn was submitted.
+        updated_at: When its latest turn was submitted.
+        last_turn_id: Its latest turn.
+    """
+
+    session_id: str = ""
+    turns: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    last_turn_id: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Session:
+        """Read it from its protobuf message."""
+        return cls(
+            m.session_id,
+            m.turns,
+            _dt(m.created_at) if m.HasField("created_at") else None,
+            _dt(m.updated_at) if m.HasField("updated_at") else None,
+            m.last_turn_id,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.session.v1.Session")()
+        m.session_id = self.session_id
+        m.turns = self.turns
+        if self.created_at is not None:
+            m.created_at.CopyFrom(_pb_dt(self.created_at))
+        if self.updated_at is not None:
+            m.updated_at.CopyFrom(_pb_dt(self.updated_at))
+        m.last_turn_id = self.last_turn_id
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Message is one thing that was said.
+
+    Attributes:
+        turn_id: The turn that it belongs to.
+        role: Who said it.
+        parts: What was said; empty for the answer of a turn that did not succeed.
+        said_at: When it was said.
+        outcome: How the turn ended; for answers.
+        error: Why it did not succeed; for answers.
+    """
+
+    turn_id: str = ""
+    role: Role | int = Role(0)
+    parts: tuple[Part, ...] = ()
+    said_at: datetime | None = None
+    outcome: Outcome | int = Outcome(0)
+    error: Error | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Message:
+        """Read it from its protobuf message."""
+        return cls(
+            m.turn_id,
+            _Role.get(m.role, m.role),
+            tuple([Part.from_pb(v) for v in m.parts]),
+            _dt(m.said_at) if m.HasField("said_at") else None,
+            _Outcome.get(m.outcome, m.outcome),
+            Error.from_pb(m.error) if m.HasField("error") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.session.v1.Message")()
+        m.turn_id = self.turn_id
+        m.role = self.role
+        m.parts.extend([v.to_pb() for v in self.parts])
+        if self.said_at is not None:
+            m.said_at.CopyFrom(_pb_dt(self.said_at))
+        m.outcome = self.outcome
+        if self.error is not None:
+            m.error.CopyFrom(self.error.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class GetSessionResponse:
+    """GetSessionResponse has it.
+
+    Attributes:
+        session: The session.
+    """
+
+    session: Session | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> GetSessionResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            Session.from_pb(m.session) if m.HasField("session") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.session.v1.GetSessionResponse")()
+        if self.session is not None:
+            m.session.CopyFrom(self.session.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessionsResponse:
+    """ListSessionsResponse is one page.
+
+    Attributes:
+        sessions: The sessions.
+        next_page_token: Token of the next page; empty after the last.
+    """
+
+    sessions: tuple[Session, ...] = ()
+    next_page_token: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListSessionsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Session.from_pb(v) for v in m.sessions]),
+            m.next_page_token,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.session.v1.ListSessionsResponse")()
+        m.sessions.extend([v.to_pb() for v in self.sessions])
+        m.next_page_token = self.next_page_token
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListMessagesResponse:
+    """ListMessagesResponse is one page.
+
+    Attributes:
+        messages: The messages.
+        next_page_token: Token of the next page; empty after the last.
+    """
+
+    messages: tuple[Message, ...] = ()
+    next_page_token: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListMessagesResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Message.from_pb(v) for v in m.messages]),
+            m.next_page_token,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.session.v1.ListMessagesResponse")()
+        m.messages.extend([v.to_pb() for v in self.messages])
+        m.next_page_token = self.next_page_token
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class TurnSpec:
     """TurnSpec is what a client asks for.
 
     Attributes:
-        session_id: Session to which it belongs: `ses_...`; empty starts a new one.
+        session_id: Its session: `ses_...`; empty starts a new one.
         personality: Personality: `name` or `name@version`; empty is the default one.
         input: The message.
-        on_busy: What to do if the session is busy.
-        timeout: Time that the turn may take, 1 ms to 30 days; unset is the server's default. It ends the turn, not the call.
+        on_busy: When busy: what happens if the session runs another turn.
+        timeout: Time it may take, 1 ms to 30 days; unset is the server's default. It ends the turn, not the call.
         limits: Bounds on what it may use.
         labels: The client's own labels.
+        output_schema_json: Schema of the answer: JSON Schema 2020-12; the answer then comes as a data part that fits it. Empty: an answer in text.
     """
 
     session_id: str = ""
@@ -1247,6 +1695,7 @@ class TurnSpec:
     timeout: timedelta | None = None
     limits: Limits | None = None
     labels: Mapping[str, str] = _field(default_factory=dict)
+    output_schema_json: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> TurnSpec:
@@ -1259,6 +1708,7 @@ class TurnSpec:
             _td(m.timeout) if m.HasField("timeout") else None,
             Limits.from_pb(m.limits) if m.HasField("limits") else None,
             dict(m.labels),
+            m.output_schema_json,
         )
 
     def to_pb(self) -> Any:
@@ -1273,6 +1723,7 @@ class TurnSpec:
         if self.limits is not None:
             m.limits.CopyFrom(self.limits.to_pb())
         m.labels.update(self.labels)
+        m.output_schema_json = self.output_schema_json
         return m
 
 
@@ -1288,6 +1739,9 @@ class StepAttempt:
         error: Why it did not succeed.
         rerun: It ran again because a process died.
         compensation: It undid the attempt before it.
+        usage: What it consumed; unset where it is not known.
+        model: Model that answered, as its provider names it.
+        provider_request_id: The provider's id of the call.
     """
 
     attempt: int = 0
@@ -1297,6 +1751,9 @@ class StepAttempt:
     error: Error | None = None
     rerun: bool = False
     compensation: bool = False
+    usage: Usage | None = None
+    model: str = ""
+    provider_request_id: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> StepAttempt:
@@ -1309,6 +1766,9 @@ class StepAttempt:
             Error.from_pb(m.error) if m.HasField("error") else None,
             m.rerun,
             m.compensation,
+            Usage.from_pb(m.usage) if m.HasField("usage") else None,
+            m.model,
+            m.provider_request_id,
         )
 
     def to_pb(self) -> Any:
@@ -1324,6 +1784,10 @@ class StepAttempt:
             m.error.CopyFrom(self.error.to_pb())
         m.rerun = self.rerun
         m.compensation = self.compensation
+        if self.usage is not None:
+            m.usage.CopyFrom(self.usage.to_pb())
+        m.model = self.model
+        m.provider_request_id = self.provider_request_id
         return m
 
 
@@ -2149,12 +2613,18 @@ class Limits:
         max_attempts: Most attempts of one step, the first included.
         max_in_flight: Most steps of the turn that run at one time.
         step_timeout: Time that one attempt of one step may take.
+        max_model_calls: Most model calls of the turn, every attempt counted.
+        max_tokens: Most tokens of all its model calls, read and written. A call that could pass it is not made.
+        max_cost_nanos: Most money for all its model calls, in 10^-9 US dollars. A call that could pass it is not made.
     """
 
     max_steps: int = 0
     max_attempts: int = 0
     max_in_flight: int = 0
     step_timeout: timedelta | None = None
+    max_model_calls: int = 0
+    max_tokens: int = 0
+    max_cost_nanos: int = 0
 
     @classmethod
     def from_pb(cls, m: Any) -> Limits:
@@ -2164,6 +2634,9 @@ class Limits:
             m.max_attempts,
             m.max_in_flight,
             _td(m.step_timeout) if m.HasField("step_timeout") else None,
+            m.max_model_calls,
+            m.max_tokens,
+            m.max_cost_nanos,
         )
 
     def to_pb(self) -> Any:
@@ -2174,6 +2647,9 @@ class Limits:
         m.max_in_flight = self.max_in_flight
         if self.step_timeout is not None:
             m.step_timeout.CopyFrom(_pb_td(self.step_timeout))
+        m.max_model_calls = self.max_model_calls
+        m.max_tokens = self.max_tokens
+        m.max_cost_nanos = self.max_cost_nanos
         return m
 
 
@@ -2192,6 +2668,7 @@ class PlanStep:
         timeout: Time that one attempt may take; unset means the turn's step timeout.
         compensation_tool: Tool that undoes the step, for COMPENSATABLE ones.
         pool: The worker pool that runs it; empty is `local`.
+        model: The model that a model or plan step calls, by its configured name.
     """
 
     key: str = ""
@@ -2204,6 +2681,7 @@ class PlanStep:
     timeout: timedelta | None = None
     compensation_tool: str = ""
     pool: str = ""
+    model: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> PlanStep:
@@ -2219,6 +2697,7 @@ class PlanStep:
             _td(m.timeout) if m.HasField("timeout") else None,
             m.compensation_tool,
             m.pool,
+            m.model,
         )
 
     def to_pb(self) -> Any:
@@ -2235,6 +2714,7 @@ class PlanStep:
             m.timeout.CopyFrom(_pb_td(self.timeout))
         m.compensation_tool = self.compensation_tool
         m.pool = self.pool
+        m.model = self.model
         return m
 
 
@@ -2311,7 +2791,11 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.admin.v1.GetDeadLetterResponse": GetDeadLetterResponse,
     "kfm.admin.v1.ReplayDeadLetterResponse": ReplayDeadLetterResponse,
     "kfm.admin.v1.DropDeadLetterResponse": DropDeadLetterResponse,
+    "kfm.admin.v1.ConfigValue": ConfigValue,
+    "kfm.admin.v1.GetConfigResponse": GetConfigResponse,
+    "kfm.admin.v1.ReloadConfigResponse": ReloadConfigResponse,
     "kfm.event.v1.Envelope": Envelope,
+    "kfm.event.v1.WatchEventsResponse": WatchEventsResponse,
     "kfm.event.v1.AuditEvent": AuditEvent,
     "kfm.event.v1.DeadLetterEvent": DeadLetterEvent,
     "kfm.event.v1.ConfigChangedEvent": ConfigChangedEvent,
@@ -2323,6 +2807,13 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.event.v1.StepEvent": StepEvent,
     "kfm.event.v1.StepMetrics": StepMetrics,
     "kfm.event.v1.StepResultEvent": StepResultEvent,
+    "kfm.personality.v1.Personality": Personality,
+    "kfm.personality.v1.ListPersonalitiesResponse": ListPersonalitiesResponse,
+    "kfm.session.v1.Session": Session,
+    "kfm.session.v1.Message": Message,
+    "kfm.session.v1.GetSessionResponse": GetSessionResponse,
+    "kfm.session.v1.ListSessionsResponse": ListSessionsResponse,
+    "kfm.session.v1.ListMessagesResponse": ListMessagesResponse,
     "kfm.turn.v1.TurnSpec": TurnSpec,
     "kfm.turn.v1.StepAttempt": StepAttempt,
     "kfm.turn.v1.Step": Step,

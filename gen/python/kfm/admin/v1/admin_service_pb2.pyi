@@ -102,3 +102,45 @@ class DropDeadLetterRequest(_message.Message):
 class DropDeadLetterResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ConfigValue(_message.Message):
+    __slots__ = ("name", "value_json", "source", "reloads")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RELOADS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value_json: str
+    source: str
+    reloads: bool
+    def __init__(self, name: _Optional[str] = ..., value_json: _Optional[str] = ..., source: _Optional[str] = ..., reloads: _Optional[bool] = ...) -> None: ...
+
+class GetConfigRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetConfigResponse(_message.Message):
+    __slots__ = ("values", "digest", "loaded_at", "last_error")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    LOADED_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[ConfigValue]
+    digest: str
+    loaded_at: _timestamp_pb2.Timestamp
+    last_error: str
+    def __init__(self, values: _Optional[_Iterable[_Union[ConfigValue, _Mapping]]] = ..., digest: _Optional[str] = ..., loaded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_error: _Optional[str] = ...) -> None: ...
+
+class ReloadConfigRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadConfigResponse(_message.Message):
+    __slots__ = ("changed", "need_restart", "digest")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    NEED_RESTART_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    need_restart: _containers.RepeatedScalarFieldContainer[str]
+    digest: str
+    def __init__(self, changed: _Optional[_Iterable[str]] = ..., need_restart: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ...) -> None: ...

@@ -40,6 +40,16 @@ class AdminServiceStub:
                 request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.GetConfig = channel.unary_unary(
+                '/kfm.admin.v1.AdminService/GetConfig',
+                request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigRequest.SerializeToString,
+                response_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigResponse.FromString,
+                _registered_method=True)
+        self.ReloadConfig = channel.unary_unary(
+                '/kfm.admin.v1.AdminService/ReloadConfig',
+                request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.SerializeToString,
+                response_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/kfm.admin.v1.AdminService/ListDeadLetters',
                 request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListDeadLettersRequest.SerializeToString,
@@ -68,6 +78,20 @@ class AdminServiceServicer:
 
     def GetServerInfo(self, request, context):
         """GetServerInfo tells the schema release and what the server can do. Example: `{}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfig(self, request, context):
+        """GetConfig shows the settings that rule the server, each with where it comes from; secrets are left out. Example: `{}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadConfig(self, request, context):
+        """ReloadConfig reads the configuration again; one that cannot be used is refused and the one before stays. Example: `{}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +132,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.FromString,
                     response_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfig,
+                    request_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigRequest.FromString,
+                    response_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigResponse.SerializeToString,
+            ),
+            'ReloadConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfig,
+                    request_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.FromString,
+                    response_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -158,6 +192,60 @@ class AdminService:
             '/kfm.admin.v1.AdminService/GetServerInfo',
             kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
             kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.admin.v1.AdminService/GetConfig',
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigRequest.SerializeToString,
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.GetConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.admin.v1.AdminService/ReloadConfig',
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.SerializeToString,
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

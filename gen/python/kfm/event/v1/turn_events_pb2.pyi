@@ -134,7 +134,7 @@ STEP_STATUS_SKIPPED: StepStatus
 STEP_STATUS_UNKNOWN: StepStatus
 
 class TurnEvent(_message.Message):
-    __slots__ = ("principal", "personality", "input", "on_busy", "timeout", "limits", "labels", "parent_turn_id", "fork_step_key", "root_turn_id", "policy_reference")
+    __slots__ = ("principal", "personality", "input", "on_busy", "timeout", "limits", "labels", "parent_turn_id", "fork_step_key", "root_turn_id", "policy_reference", "output_schema_json")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class TurnEvent(_message.Message):
     FORK_STEP_KEY_FIELD_NUMBER: _ClassVar[int]
     ROOT_TURN_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
     principal: str
     personality: str
     input: _containers.RepeatedCompositeFieldContainer[_type_pb2.Part]
@@ -164,7 +165,8 @@ class TurnEvent(_message.Message):
     fork_step_key: str
     root_turn_id: str
     policy_reference: str
-    def __init__(self, principal: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., parent_turn_id: _Optional[str] = ..., fork_step_key: _Optional[str] = ..., root_turn_id: _Optional[str] = ..., policy_reference: _Optional[str] = ...) -> None: ...
+    output_schema_json: str
+    def __init__(self, principal: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., parent_turn_id: _Optional[str] = ..., fork_step_key: _Optional[str] = ..., root_turn_id: _Optional[str] = ..., policy_reference: _Optional[str] = ..., output_schema_json: _Optional[str] = ...) -> None: ...
 
 class TurnControlEvent(_message.Message):
     __slots__ = ("principal", "verb", "reason", "step_key", "settle_as", "output_json")
@@ -183,7 +185,7 @@ class TurnControlEvent(_message.Message):
     def __init__(self, principal: _Optional[str] = ..., verb: _Optional[_Union[TurnVerb, str]] = ..., reason: _Optional[str] = ..., step_key: _Optional[str] = ..., settle_as: _Optional[_Union[SettleAs, str]] = ..., output_json: _Optional[str] = ...) -> None: ...
 
 class TurnStateEvent(_message.Message):
-    __slots__ = ("change", "personality_digest", "schema_release", "tools_digest", "wait_reason", "wake_at", "step_key", "ended_by", "outcome", "output", "usage", "error", "deadline", "dropped", "effects_done")
+    __slots__ = ("change", "personality_digest", "schema_release", "tools_digest", "wait_reason", "wake_at", "step_key", "ended_by", "outcome", "output", "usage", "error", "deadline", "dropped", "effects_done", "personality_json")
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +201,7 @@ class TurnStateEvent(_message.Message):
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     EFFECTS_DONE_FIELD_NUMBER: _ClassVar[int]
+    PERSONALITY_JSON_FIELD_NUMBER: _ClassVar[int]
     change: TurnChange
     personality_digest: str
     schema_release: str
@@ -214,7 +217,8 @@ class TurnStateEvent(_message.Message):
     deadline: _timestamp_pb2.Timestamp
     dropped: bool
     effects_done: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, change: _Optional[_Union[TurnChange, str]] = ..., personality_digest: _Optional[str] = ..., schema_release: _Optional[str] = ..., tools_digest: _Optional[str] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., wake_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., step_key: _Optional[str] = ..., ended_by: _Optional[_Union[TurnVerb, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., output: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dropped: _Optional[bool] = ..., effects_done: _Optional[_Iterable[str]] = ...) -> None: ...
+    personality_json: str
+    def __init__(self, change: _Optional[_Union[TurnChange, str]] = ..., personality_digest: _Optional[str] = ..., schema_release: _Optional[str] = ..., tools_digest: _Optional[str] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., wake_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., step_key: _Optional[str] = ..., ended_by: _Optional[_Union[TurnVerb, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., output: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dropped: _Optional[bool] = ..., effects_done: _Optional[_Iterable[str]] = ..., personality_json: _Optional[str] = ...) -> None: ...
 
 class PlanEvent(_message.Message):
     __slots__ = ("plan_id", "change", "planner", "model", "complexity", "steps", "cost_bound_nanos", "error")
@@ -237,7 +241,7 @@ class PlanEvent(_message.Message):
     def __init__(self, plan_id: _Optional[str] = ..., change: _Optional[_Union[PlanChange, str]] = ..., planner: _Optional[str] = ..., model: _Optional[str] = ..., complexity: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[_type_pb2.PlanStep, _Mapping]]] = ..., cost_bound_nanos: _Optional[int] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class StepEvent(_message.Message):
-    __slots__ = ("plan_id", "step_id", "step_key", "step_index", "step_type", "tool", "instructions", "parameters_json", "contract", "key", "start_by", "deadline", "pool", "rerun", "compensation")
+    __slots__ = ("plan_id", "step_id", "step_key", "step_index", "step_type", "tool", "instructions", "parameters_json", "contract", "key", "start_by", "deadline", "pool", "rerun", "compensation", "model", "max_tokens", "max_cost_nanos")
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +257,9 @@ class StepEvent(_message.Message):
     POOL_FIELD_NUMBER: _ClassVar[int]
     RERUN_FIELD_NUMBER: _ClassVar[int]
     COMPENSATION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_NANOS_FIELD_NUMBER: _ClassVar[int]
     plan_id: str
     step_id: str
     step_key: str
@@ -268,15 +275,24 @@ class StepEvent(_message.Message):
     pool: str
     rerun: bool
     compensation: bool
-    def __init__(self, plan_id: _Optional[str] = ..., step_id: _Optional[str] = ..., step_key: _Optional[str] = ..., step_index: _Optional[int] = ..., step_type: _Optional[_Union[_type_pb2.StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., parameters_json: _Optional[str] = ..., contract: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., key: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pool: _Optional[str] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ...) -> None: ...
+    model: str
+    max_tokens: int
+    max_cost_nanos: int
+    def __init__(self, plan_id: _Optional[str] = ..., step_id: _Optional[str] = ..., step_key: _Optional[str] = ..., step_index: _Optional[int] = ..., step_type: _Optional[_Union[_type_pb2.StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., parameters_json: _Optional[str] = ..., contract: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., key: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pool: _Optional[str] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ..., model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_cost_nanos: _Optional[int] = ...) -> None: ...
 
 class StepMetrics(_message.Message):
-    __slots__ = ("run_time", "usage")
+    __slots__ = ("run_time", "usage", "model", "provider_request_id", "prompt_digest")
     RUN_TIME_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     run_time: _duration_pb2.Duration
     usage: _type_pb2.Usage
-    def __init__(self, run_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ...) -> None: ...
+    model: str
+    provider_request_id: str
+    prompt_digest: str
+    def __init__(self, run_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., model: _Optional[str] = ..., provider_request_id: _Optional[str] = ..., prompt_digest: _Optional[str] = ...) -> None: ...
 
 class StepResultEvent(_message.Message):
     __slots__ = ("step_key", "status", "output_json", "output_blob", "error", "metrics", "compensation", "synthesised")

@@ -52,7 +52,7 @@ STEP_STATE_CANCELLED: StepState
 STEP_STATE_SKIPPED: StepState
 
 class TurnSpec(_message.Message):
-    __slots__ = ("session_id", "personality", "input", "on_busy", "timeout", "limits", "labels")
+    __slots__ = ("session_id", "personality", "input", "on_busy", "timeout", "limits", "labels", "output_schema_json")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class TurnSpec(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     personality: str
     input: _containers.RepeatedCompositeFieldContainer[_type_pb2.Part]
@@ -74,10 +75,11 @@ class TurnSpec(_message.Message):
     timeout: _duration_pb2.Duration
     limits: _type_pb2.Limits
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, session_id: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[_turn_events_pb2.BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    output_schema_json: str
+    def __init__(self, session_id: _Optional[str] = ..., personality: _Optional[str] = ..., input: _Optional[_Iterable[_Union[_type_pb2.Part, _Mapping]]] = ..., on_busy: _Optional[_Union[_turn_events_pb2.BusyMode, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[_type_pb2.Limits, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., output_schema_json: _Optional[str] = ...) -> None: ...
 
 class StepAttempt(_message.Message):
-    __slots__ = ("attempt", "dispatched_at", "ended_at", "status", "error", "rerun", "compensation")
+    __slots__ = ("attempt", "dispatched_at", "ended_at", "status", "error", "rerun", "compensation", "usage", "model", "provider_request_id")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     DISPATCHED_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +87,9 @@ class StepAttempt(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RERUN_FIELD_NUMBER: _ClassVar[int]
     COMPENSATION_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     dispatched_at: _timestamp_pb2.Timestamp
     ended_at: _timestamp_pb2.Timestamp
@@ -92,7 +97,10 @@ class StepAttempt(_message.Message):
     error: _type_pb2.Error
     rerun: bool
     compensation: bool
-    def __init__(self, attempt: _Optional[int] = ..., dispatched_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[_Union[_turn_events_pb2.StepStatus, str]] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ...) -> None: ...
+    usage: _type_pb2.Usage
+    model: str
+    provider_request_id: str
+    def __init__(self, attempt: _Optional[int] = ..., dispatched_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[_Union[_turn_events_pb2.StepStatus, str]] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., model: _Optional[str] = ..., provider_request_id: _Optional[str] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("definition", "state", "attempts", "output_json")

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from kfm.options.v1 import options_pb2 as kfm_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kfm/type/v1/type.proto\x12\x0bkfm.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ckfm/options/v1/options.proto\"c\n\x04Part\x12\x1f\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10H\x00R\x04text\x12(\n\tdata_json\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10H\x00R\x08\x64\x61taJsonB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\xae\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12\x1d\n\ncost_nanos\x18\x03 \x01(\x03R\tcostNanos\x12\x1f\n\x0bmodel_calls\x18\x04 \x01(\x05R\nmodelCalls\x12\x1d\n\ntool_calls\x18\x05 \x01(\x05R\ttoolCalls\"\xdc\x01\n\x06Limits\x12\'\n\tmax_steps\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08maxSteps\x12,\n\x0cmax_attempts\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x00R\x0bmaxAttempts\x12-\n\rmax_in_flight\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18@(\x00R\x0bmaxInFlight\x12L\n\x0cstep_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00R\x0bstepTimeout\"\xf0\x02\n\x08PlanStep\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x15.kfm.type.v1.StepKindR\x04kind\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\x12\"\n\x0cinstructions\x18\x04 \x01(\tR\x0cinstructions\x12%\n\x0e\x61rguments_json\x18\x05 \x01(\tR\rargumentsJson\x12\x1d\n\ndepends_on\x18\x06 \x03(\tR\tdependsOn\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x33\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12+\n\x11\x63ompensation_tool\x18\t \x01(\tR\x10\x63ompensationTool\x12\x12\n\x04pool\x18\n \x01(\tR\x04pool\"\xd2\x01\n\x05\x45rror\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x03 \x01(\x08R\tretryable\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32 .kfm.type.v1.Error.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*\x87\x02\n\x0e\x45\x66\x66\x65\x63tContract\x12\'\n\x1b\x45\x46\x46\x45\x43T_CONTRACT_UNSPECIFIED\x10\x00\x1a\x06\xf2\xef\"\x02\x10\x01\x12 \n\x14\x45\x46\x46\x45\x43T_CONTRACT_PURE\x10\x01\x1a\x06\xf2\xef\"\x02\x08\x01\x12(\n\x1a\x45\x46\x46\x45\x43T_CONTRACT_IDEMPOTENT\x10\x02\x1a\x08\xf2\xef\"\x04\x08\x01\x10\x01\x12+\n\x1d\x45\x46\x46\x45\x43T_CONTRACT_TRANSACTIONAL\x10\x03\x1a\x08\xf2\xef\"\x04\x08\x01\x10\x01\x12(\n\x1c\x45\x46\x46\x45\x43T_CONTRACT_AT_MOST_ONCE\x10\x04\x1a\x06\xf2\xef\"\x02\x10\x01\x12)\n\x1d\x45\x46\x46\x45\x43T_CONTRACT_COMPENSATABLE\x10\x05\x1a\x06\xf2\xef\"\x02\x10\x01*\xb9\x01\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_KIND_MODEL\x10\x01\x12\x12\n\x0eSTEP_KIND_TOOL\x10\x02\x12\x14\n\x10STEP_KIND_MEMORY\x10\x03\x12\x12\n\x0eSTEP_KIND_HTTP\x10\x04\x12\x13\n\x0fSTEP_KIND_HUMAN\x10\x05\x12\x12\n\x0eSTEP_KIND_PLAN\x10\x06\x12\x16\n\x12STEP_KIND_OPERATOR\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kfm/type/v1/type.proto\x12\x0bkfm.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ckfm/options/v1/options.proto\"c\n\x04Part\x12\x1f\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10H\x00R\x04text\x12(\n\tdata_json\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10H\x00R\x08\x64\x61taJsonB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\xae\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12\x1d\n\ncost_nanos\x18\x03 \x01(\x03R\tcostNanos\x12\x1f\n\x0bmodel_calls\x18\x04 \x01(\x05R\nmodelCalls\x12\x1d\n\ntool_calls\x18\x05 \x01(\x05R\ttoolCalls\"\xe7\x02\n\x06Limits\x12\'\n\tmax_steps\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08maxSteps\x12,\n\x0cmax_attempts\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x00R\x0bmaxAttempts\x12-\n\rmax_in_flight\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18@(\x00R\x0bmaxInFlight\x12L\n\x0cstep_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00R\x0bstepTimeout\x12\x32\n\x0fmax_model_calls\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\rmaxModelCalls\x12&\n\nmax_tokens\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\tmaxTokens\x12-\n\x0emax_cost_nanos\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0cmaxCostNanos\"\x86\x03\n\x08PlanStep\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x15.kfm.type.v1.StepKindR\x04kind\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\x12\"\n\x0cinstructions\x18\x04 \x01(\tR\x0cinstructions\x12%\n\x0e\x61rguments_json\x18\x05 \x01(\tR\rargumentsJson\x12\x1d\n\ndepends_on\x18\x06 \x03(\tR\tdependsOn\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x33\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12+\n\x11\x63ompensation_tool\x18\t \x01(\tR\x10\x63ompensationTool\x12\x12\n\x04pool\x18\n \x01(\tR\x04pool\x12\x14\n\x05model\x18\x0b \x01(\tR\x05model\"\xd2\x01\n\x05\x45rror\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x03 \x01(\x08R\tretryable\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32 .kfm.type.v1.Error.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*\x87\x02\n\x0e\x45\x66\x66\x65\x63tContract\x12\'\n\x1b\x45\x46\x46\x45\x43T_CONTRACT_UNSPECIFIED\x10\x00\x1a\x06\xf2\xef\"\x02\x10\x01\x12 \n\x14\x45\x46\x46\x45\x43T_CONTRACT_PURE\x10\x01\x1a\x06\xf2\xef\"\x02\x08\x01\x12(\n\x1a\x45\x46\x46\x45\x43T_CONTRACT_IDEMPOTENT\x10\x02\x1a\x08\xf2\xef\"\x04\x08\x01\x10\x01\x12+\n\x1d\x45\x46\x46\x45\x43T_CONTRACT_TRANSACTIONAL\x10\x03\x1a\x08\xf2\xef\"\x04\x08\x01\x10\x01\x12(\n\x1c\x45\x46\x46\x45\x43T_CONTRACT_AT_MOST_ONCE\x10\x04\x1a\x06\xf2\xef\"\x02\x10\x01\x12)\n\x1d\x45\x46\x46\x45\x43T_CONTRACT_COMPENSATABLE\x10\x05\x1a\x06\xf2\xef\"\x02\x10\x01*\xb9\x01\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_KIND_MODEL\x10\x01\x12\x12\n\x0eSTEP_KIND_TOOL\x10\x02\x12\x14\n\x10STEP_KIND_MEMORY\x10\x03\x12\x12\n\x0eSTEP_KIND_HTTP\x10\x04\x12\x13\n\x0fSTEP_KIND_HUMAN\x10\x05\x12\x12\n\x0eSTEP_KIND_PLAN\x10\x06\x12\x16\n\x12STEP_KIND_OPERATOR\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,22 +60,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS'].fields_by_name['max_in_flight']._serialized_options = b'\272H\006\032\004\030@(\000'
   _globals['_LIMITS'].fields_by_name['step_timeout']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['step_timeout']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_LIMITS'].fields_by_name['max_model_calls']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_model_calls']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LIMITS'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_tokens']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_LIMITS'].fields_by_name['max_cost_nanos']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_cost_nanos']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_ERROR_METADATAENTRY']._loaded_options = None
   _globals['_ERROR_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_EFFECTCONTRACT']._serialized_start=1216
-  _globals['_EFFECTCONTRACT']._serialized_end=1479
-  _globals['_STEPKIND']._serialized_start=1482
-  _globals['_STEPKIND']._serialized_end=1667
+  _globals['_EFFECTCONTRACT']._serialized_start=1377
+  _globals['_EFFECTCONTRACT']._serialized_end=1640
+  _globals['_STEPKIND']._serialized_start=1643
+  _globals['_STEPKIND']._serialized_end=1828
   _globals['_PART']._serialized_start=130
   _globals['_PART']._serialized_end=229
   _globals['_USAGE']._serialized_start=232
   _globals['_USAGE']._serialized_end=406
   _globals['_LIMITS']._serialized_start=409
-  _globals['_LIMITS']._serialized_end=629
-  _globals['_PLANSTEP']._serialized_start=632
-  _globals['_PLANSTEP']._serialized_end=1000
-  _globals['_ERROR']._serialized_start=1003
-  _globals['_ERROR']._serialized_end=1213
-  _globals['_ERROR_METADATAENTRY']._serialized_start=1154
-  _globals['_ERROR_METADATAENTRY']._serialized_end=1213
+  _globals['_LIMITS']._serialized_end=768
+  _globals['_PLANSTEP']._serialized_start=771
+  _globals['_PLANSTEP']._serialized_end=1161
+  _globals['_ERROR']._serialized_start=1164
+  _globals['_ERROR']._serialized_end=1374
+  _globals['_ERROR_METADATAENTRY']._serialized_start=1315
+  _globals['_ERROR_METADATAENTRY']._serialized_end=1374
 # @@protoc_insertion_point(module_scope)

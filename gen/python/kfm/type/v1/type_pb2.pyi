@@ -69,19 +69,25 @@ class Usage(_message.Message):
     def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cost_nanos: _Optional[int] = ..., model_calls: _Optional[int] = ..., tool_calls: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_steps", "max_attempts", "max_in_flight", "step_timeout")
+    __slots__ = ("max_steps", "max_attempts", "max_in_flight", "step_timeout", "max_model_calls", "max_tokens", "max_cost_nanos")
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     STEP_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_MODEL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_NANOS_FIELD_NUMBER: _ClassVar[int]
     max_steps: int
     max_attempts: int
     max_in_flight: int
     step_timeout: _duration_pb2.Duration
-    def __init__(self, max_steps: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., step_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    max_model_calls: int
+    max_tokens: int
+    max_cost_nanos: int
+    def __init__(self, max_steps: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., step_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_model_calls: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_cost_nanos: _Optional[int] = ...) -> None: ...
 
 class PlanStep(_message.Message):
-    __slots__ = ("key", "kind", "tool", "instructions", "arguments_json", "depends_on", "effect", "timeout", "compensation_tool", "pool")
+    __slots__ = ("key", "kind", "tool", "instructions", "arguments_json", "depends_on", "effect", "timeout", "compensation_tool", "pool", "model")
     KEY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +98,7 @@ class PlanStep(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     COMPENSATION_TOOL_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     key: str
     kind: StepKind
     tool: str
@@ -102,7 +109,8 @@ class PlanStep(_message.Message):
     timeout: _duration_pb2.Duration
     compensation_tool: str
     pool: str
-    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., arguments_json: _Optional[str] = ..., depends_on: _Optional[_Iterable[str]] = ..., effect: _Optional[_Union[EffectContract, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compensation_tool: _Optional[str] = ..., pool: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., arguments_json: _Optional[str] = ..., depends_on: _Optional[_Iterable[str]] = ..., effect: _Optional[_Union[EffectContract, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compensation_tool: _Optional[str] = ..., pool: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("reason", "message", "retryable", "metadata")

@@ -1,0 +1,77 @@
+"""Models and personalities as they are configured: plain values, the same for planners, steps and doors."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from kfm_server.canonical import canonical_json, parse_json
+
+PlannerName = Literal["rules", "plan", "react", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A configured model: `[models.NAME]` of config.toml.
+
+    provider: `openai` (any OpenAI-compatible endpoint, by `base_url`), `litellm` or `scripted`; model: the
+    provider's name of it; api_key: the secret itself, never shown; context_tokens and max_output_tokens: what it
+    takes and writes at most; prices in 10^-9 US dollars a token; max_complexity: the router gives it
+    messages up to this complexity, 0 to 100.
+    """
+
+    name: str
+    provider: str
+    model: str
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+    context_tokens: int = 128_000
+    max_output_tokens: int = 4_096
+    input_nanos: int = 0
+    output_nanos: int = 0
+    max_complexity: int = 100
+    temperature: float | None = None
+    script: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Personality:
+    """How an agent plans and what it is told: `[personalities.NAME]` of config.toml.
+
+    models: names of configured models, the weakest first; tools: names it may call, None is all;
+    """
+
+    name: str = "default"
+    description: str = ""
+    planner: PlannerName = "hybrid"
+    models: tuple[str, ...] = ()
+    instructions: str = ""
+    tools: tuple[str, ...] | None = None
+    max_repairs: int = 2
+
+    def encode(self) -> str:
+        """As a turn keeps it: canonical JSON."""
+        return canonical_json(asdict(self))
+
+    @staticmethod
+    def decode(text: str) -> "Personality":
+        """The reverse of `encode`; fields of a newer release are left out, missing ones take their defaults."""
+        raw = parse_json(text)
+        known = {k: raw[k] for k in Personality.__slots__ if k in raw}
+        known["models"] = tuple(known.get("models", ()))
+        if known.get("tools") is not None:
+            known["tools"] = tuple(known["tools"])
+        return Personality(**known)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of all that it is made of."""
+        return hashlib.sha256(self.encode().encode()).hexdigest()
+
+
+DEFAULT_PERSONALITY = Personality(
+    description="Reads arithmetic and todo lists by rules; plans by model if one is configured."
+)
+
+Personalities = Mapping[str, Personality]
+Models = Mapping[str, ModelSpec]

@@ -1,0 +1,152 @@
+"""The seam of models: one call of a chat or embedding model, whoever provides it.
+
+Above: steps (they render what is sent and settle what it cost). Below: adapters of `providers/`. An adapter makes
+one call and never retries: retries are the engine's. It normalises: whatever the provider's dialect, tool calls,
+finish reasons, usage and failures look as they do here.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+Finish = Literal["stop", "length", "tool_calls", "refused"]
+"""Why a reply ended: by itself, at the bound on output tokens, to call tools, or because the model declined."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool call that a model asks for. `arguments_json` is the model's text, as it came: it may be no JSON."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the conversation.
+
+    tool_uses: what an assistant's message calls; tool_use_id: which of them a tool's message answers.
+    """
+
+    role: Role
+    text: str
+    tool_uses: tuple[ToolUse, ...] = ()
+    tool_use_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as a model is told of it. `input_schema` is a JSON Schema of an object."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call.
+
+    model: the provider's name of it; output_schema: JSON Schema that the reply's text must fit (the provider is
+    asked for it, the caller checks); max_output_tokens: bound on what is written, 0 is the provider's; key: the
+    same for every attempt of the step, handed on as the idempotency key; temperature: None is the provider's;
+    stall_seconds: longest silence on the wire before the call counts as cut.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolDefinition, ...] = ()
+    output_schema: Mapping[str, Any] | None = None
+    max_output_tokens: int = 0
+    temperature: float | None = None
+    key: str = ""
+    traceparent: str = ""
+    stall_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one call; `known` is false where the provider did not say and they were estimated."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDelta:
+    """A piece of a reply as it streams in."""
+
+    kind: Literal["text", "reasoning", "tool_arguments"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """A whole reply. `model` and `request_id` are the provider's."""
+
+    text: str
+    finish: Finish
+    usage: TokenUsage
+    tool_uses: tuple[ToolUse, ...] = ()
+    reasoning: str = ""
+    model: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per text, in order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: TokenUsage
+    model: str = ""
+    request_id: str = ""
+
+
+@dataclass
+class ProviderError(Exception):
+    """A call that failed, as the error model says it.
+
+    reason: REASON_PROVIDER_UNAVAILABLE (not reached, 5xx, cut, stalled: retryable), REASON_PROVIDER_RATE_LIMITED
+    (429; `retry_after_ms` if the provider named a time), REASON_PROVIDER_REJECTED (it will never take this call),
+    REASON_CONTEXT_OVERFLOW (too long for the model), REASON_MODEL_REPLY_INVALID (what came back cannot be read),
+    REASON_CONTENT_REFUSED. message: for the user: no header, key or URL's credentials in it.
+    usage: what the call is known to have cost although it failed; request_id: the provider's, if it gave one.
+    """
+
+    reason: str
+    message: str
+    retryable: bool = False
+    retry_after_ms: int = 0
+    usage: TokenUsage | None = None
+    request_id: str = ""
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ModelProvider(Protocol):
+    """An endpoint that serves models. Calls may run concurrently; leaving one, also by cancellation, closes its connection."""
+
+    async def generate(self, request: ModelRequest) -> ModelReply:
+        """One reply, whole. Raises ProviderError."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
+        """The same reply in pieces: deltas, then the whole as the last item. Raises ProviderError.
+
+        A stream that ends without a finish reason was cut: it raises, and what came before is void.
+        """
+        ...
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """A vector for each text. Raises ProviderError."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
