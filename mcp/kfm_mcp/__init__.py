@@ -1,0 +1,1 @@
+"""The bridge to the Model Context Protocol, built on the SDK."""
