@@ -4,7 +4,7 @@ UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX 
 
 .PHONY: dev test check gen contract release bench faults clean
 
-.venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml gen/python/pyproject.toml
+.venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml mcp/pyproject.toml gen/python/pyproject.toml
 	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
 	$(UV) sync -q --frozen --inexact --compile-bytecode
 	touch $@
