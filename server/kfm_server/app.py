@@ -27,7 +27,7 @@ from kfm_server.bus.engine import EngineHolds
 from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.turn_metrics import METRICS
-from kfm_server.clock import SharedClock
+from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
@@ -123,13 +123,13 @@ async def _main(settings: Settings, on_ready: Callable[[Endpoints], None]) -> in
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
-    """A whole server in this event loop; leaving it drains and stops it.
+async def serve(settings: Settings, virtual: VirtualClock | None = None) -> AsyncGenerator[Endpoints]:
+    """A whole server in this event loop; leaving it drains and stops it. Its timers go by `virtual`, if given.
 
     Raises what `StartFailed` tells of when it cannot start, before anything is accepted.
     """
     tools = _prepare(settings)
-    clock = SharedClock()
+    clock = virtual or SharedClock()
     health = Health()
     broadcaster = Broadcaster()
     async with contextlib.AsyncExitStack() as stack:
@@ -164,6 +164,7 @@ async def serve(settings: Settings) -> AsyncGenerator[Endpoints]:
             broadcaster=broadcaster,
             spawn=group.spawn,
             late_result=metrics.LATE_RESULTS.inc,
+            call_later=virtual.call_later if virtual is not None else on_the_loop,
         )
         sessions = Sessions(journal, parts, settings.partitions, EngineHolds(bus, clock))
 

@@ -1,7 +1,9 @@
 """The clock that processes share, however wrong their own are."""
 
+import asyncio
+
 import pytest
-from kfm_server.clock import ROUGH_SECONDS, SharedClock, SystemClock
+from kfm_server.clock import ROUGH_SECONDS, SharedClock, SystemClock, VirtualClock
 
 HOUR_US = 3600 * 1_000_000
 SHARED_US = 1_700_000_000_000_000
@@ -59,3 +61,25 @@ async def test_the_first_answer_counts_however_long_it_took() -> None:
     clock = SharedClock(local)
     await measured(clock, local, trip=4.0, told_us=SHARED_US)
     assert clock.now_us() == SHARED_US + 2_000_000
+
+
+@pytest.mark.requirement("E5")
+async def test_a_virtual_clock_calls_what_is_due_when_it_is_moved_on_and_nothing_before() -> None:
+    clock = VirtualClock()
+    called: list[str] = []
+    done = asyncio.Event()
+    clock.call_later(3600, lambda: called.append("an hour"))
+    clock.call_later(1800, lambda: called.append("half an hour"))
+    clock.call_later(86400, lambda: called.append("a day"))
+    clock.call_later(60, lambda: called.append("cancelled")).cancel()
+    before = clock.now_us()
+    clock.advance(3600)
+    asyncio.get_running_loop().call_later(0, done.set)
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert called == ["half an hour", "an hour"]
+    assert clock.now_us() - before >= HOUR_US
+    left = clock.next_us()
+    assert left is not None and left > clock.now_us() + 22 * HOUR_US
+    with pytest.raises(ValueError, match="back"):
+        clock.advance(-1)

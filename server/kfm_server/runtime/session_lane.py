@@ -20,7 +20,7 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server import failpoints
-from kfm_server.clock import Clock
+from kfm_server.clock import CallLater, Clock, Timer, on_the_loop
 from kfm_server.ports.journal import (
     Claim,
     Claimed,
@@ -116,6 +116,7 @@ class LaneParts:
     spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
     late_result: Callable[[], None]
     recent: RecentTurns = field(default_factory=RecentTurns)
+    call_later: CallLater = on_the_loop
 
 
 class SessionLane:
@@ -144,7 +145,7 @@ class SessionLane:
         self._task: asyncio.Task[None] | None = None
         self._attempts: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
         self._rows: dict[str, tuple[str, int | None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._now_us = session.recorded_us
         self._closed = False
         self._held = False
@@ -386,7 +387,7 @@ class SessionLane:
         wake = None if self._held else next_wake_us(self.session)
         if wake is not None:
             delay = max(0.0, (wake - self._parts.clock.now_us()) / 1_000_000)
-            self._timer = asyncio.get_running_loop().call_later(delay, self.post, Ticked())
+            self._timer = self._parts.call_later(delay, partial(self.post, Ticked()))
 
     def _start(self, draft: Draft) -> None:
         for start in draft.starts:
