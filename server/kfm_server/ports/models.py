@@ -106,15 +106,16 @@ class Embeddings:
     request_id: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class ProviderError(Exception):
     """A call that failed, as the error model says it.
 
     reason: REASON_PROVIDER_UNAVAILABLE (not reached, 5xx, cut, stalled: retryable), REASON_PROVIDER_RATE_LIMITED
     (429; `retry_after_ms` if the provider named a time), REASON_PROVIDER_REJECTED (it will never take this call),
-    REASON_CONTEXT_OVERFLOW (too long for the model), REASON_MODEL_REPLY_INVALID (what came back cannot be read),
-    REASON_CONTENT_REFUSED. message: for the user: no header, key or URL's credentials in it.
-    usage: what the call is known to have cost although it failed; request_id: the provider's, if it gave one.
+    REASON_CONTEXT_OVERFLOW (too long for the model), REASON_MODEL_REPLY_INVALID (what came back cannot be read:
+    retryable, but not where it is over a bound), REASON_CONTENT_REFUSED (a filter in front of the model; where the
+    model itself declines, the reply says `refused`). message: for the user: no header, key or URL's credentials in it.
+    usage: what the call has cost although it failed, as far as one can tell; request_id: the provider's, if it gave one.
     """
 
     reason: str
@@ -127,6 +128,11 @@ class ProviderError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text where nobody counted them: a quarter of its UTF-8 bytes, rounded up."""
+    return (len(text.encode(errors="replace")) + 3) // 4
 
 
 class ModelProvider(Protocol):
