@@ -58,3 +58,17 @@ async def test_another_number_of_partitions_is_refused(database: str) -> None:
     with pytest.raises(MigrationError, match="16 partitions"):
         await migrate(database, partitions=32)
     await migrate(database, partitions=16)
+
+
+async def test_conversations_of_an_older_database_are_in_order(empty_database: str) -> None:
+    await migrate(empty_database, files=migrations()[:6])
+    db = await asyncpg.connect(empty_database)
+    ended = {"turn_1": (3, "finished"), "turn_2": (5, "finished"), "turn_3": (6, "running")}
+    for offset, turn in enumerate(("turn_1", "turn_2", "turn_1", "turn_2", "turn_2", "turn_3"), 1):
+        await db.execute("insert into kfm.journal values (0, $1, 1, $2, $1, 't', '')", offset, turn)
+    for turn, (_, phase) in ended.items():
+        await db.execute("insert into kfm.turns values ($1, 'ses_a', 't', 0, $2, null, 1)", turn, phase)
+    await migrate(empty_database)
+    rows = await db.fetch("select turn_id, ended from kfm.turns order by turn_id")
+    await db.close()
+    assert [tuple(row) for row in rows] == [("turn_1", 3), ("turn_2", 5), ("turn_3", None)]

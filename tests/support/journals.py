@@ -90,6 +90,14 @@ def claim(key: str, digest: bytes = b"d", outcome: bytes = b"o") -> Claim:
     return Claim("tenant", "principal", "SubmitTurn", key, digest, outcome)
 
 
-def row(turn: str, phase: str, partition: int = 0, *, session: str = "ses_1", at: int = 1) -> TurnRow:
+def row(
+    turn: str,
+    phase: str,
+    partition: int = 0,
+    *,
+    session: str = "ses_1",
+    at: int = 1,
+    tenant: str = "tenant",
+) -> TurnRow:
     """A turn's projection."""
-    return TurnRow(turn, session, "tenant", partition, phase, None, at)
+    return TurnRow(turn, session, tenant, partition, phase, None, at)

@@ -130,29 +130,30 @@ class PostgresJournal:
         finally:
             await self._lent.release(connection)
 
-    async def _rows(self, name: str, *arguments: object) -> Sequence[Any]:
+    async def rows(self, name: str, *arguments: object) -> Sequence[Any]:
+        """What the statement `sql/<name>.sql`, a read, answers. Raises JournalUnavailable."""
         text = query(name)
         return await repeat(self._pool, lambda connection: connection.fetch(text, *arguments))
 
     async def read_turn(self, turn_id: str, after: int, limit: int) -> Sequence[Stored]:
         """As the port says."""
-        return [Stored(*row) for row in await self._rows("read_turn", turn_id, after, limit)]
+        return [Stored(*row) for row in await self.rows("read_turn", turn_id, after, limit)]
 
     async def read_turns(self, turn_ids: Sequence[str]) -> Sequence[Stored]:
         """As the port says."""
-        return [Stored(*row) for row in await self._rows("read_turns", list(set(turn_ids)))]
+        return [Stored(*row) for row in await self.rows("read_turns", list(set(turn_ids)))]
 
     async def read_partition(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
         """As the port says."""
-        return [Stored(*row) for row in await self._rows("read_partition", partition, after, limit)]
+        return [Stored(*row) for row in await self.rows("read_partition", partition, after, limit)]
 
     async def heads(self) -> dict[int, int]:
         """As the port says."""
-        return {row["partition"]: row["offset"] for row in await self._rows("heads")}
+        return {row["partition"]: row["offset"] for row in await self.rows("heads")}
 
     async def turn(self, turn_id: str) -> TurnRow | None:
         """As the port says."""
-        for row in await self._rows("turn", turn_id):
+        for row in await self.rows("turn", turn_id):
             return TurnRow(*row)
         return None
 
@@ -160,27 +161,27 @@ class PostgresJournal:
         self, *, tenant_id: str, session_id: str, phase: str, before: str, limit: int
     ) -> Sequence[TurnRow]:
         """As the port says."""
-        rows = await self._rows("list_turns", tenant_id, session_id, phase, before, limit)
+        rows = await self.rows("list_turns", tenant_id, session_id, phase, before, limit)
         return [TurnRow(*row) for row in rows]
 
     async def open_turns(self, partition: int) -> Sequence[TurnRow]:
         """As the port says."""
-        return [TurnRow(*row) for row in await self._rows("open_turns", partition)]
+        return [TurnRow(*row) for row in await self.rows("open_turns", partition)]
 
     async def find_claim(self, tenant_id: str, principal: str, rpc: str, key: str) -> Claim | None:
         """As the port says."""
-        for row in await self._rows("find_claim", tenant_id, principal, rpc, key):
+        for row in await self.rows("find_claim", tenant_id, principal, rpc, key):
             return Claim(*row)
         return None
 
     async def put_blob(self, body: bytes) -> str:
         """As the port says."""
         digest = hashlib.sha256(body).hexdigest()
-        await self._rows("put_blob", digest, body)
+        await self.rows("put_blob", digest, body)
         return digest
 
     async def get_blob(self, digest: str) -> bytes:
         """As the port says."""
-        for row in await self._rows("get_blob", digest):
+        for row in await self.rows("get_blob", digest):
             return row["body"]
         raise KeyError(digest)
