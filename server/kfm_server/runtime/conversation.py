@@ -32,7 +32,7 @@ class Conversation:
                 exchange, parent = _read(turn)
                 if exchange is None or exchange.turn_id in replaced:
                     continue
-                if exchange.outcome == ev.OUTCOME_SUCCEEDED:
+                if parent and exchange.outcome == ev.OUTCOME_SUCCEEDED:
                     replaced.add(parent)
                 found.append(exchange)
             if len(turns) < _PAGE:
