@@ -182,7 +182,15 @@ def _reply(raw: Any, place: str) -> ScriptedReply:
     )
     for name in ("text", "reasoning", "refusal", "finish"):
         _typed(given, name, str, place)
-    for name in ("repeat", "input_tokens", "output_tokens", "chunk_chars", "chunks", "delay_ms", "dimensions"):
+    for name in (
+        "repeat",
+        "input_tokens",
+        "output_tokens",
+        "chunk_chars",
+        "chunks",
+        "delay_ms",
+        "dimensions",
+    ):
         _typed(given, name, int, place)
     for name in ("fit_schema", "usage"):
         _typed(given, name, bool, place)
@@ -219,7 +227,9 @@ def _object(raw: Any, place: str, known: set[str]) -> Mapping[str, Any]:
         raise ScriptInvalid(f"{place} is no JSON object")
     found = cast("dict[str, Any]", raw)
     if unknown := sorted(set(found) - known):
-        raise ScriptInvalid(f"{place} has the unknown key {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        raise ScriptInvalid(
+            f"{place} has the unknown key {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
     return found
 
 
@@ -231,7 +241,7 @@ def _list(raw: Any, place: str) -> list[Any]:
 
 def _typed(given: Mapping[str, Any], name: str, kind: type, place: str) -> None:
     value = given.get(name)
-    if name in given and (type(value) is not kind or (kind is int and value < 0)):
+    if name in given and (type(value) is not kind or (isinstance(value, int) and value < 0)):
         wanted = {str: "text", int: "a number of at least 0", bool: "true or false"}[kind]
         raise ScriptInvalid(f"{place}.{name} is not {wanted}")
 

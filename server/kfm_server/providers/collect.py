@@ -1,0 +1,169 @@
+"""Collects a reply from its pieces, whichever adapter brings them, and normalises it."""
+
+from typing import Final
+
+from kfm_server.ports.models import (
+    Finish,
+    ModelDelta,
+    ModelReply,
+    ModelRequest,
+    TokenUsage,
+    ToolUse,
+    estimated_tokens,
+)
+from kfm_server.providers import errors
+
+MAX_REPLY_CHARS: Final = 8 * 1024 * 1024
+"""Longest reply: text, reasoning and tool arguments together, in characters."""
+MAX_TOOL_USES: Final = 128
+"""Most tool calls of one reply."""
+
+_FINISH: dict[str, Finish] = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "content_filter": "refused",
+    "refusal": "refused",
+    "safety": "refused",
+}
+"""What providers call the end of a reply, where it is not by itself or for tools."""
+
+
+class _Tool:
+    __slots__ = ("arguments", "id", "index", "name")
+
+    def __init__(self, index: int | None, id: str, name: str) -> None:
+        self.index, self.id, self.name = index, id, name
+        self.arguments: list[str] = []
+
+
+class Collected:
+    """A reply as far as it has come. `finish` and `usage` are the provider's, in its own words."""
+
+    __slots__ = (
+        "_reasoning",
+        "_refused",
+        "_request",
+        "_size",
+        "_text",
+        "_tools",
+        "finish",
+        "model",
+        "request_id",
+        "usage",
+    )
+
+    def __init__(self, request: ModelRequest) -> None:
+        self._request = request
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._tools: list[_Tool] = []
+        self._refused = False
+        self._size = 0
+        self.finish = ""
+        self.usage: TokenUsage | None = None
+        self.model = ""
+        self.request_id = ""
+
+    def say(self, text: str, *, refused: bool = False) -> ModelDelta:
+        """More text; `refused` if it is the model's refusal. Raises ProviderError over the bound, as all here do."""
+        self._grow(text)
+        self._refused |= refused
+        self._text.append(text)
+        return ModelDelta("text", text)
+
+    def reason(self, text: str) -> ModelDelta:
+        """More reasoning."""
+        self._grow(text)
+        self._reasoning.append(text)
+        return ModelDelta("reasoning", text)
+
+    def tool(self, index: int | None, id: str, name: str, arguments: str) -> None:
+        """A piece of a tool call. Providers differ: the index may be missing, or the same for all calls; ids may be
+        missing, come again with each piece, or be the same for two calls.
+        """
+        self._grow(arguments)
+        found = self._which(index, id, name)
+        if found is None:
+            if len(self._tools) >= MAX_TOOL_USES:
+                message = f"The model calls more than {MAX_TOOL_USES} tools at once."
+                raise errors.failure(
+                    errors.INVALID,
+                    message,
+                    retryable=False,
+                    usage=self.spent(),
+                    limit="max_tool_uses",
+                    max=str(MAX_TOOL_USES),
+                )
+            found = _Tool(index, id, name)
+            self._tools.append(found)
+        found.id = found.id or id
+        found.name = found.name or name
+        found.arguments.append(arguments)
+
+    def _which(self, index: int | None, id: str, name: str) -> _Tool | None:
+        """The call that a piece continues; None if it begins one."""
+        last = self._tools[-1] if self._tools else None
+        if index is None:
+            begins = last is None or (id and id != last.id) or (name and bool(last.arguments))
+            return None if begins else last
+        for tool in reversed(self._tools):
+            if tool.index == index:
+                return None if id and tool.id and id != tool.id else tool
+        return None
+
+    def spent(self) -> TokenUsage:
+        """What it has cost so far: as reported, else estimated."""
+        if self.usage is not None:
+            return self.usage
+        arguments = "".join("".join(t.arguments) + t.name for t in self._tools)
+        said = "".join(self._text) + "".join(self._reasoning) + arguments
+        return TokenUsage(estimated_input(self._request), estimated_tokens(said), known=False)
+
+    def reply(self) -> ModelReply:
+        """The whole, normalised: every tool call has an id of its own, and the finish is one of the port's."""
+        finish: Finish = _FINISH.get(self.finish.lower(), "stop")
+        if self._refused:
+            finish = "refused"
+        elif self._tools and finish == "stop":
+            finish = "tool_calls"
+        taken: set[str] = set()
+        uses: list[ToolUse] = []
+        for number, tool in enumerate(self._tools):
+            id = tool.id or f"call_{number}"
+            while id in taken:
+                id = f"{id}_{number}"
+            taken.add(id)
+            uses.append(ToolUse(id, tool.name, "".join(tool.arguments) or "{}"))
+        return ModelReply(
+            text="".join(self._text),
+            finish=finish,
+            usage=self.spent(),
+            tool_uses=tuple(uses),
+            reasoning="".join(self._reasoning),
+            model=self.model or self._request.model,
+            request_id=self.request_id,
+        )
+
+    def _grow(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > MAX_REPLY_CHARS:
+            error = errors.failure(
+                errors.INVALID,
+                f"The model's reply is longer than {MAX_REPLY_CHARS} characters.",
+                retryable=False,
+                usage=self.spent(),
+                limit="max_reply_chars",
+                max=str(MAX_REPLY_CHARS),
+            )
+            raise error
+
+
+def estimated_input(request: ModelRequest) -> int:
+    """Tokens that a request costs, where nobody counted them: of its messages and of its tools' descriptions."""
+    parts: list[str] = []
+    for message in request.messages:
+        parts.append(message.text)
+        parts += (use.name + use.arguments_json for use in message.tool_uses)
+    parts += (tool.name + tool.description + str(tool.input_schema) for tool in request.tools)
+    return sum(map(estimated_tokens, parts)) + 4 * len(request.messages)
