@@ -49,7 +49,7 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
-from kfm_server.settings import Settings, SettingsError
+from kfm_server.settings import Config, Settings, SettingsError
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
@@ -81,9 +81,9 @@ _WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused)
 _EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
 
 
-def run(settings: Settings, on_ready: Callable[[Endpoints], None] | None = None) -> int:
+def run(config: Config, on_ready: Callable[[Endpoints], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; answers the exit code. Raises StartFailed if it does not come to serve."""
-    logs.configure(settings.log_level)
+    logs.configure(config.settings.log_level)
     ready = False
 
     def tell(endpoints: Endpoints) -> None:
@@ -93,7 +93,7 @@ def run(settings: Settings, on_ready: Callable[[Endpoints], None] | None = None)
             on_ready(endpoints)
 
     try:
-        return uvloop.run(_main(settings, tell))
+        return uvloop.run(_main(config, tell))
     except Exception as error:
         if ready:
             raise
@@ -110,12 +110,12 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def _main(settings: Settings, on_ready: Callable[[Endpoints], None]) -> int:
+async def _main(config: Config, on_ready: Callable[[Endpoints], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serve(settings) as endpoints:
+    async with serve(config) as endpoints:
         failpoints.hit(_READY)
         on_ready(endpoints)
         await stop.wait()
@@ -123,17 +123,19 @@ async def _main(settings: Settings, on_ready: Callable[[Endpoints], None]) -> in
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings, virtual: VirtualClock | None = None) -> AsyncGenerator[Endpoints]:
+async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -> AsyncGenerator[Endpoints]:
     """A whole server in this event loop; leaving it drains and stops it. Its timers go by `virtual`, if given.
 
     Raises what `StartFailed` tells of when it cannot start, before anything is accepted.
     """
-    tools = _prepare(settings)
+    config = given if isinstance(given, Config) else Config.given(given)
+    settings = config.settings
+    tools = _prepare(config)
     clock = virtual or SharedClock()
     health = Health()
     broadcaster = Broadcaster()
     async with contextlib.AsyncExitStack() as stack:
-        dsn, exclusive = settings.database_url, False
+        dsn, exclusive = settings.database_url.reveal(), False
         postgres = None
         if not dsn:
             postgres = await embedded.start(settings.home)
@@ -179,7 +181,7 @@ async def serve(settings: Settings, virtual: VirtualClock | None = None) -> Asyn
             broadcaster=broadcaster,
             owner=owner,
             spawn=group.spawn,
-            owners=OwnerWatch(settings.token),
+            owners=OwnerWatch(settings.token.reveal()),
         )
         manager = TurnManager(
             journal=journal,
@@ -219,12 +221,12 @@ async def serve(settings: Settings, virtual: VirtualClock | None = None) -> Asyn
             info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
-            token=settings.token,
+            token=settings.token.reveal(),
             limits=Limits(max_in_flight=settings.max_in_flight, max_streams=settings.max_streams),
         )
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
-        http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token)
+        http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token.reveal())
         bound = grpc_door.bind()
         keeper = LeaseKeeper(
             leases=leases,
@@ -268,17 +270,19 @@ async def serve(settings: Settings, virtual: VirtualClock | None = None) -> Asyn
             await keeper.release()
 
 
-def _prepare(settings: Settings) -> ToolRegistry:
+def _prepare(config: Config) -> ToolRegistry:
     """All that can be refused before a database starts; what is wrong is told under its setting's name."""
+    settings, token = config.settings, config.settings.token.reveal()
     with _named("KFM_GRPC_ADDRESS"):
-        check_bind(settings.grpc_address, settings.token)
+        check_bind(settings.grpc_address, token)
     with _named("KFM_HTTP_ADDRESS"):
-        check_bind(settings.http_address, settings.token)
+        check_bind(settings.http_address, token)
     with _named("KFM_ADVERTISED_ADDRESS"):
         if settings.advertised_address:
             check_advertised(settings.advertised_address)
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools)
+    config.require_tools(tools.catalogue.keys())
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

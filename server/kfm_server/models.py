@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Literal
 
 from kfm_server.canonical import canonical_json, parse_json
+from kfm_server.secret import NO_SECRET, Secret
 
 PlannerName = Literal["rules", "plan", "react", "hybrid"]
 
@@ -15,16 +17,16 @@ class ModelSpec:
     """A configured model: `[models.NAME]` of config.toml.
 
     provider: `openai` (any OpenAI-compatible endpoint, by `base_url`), `litellm` or `scripted`; model: the
-    provider's name of it; api_key: the secret itself, never shown; context_tokens and max_output_tokens: what it
+    provider's name of it; api_key: `reveal()` it where it is sent; context_tokens and max_output_tokens: what it
     takes and writes at most; prices in 10^-9 US dollars a token; max_complexity: the router gives it
-    messages up to this complexity, 0 to 100.
+    messages up to this complexity, 0 to 100; timeout_seconds: what one call may take.
     """
 
     name: str
     provider: str
     model: str
     base_url: str = ""
-    api_key: str = field(default="", repr=False)
+    api_key: Secret = NO_SECRET
     context_tokens: int = 128_000
     max_output_tokens: int = 4_096
     input_nanos: int = 0
@@ -32,16 +34,17 @@ class ModelSpec:
     max_complexity: int = 100
     temperature: float | None = None
     script: str = ""
+    timeout_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Personality:
     """How an agent plans and what it is told: `[personalities.NAME]` of config.toml.
 
-    models: names of configured models, the weakest first; tools: names it may call, None is all;
+    models: names of configured models, the weakest first, empty is all of them; tools: names it may call, None is all;
     """
 
-    name: str = "default"
+    name: str = "assistant"
     description: str = ""
     planner: PlannerName = "hybrid"
     models: tuple[str, ...] = ()
@@ -49,11 +52,13 @@ class Personality:
     tools: tuple[str, ...] | None = None
     max_repairs: int = 2
 
+    @lru_cache(maxsize=64)  # noqa: B019 - a value; there are as many as are configured
     def encode(self) -> str:
         """As a turn keeps it: canonical JSON."""
         return canonical_json(asdict(self))
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def decode(text: str) -> "Personality":
         """The reverse of `encode`; fields of a newer release are left out, missing ones take their defaults."""
         raw = parse_json(text)
@@ -63,7 +68,7 @@ class Personality:
             known["tools"] = tuple(known["tools"])
         return Personality(**known)
 
-    @property
+    @lru_cache(maxsize=64)  # noqa: B019
     def digest(self) -> str:
         """SHA-256 in hex of all that it is made of."""
         return hashlib.sha256(self.encode().encode()).hexdigest()

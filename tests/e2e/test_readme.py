@@ -9,12 +9,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from kfm.type.v1.type_pb2 import Part
-from kfm_server.settings import Settings, setting
+from kfm_server.secret import Secret
+from kfm_server.settings import KEYS
+from kfm_server.settings.schema import default_of
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.planners import rules
 from kfm_server.turns.planners.types import Planned
@@ -105,11 +106,14 @@ def test_every_wording_that_the_readme_names_is_planned() -> None:
 @pytest.mark.requirement("E1")
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(KFM_\w+)` \|(?: `([^`]*)`)? \|", README, re.MULTILINE))
-    shown = {f.name: str(getattr(Settings(), f.name)) for f in fields(Settings)}
-    defaults = {
-        setting(n): text.removesuffix(".0") if n == "drain_seconds" else text for n, text in shown.items()
-    }
+    defaults = {key.variable: _shown(default_of(key)) for key in KEYS if "." not in key.name}
     assert rows == defaults
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "" if isinstance(default, Secret) else str(default)
 
 
 def test_the_readme_lists_every_exit_code() -> None:

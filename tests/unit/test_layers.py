@@ -11,14 +11,14 @@ SERVER = ROOT / "server" / "kfm_server"
 SDK = ROOT / "sdk" / "python" / "xenocomm"
 CONTRACT = ROOT / "gen" / "python"
 
-VOCABULARY = frozenset({"canonical", "clock", "context", "failpoints", "ids", "metrics", "tool_catalogue"})
+VOCABULARY = frozenset({"canonical", "clock", "context", "failpoints", "ids", "metrics", "models", "recipe", "secret", "tool_catalogue"})
 """Modules that every room may use; of ours they know only each other."""
-ADAPTERS = frozenset({"journal", "bus", "tools"})
+ADAPTERS = frozenset({"journal", "bus", "providers", "tools"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "__main__": frozenset(),
     "logs": VOCABULARY,
-    "settings": VOCABULARY,
+    "settings": VOCABULARY | {"ports"},
     "ports": VOCABULARY,
     "turns": VOCABULARY,
     "steps": VOCABULARY | {"ports", "turns"},

@@ -33,6 +33,9 @@ Home = Annotated[str | None, typer.Option(help="Where state lives; else KFM_HOME
 GrpcAddress = Annotated[str | None, typer.Option(help="host:port of the gRPC door; port 0 takes a free one.")]
 HttpAddress = Annotated[str | None, typer.Option(help="host:port of the HTTP door; port 0 takes a free one.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="Postgres to use; empty starts the embedded one.")]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="config.toml to read; else KFM_CONFIG, else the one in home.")
+]
 ServerToken = Annotated[str | None, typer.Option(help="Token that every door asks for; else KFM_TOKEN.")]
 
 
@@ -63,9 +66,10 @@ def dev(
     http_address: HttpAddress = None,
     database_url: DatabaseUrl = None,
     token: ServerToken = None,
+    config: ConfigFile = None,
 ) -> None:
     """Run a server for this machine, and print calls to copy."""
-    _serve(home, grpc_address, http_address, database_url, token, welcome=True)
+    _serve(home, grpc_address, http_address, database_url, token, config, welcome=True)
 
 
 @app.command()
@@ -75,9 +79,10 @@ def serve(
     http_address: HttpAddress = None,
     database_url: DatabaseUrl = None,
     token: ServerToken = None,
+    config: ConfigFile = None,
 ) -> None:
     """Run a server."""
-    _serve(home, grpc_address, http_address, database_url, token)
+    _serve(home, grpc_address, http_address, database_url, token, config)
 
 
 def _serve(
@@ -86,11 +91,12 @@ def _serve(
     http_address: str | None,
     database_url: str | None,
     token: str | None,
+    config: str | None,
     *,
     welcome: bool = False,
 ) -> None:
     from kfm_server.app import StartFailed, run
-    from kfm_server.settings import Settings, SettingsError
+    from kfm_server.settings import Config, SettingsError
 
     given = {
         "home": home,
@@ -100,12 +106,12 @@ def _serve(
         "token": token,
     }
     try:
-        settings = Settings.load({name: value for name, value in given.items() if value is not None})
+        read = Config.load(given, path=None if config is None else Path(config))
 
         def told(found: "Endpoints") -> None:
-            _welcome(found.grpc, found.http, found.data, guarded=bool(settings.token))
+            _welcome(found.grpc, found.http, found.data, guarded=bool(read.settings.token))
 
-        code = run(settings, told if welcome else None)
+        code = run(read, told if welcome else None)
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
         code = 2

@@ -1,0 +1,348 @@
+"""One reading of all sources: flags over environment over config.toml over defaults, checked as a whole."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kfm_server.canonical import canonical_json
+from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality
+from kfm_server.ports.secrets import SecretUnavailable
+from kfm_server.secret import Secret
+from kfm_server.settings import schema
+from kfm_server.settings.readers import Untyped
+from kfm_server.settings.schema import KEYS, SECTIONS, TABLES, Key, Settings, SettingsError
+from kfm_server.settings.secrets import Secrets, load_resolvers
+from kfm_server.settings.sources import Document, Found, close, from_environment, read_file
+
+_MOST_PROBLEMS = 10
+_TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One setting: its value, how it is shown (JSON), where it was set, and whether a change counts at once."""
+
+    value: Any
+    shown: str
+    place: str
+    reloads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Settings and where each came from. `files`: what it was read from, besides the environment and flags."""
+
+    settings: Settings
+    values: Mapping[str, Value]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex over names and values, secrets as they are shown."""
+        body = {name: value.shown for name, value in self.values.items()}
+        return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+    @property
+    def secrets(self) -> Iterator[Secret]:
+        """Every secret among the values."""
+        return (v.value for v in self.values.values() if isinstance(v.value, Secret) and v.value)
+
+    def check_tools(self, known: Collection[str]) -> None:
+        """SettingsError if a personality names a tool that there is not."""
+        problems: list[str] = []
+        for name, personality in self.settings.personalities.items():
+            for tool in personality.tools or ():
+                if tool not in known:
+                    place = self.values[f"personalities.{name}.tools"].place
+                    there = close(tool, dict.fromkeys(known))
+                    problems.append(
+                        f"{place}: personality {name} names the tool {tool}, which there is not{there}"
+                    )
+        _refuse(problems)
+
+
+def read(
+    flags: Mapping[str, object], environment: Mapping[str, str], path: Path, *, required: bool
+) -> Reading:
+    """Read everything. `required`: a missing file is an error. Raises SettingsError with all that is wrong, or ten of it."""
+    problems: list[str] = []
+    document = Document(str(path), {}, {})
+    files: tuple[Path, ...] = (path,)
+    try:
+        document = read_file(path)
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"{path}: there is no such file") from None
+    found = _known_of(document, problems)
+    found |= from_environment(environment, problems)
+    found |= {name: Found(Untyped(value), "flag") for name, value in flags.items() if value is not None}
+    resolvers = _resolvers(found, problems)
+    secrets = Secrets(environment, path.parent, resolvers)
+    reader = _Reader(secrets, problems)
+    values: dict[str, Value] = {}
+    for key in KEYS:
+        if key.name in found:
+            reader.take(key, key.name, found[key.name], values)
+        else:
+            default = schema.default_of(key)
+            values[key.name] = Value(default, _shown(key, default), "default", key.reloads)
+    models = _models(document, reader, values)
+    personalities = _personalities(document, reader, values, models)
+    if not problems:
+        _cross_check(values, models, personalities, problems)
+    _refuse(problems)
+    flat = {key.name: values[key.name].value for key in KEYS}
+    return Reading(schema.build(flat, models, personalities), values, files + secrets.files)
+
+
+def given(settings: Settings) -> Reading:
+    """The reading of settings that a program made itself."""
+    values: dict[str, Value] = {}
+    for key in KEYS:
+        value = schema.read_key(settings, key)
+        values[key.name] = Value(value, _shown(key, value), "given", key.reloads)
+    for table, named in (("models", settings.models), ("personalities", settings.personalities)):
+        for name, made in named.items():
+            values |= _values_of(table, name, made, "given")
+    return Reading(settings, values)
+
+
+def in_force(old: Reading, new: Reading) -> Reading:
+    """The new reading with the old values of what needs a restart."""
+    kept = {name: old.values[name] for name, value in new.values.items() if not value.reloads}
+    values = {**new.values, **kept}
+    flat = {key.name: values[key.name].value for key in KEYS}
+    settings = schema.build(flat, new.settings.models, new.settings.personalities)
+    return replace(new, settings=settings, values=values)
+
+
+def changed(old: Reading, new: Reading) -> list[str]:
+    """Names of the settings whose values differ, by name."""
+    names = old.values.keys() | new.values.keys()
+    return sorted(n for n in names if _value(old, n) != _value(new, n))
+
+
+def _value(reading: Reading, name: str) -> object:
+    value = reading.values.get(name)
+    return reading if value is None else value.value
+
+
+class _Reader:
+    """Reads values, notes what is wrong with them."""
+
+    def __init__(self, secrets: Secrets, problems: list[str]) -> None:
+        self._secrets = secrets
+        self.problems = problems
+
+    def take(self, key: Key, name: str, found: Found, values: dict[str, Value]) -> None:
+        """Read one value under its full name."""
+        raw, shown = found.value, None
+        label = found.place if found.place.startswith("KFM_") else f"{found.place}: {name}"
+        try:
+            if key.kind == "secret" and isinstance(raw, str):
+                text, shown = self._secrets.resolve(raw)
+                raw = Untyped(text)
+            value = key.read(raw)
+        except SecretUnavailable as error:
+            self.problems.append(f"{label}: {error}")
+            return
+        except ValueError as error:
+            said = "" if key.kind == "secret" else f"={_short(raw)}"
+            self.problems.append(f"{label}{said}: {error}")
+            return
+        if shown is None:
+            shown = _shown(key, value)
+        else:
+            value, shown = Secret(value), canonical_json(shown)
+        values[name] = Value(value, shown, found.place, key.reloads)
+
+
+def _short(raw: object) -> str:
+    text = repr(str(raw)) if isinstance(raw, Untyped) else repr(raw)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _shown(key: Key, value: Any) -> str:
+    """A value as GetConfig tells it, in JSON."""
+    if isinstance(value, Secret):
+        value = "set" if value else ""
+    elif isinstance(value, Path):
+        value = str(value)
+    elif isinstance(value, tuple):
+        value = list(value)
+    elif key.kept_as == "max_cost_nanos":
+        value = value / 10**9
+    elif key.kept_as in ("input_nanos", "output_nanos"):
+        value = value / 1000
+    return canonical_json(value)
+
+
+def _known_of(document: Document, problems: list[str]) -> dict[str, Found]:
+    """The values of KEYS in the file; whatever else stands in it and means nothing is a problem."""
+    known = {key.name: key for key in KEYS}
+    found: dict[str, Found] = {}
+    for parts, value in document.values.items():
+        name = ".".join(parts)
+        table = parts[0]
+        key = known.get(name)
+        if table in TABLES:
+            if len(parts) < 3:
+                problems.append(f"{value.place}: {name} is no table: write [{table}.NAME]")
+            elif parts[2:] not in {(k.name,) for k in TABLES[table]}:
+                near = close(parts[2], {k.name: k for k in TABLES[table]})
+                problems.append(f"{value.place}: {name} is unknown{near}")
+        elif key is None:
+            choices = {k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]}
+            what = "is a table" if name in SECTIONS else "is unknown"
+            problems.append(
+                f"{value.place}: {name} {what}{close(name, dict.fromkeys(choices | {*SECTIONS, *TABLES}))}"
+            )
+        elif not key.in_file:
+            problems.append(f"{value.place}: {name} is set by {key.variable}, not in a file that lies in it")
+        else:
+            found[name] = value
+    for parts, place in document.tables.items():
+        name = ".".join(parts)
+        if parts[0] in TABLES and len(parts) == 2 and not _TABLE_NAME.fullmatch(parts[1]):
+            problems.append(f"{place}: {parts[1][:60]!r} is no name: use 1 to 64 of A-Z a-z 0-9 . _ -")
+        if parts[0] not in (*SECTIONS, *TABLES) or len(parts) > (2 if parts[0] in TABLES else 1):
+            problems.append(
+                f"{place}: [{name}] is unknown{close(parts[0], dict.fromkeys((*SECTIONS, *TABLES)))}"
+            )
+    return found
+
+
+def _resolvers(found: Mapping[str, Found], problems: list[str]) -> dict[str, Any]:
+    named = found.get("secret_resolvers")
+    if named is None or not isinstance(named.value, str):
+        return {}
+    try:
+        return load_resolvers(named.value)
+    except ValueError as error:
+        problems.append(f"{named.place}: secret_resolvers: {error}")
+        return {}
+
+
+def _named(document: Document, table: str) -> dict[str, str]:
+    """Names in a table and where each first stands."""
+    found = {
+        parts[1]: place for parts, place in document.tables.items() if parts[0] == table and len(parts) > 1
+    }
+    for parts, value in document.values.items():
+        if parts[0] == table and len(parts) > 2:
+            found.setdefault(parts[1], value.place)
+    return found
+
+
+def _fields(
+    document: Document, table: str, name: str, reader: _Reader, values: dict[str, Value]
+) -> dict[str, Any]:
+    """What the file says of one model or personality, by the names of its fields."""
+    made: dict[str, Any] = {}
+    for key in TABLES[table]:
+        found = document.values.get((table, name, key.name))
+        full = f"{table}.{name}.{key.name}"
+        if found is not None:
+            reader.take(key, full, found, values)
+            if full in values:
+                made[key.kept_as] = values[full].value
+    return made
+
+
+def _values_of(table: str, name: str, made: object, place: str) -> dict[str, Value]:
+    return {
+        f"{table}.{name}.{key.name}": Value(
+            value := getattr(made, key.kept_as), _shown(key, value), place, key.reloads
+        )
+        for key in TABLES[table]
+    }
+
+
+def _models(document: Document, reader: _Reader, values: dict[str, Value]) -> dict[str, ModelSpec]:
+    models: dict[str, ModelSpec] = {}
+    named = _named(document, "models")
+    if len(named) > schema.MOST_NAMED:
+        reader.problems.append(f"{document.path}: {len(named)} models, more than {schema.MOST_NAMED}")
+    for name, place in named.items():
+        made = _fields(document, "models", name, reader, values)
+        missing = [key for key in ("provider", "model") if ("models", name, key) not in document.values]
+        if made.get("provider") == "scripted" and missing == ["model"]:
+            made["model"], missing = name, []
+        if missing:
+            reader.problems.append(f"{place}: models.{name} lacks {' and '.join(missing)}")
+        elif {"provider", "model"} <= made.keys():
+            models[name] = ModelSpec(name=name, **made)
+            values |= {
+                k: v
+                for k, v in _values_of("models", name, models[name], "default").items()
+                if k not in values
+            }
+    return models
+
+
+def _personalities(
+    document: Document, reader: _Reader, values: dict[str, Value], models: Mapping[str, ModelSpec]
+) -> dict[str, Personality]:
+    """Those of the file and the built-in one. One that names no models may call all, the weakest first."""
+    weakest_first = tuple(sorted(models, key=lambda name: models[name].max_complexity))
+    built_in = replace(DEFAULT_PERSONALITY, models=weakest_first)
+    personalities = {built_in.name: built_in}
+    named = _named(document, "personalities")
+    if len(named) > schema.MOST_NAMED:
+        reader.problems.append(f"{document.path}: {len(named)} personalities, more than {schema.MOST_NAMED}")
+    for name in named:
+        made = _fields(document, "personalities", name, reader, values)
+        base = built_in if name == built_in.name else Personality(name=name, models=weakest_first)
+        personalities[name] = replace(base, **made)
+    for name, made in personalities.items():
+        values |= {
+            k: v for k, v in _values_of("personalities", name, made, "default").items() if k not in values
+        }
+    return personalities
+
+
+def _cross_check(
+    values: Mapping[str, Value],
+    models: Mapping[str, ModelSpec],
+    personalities: Mapping[str, Personality],
+    problems: list[str],
+) -> None:
+    for name, personality in personalities.items():
+        for model in personality.models:
+            if model not in models:
+                place = values[f"personalities.{name}.models"].place
+                near = close(model, models)
+                problems.append(
+                    f"{place}: personality {name} names the model {model}, which there is not{near}"
+                )
+        if personality.planner in ("plan", "react") and not personality.models:
+            place = values[f"personalities.{name}.planner"].place
+            problems.append(f"{place}: personality {name} has the planner {personality.planner} and no model")
+    for name, model in models.items():
+        if model.provider == "openai" and not model.base_url:
+            place = values[f"models.{name}.provider"].place
+            problems.append(f"{place}: model {name} of the provider openai lacks base_url")
+        if model.max_output_tokens >= model.context_tokens:
+            place = _first_set(values, f"models.{name}.max_output_tokens", f"models.{name}.context_tokens")
+            problems.append(
+                f"{place}: model {name} writes up to {model.max_output_tokens} tokens of {model.context_tokens}"
+            )
+    default = values["default_personality"]
+    if default.value not in personalities:
+        near = close(default.value, personalities)
+        problems.append(
+            f"{default.place}: default_personality names {default.value}, which there is not{near}"
+        )
+
+
+def _first_set(values: Mapping[str, Value], *names: str) -> str:
+    return next((values[n].place for n in names if values[n].place != "default"), "default")
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
+        raise SettingsError("; ".join(problems[:_MOST_PROBLEMS]) + more)

@@ -1,0 +1,213 @@
+"""What can be set: the typed settings, and one table that says how each is named and read, and when a change counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality, PlannerName
+from kfm_server.secret import NO_SECRET, Secret
+from kfm_server.settings import readers
+from kfm_server.settings.readers import Reader
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names it and its place, and says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """`[limits]`: what a turn gets where its request says nothing. Durations in seconds; 0 tokens or cost is no bound."""
+
+    timeout: float = 3600.0
+    step_timeout: float = 30.0
+    max_steps: int = 100
+    max_attempts: int = 3
+    max_in_flight: int = 16
+    max_model_calls: int = 100
+    max_tokens: int = 1_000_000
+    max_cost_nanos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """`[telemetry]`: where traces go, which share of them, and whether they hold what was said."""
+
+    otlp_endpoint: str = ""
+    sample_ratio: float = 1.0
+    capture_content: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that rules where and how the server runs. Durations in seconds."""
+
+    home: Path = Path(".kfm")
+    """State: the embedded database, endpoints.json and, unless told otherwise, config.toml"""
+    grpc_address: str = "127.0.0.1:50051"
+    """port 0 takes a free one"""
+    http_address: str = "127.0.0.1:8080"
+    """port 0 takes a free one"""
+    database_url: Secret = NO_SECRET
+    """a postgresql:// URL of Postgres 15 or newer; empty is the embedded one"""
+    token: Secret = NO_SECRET
+    """visible ASCII that every door asks for, 8 characters or more beyond loopback; empty asks for none"""
+    tools: str = ""
+    """more tools, as `module:ATTRIBUTE`, separated by commas"""
+    partitions: int = 16
+    """1 to 1024; fixed once a database is initialised"""
+    advertised_address: str = ""
+    """where other processes reach the gRPC door; empty: where it listens"""
+    retention_days: int = 0
+    """how long a turn is kept after its end, at least; 0 is for ever"""
+    drain_seconds: float = 30.0
+    """0 to 3600; longest wait for running attempts at a stop"""
+    max_in_flight: int = 1_024
+    """unary calls, and turns on their way in, at one time"""
+    max_streams: int = 12_000
+    """streams and waiting calls at one time"""
+    log_level: str = "info"
+    """debug, info, warning or error"""
+    secret_resolvers: str = ""
+    """keepers of secrets, as `module:ATTRIBUTE` of a mapping from scheme to SecretResolver"""
+    default_personality: str = DEFAULT_PERSONALITY.name
+    """what a turn gets that names none"""
+    limits: TurnLimits = field(default_factory=TurnLimits)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    models: Mapping[str, ModelSpec] = field(default_factory=lambda: MappingProxyType[str, ModelSpec]({}))
+    """by name, in the order of the file"""
+    personalities: Mapping[str, Personality] = field(
+        default_factory=lambda: MappingProxyType({DEFAULT_PERSONALITY.name: DEFAULT_PERSONALITY})
+    )
+    """by name"""
+
+
+Kind = Literal["plain", "secret"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting. `field`: where it is kept; `reloads`: a change counts without a restart; `variable`: empty if none."""
+
+    name: str
+    read: Reader
+    reloads: bool = False
+    kind: Kind = "plain"
+    field: str = ""
+    variable: str = ""
+    in_file: bool = True
+
+    @property
+    def kept_as(self) -> str:
+        """The name of the field of its dataclass."""
+        return self.field or self.name.rpartition(".")[2]
+
+
+def _top(
+    name: str, read: Reader, *, reloads: bool = False, kind: Kind = "plain", in_file: bool = True
+) -> Key:
+    return Key(name, read, reloads, kind, variable=f"KFM_{name.upper()}", in_file=in_file)
+
+
+def _limit(name: str, read: Reader, field: str = "") -> Key:
+    return Key(f"limits.{name}", read, True, field=field, variable=f"KFM_LIMITS_{name.upper()}")
+
+
+_address = readers.text(300)
+_DAY = 86_400.0
+KEYS: tuple[Key, ...] = (
+    _top("home", readers.directory, in_file=False),
+    _top("grpc_address", _address),
+    _top("http_address", _address),
+    _top("database_url", readers.database_url, kind="secret"),
+    _top("token", readers.token, kind="secret"),
+    _top("tools", readers.text()),
+    _top("partitions", readers.whole(1, 1024)),
+    _top("advertised_address", _address),
+    _top("retention_days", readers.whole(0, 36_500)),
+    _top("drain_seconds", readers.number(0, 3600, "a number of seconds")),
+    _top("max_in_flight", readers.whole(1, 100_000)),
+    _top("max_streams", readers.whole(1, 100_000)),
+    _top("log_level", readers.one_of("debug", "info", "warning", "error"), reloads=True),
+    _top("secret_resolvers", readers.text()),
+    _top("default_personality", readers.text(128), reloads=True),
+    _limit("timeout", readers.seconds(0.001, 366 * _DAY)),
+    _limit("step_timeout", readers.seconds(0.001, _DAY)),
+    _limit("max_steps", readers.whole(1, 1000)),
+    _limit("max_attempts", readers.whole(1, 20)),
+    _limit("max_in_flight", readers.whole(1, 64)),
+    _limit("max_model_calls", readers.whole(1, 1000)),
+    _limit("max_tokens", readers.whole(0, 10**15)),
+    _limit("max_cost_usd", readers.usd(10**9, 10**6), field="max_cost_nanos"),
+    Key(
+        "telemetry.otlp_endpoint",
+        readers.matching(r"https?://[^/@\s]+/?", "of the form http://host:port, without a path or a user"),
+        variable="KFM_OTLP_ENDPOINT",
+    ),
+    Key("telemetry.sample_ratio", readers.number(0, 1), True, variable="KFM_TELEMETRY_SAMPLE_RATIO"),
+    Key("telemetry.capture_content", readers.flag, True, variable="KFM_TELEMETRY_CAPTURE_CONTENT"),
+)
+"""Every setting of which there is one. Those of `[models.NAME]` and `[personalities.NAME]` stand below."""
+
+_url = readers.matching(r"https?://[^\s@]+", "of the form http://host:port/path, without a user or password")
+MODEL_KEYS: tuple[Key, ...] = (
+    Key("provider", readers.one_of("openai", "litellm", "scripted"), True),
+    Key("model", readers.text(256), True),
+    Key("base_url", _url, True),
+    Key("api_key", readers.token, True, "secret"),
+    Key("context_tokens", readers.whole(256, 10**8), True),
+    Key("max_output_tokens", readers.whole(1, 10**7), True),
+    Key("input_usd_per_million", readers.usd(1000, 10**6), True, field="input_nanos"),
+    Key("output_usd_per_million", readers.usd(1000, 10**6), True, field="output_nanos"),
+    Key("max_complexity", readers.whole(0, 100), True),
+    Key("temperature", readers.number(0, 2), True),
+    Key("script", readers.text(), True),
+    Key("timeout", readers.seconds(0.1, 3600), True, field="timeout_seconds"),
+)
+PERSONALITY_KEYS: tuple[Key, ...] = (
+    Key("description", readers.text(2000), True),
+    Key("planner", readers.one_of(*get_args(PlannerName)), True),
+    Key("models", readers.names(64), True),
+    Key("instructions", readers.text(65_536), True),
+    Key("tools", readers.names(1000), True),
+    Key("max_repairs", readers.whole(0, 10), True),
+)
+MOST_NAMED = 256
+"""Models, and personalities, that one configuration may have."""
+
+SECTIONS = ("limits", "telemetry")
+TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
+
+
+def default_of(key: Key) -> Any:
+    """What a setting of KEYS is when nothing sets it."""
+    return read_key(Settings(), key)
+
+
+def read_key(settings: Settings, key: Key) -> Any:
+    """A setting of KEYS as it stands in the settings."""
+    section, _, _ = key.name.rpartition(".")
+    return getattr(getattr(settings, section) if section else settings, key.kept_as)
+
+
+def build(
+    flat: Mapping[str, Any], models: Mapping[str, ModelSpec], personalities: Mapping[str, Personality]
+) -> Settings:
+    """Settings out of values by the names of KEYS; those that are missing are their defaults."""
+    parts: dict[str, dict[str, Any]] = {"": {}, **{section: {} for section in SECTIONS}}
+    for key in KEYS:
+        if key.name in flat:
+            parts[key.name.rpartition(".")[0]][key.kept_as] = flat[key.name]
+    return Settings(
+        **parts[""],
+        limits=TurnLimits(**parts["limits"]),
+        telemetry=Telemetry(**parts["telemetry"]),
+        models=MappingProxyType(dict(models)),
+        personalities=MappingProxyType(dict(personalities)),
+    )
+
+
+assert {f.name for f in fields(Settings)} == {
+    *(key.kept_as for key in KEYS if "." not in key.name), *SECTIONS, *TABLES
+}  # fmt: skip
