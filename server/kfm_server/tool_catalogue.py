@@ -26,7 +26,7 @@ class ToolEntry:
     @cached_property
     def validator(self) -> Draft202012Validator:
         """The schema, compiled once. Raises ValueError for one that is none, or that refers to another document."""
-        return Draft202012Validator(dict(self.input_schema), retriever=_nothing_is_fetched)
+        return compiled(dict(self.input_schema))
 
     def errors(self, arguments: Mapping[str, Any]) -> Iterable[ValidationError]:
         """All that is wrong with the arguments."""
@@ -37,6 +37,11 @@ class ToolEntry:
         if self.validator.is_valid(arguments):
             return ""
         return describe(min(self.errors(arguments), key=lambda error: len(error.instance_path)))
+
+
+def compiled(schema: Any) -> Draft202012Validator:
+    """A JSON Schema made ready. Raises ValueError for one that is none, or that refers to another document."""
+    return Draft202012Validator(schema, retriever=_nothing_is_fetched)
 
 
 ToolCatalogue = Mapping[str, ToolEntry]

@@ -1,13 +1,13 @@
 """Where the runtime and the steps meet: one attempt in, one result out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from kfm.event.v1 import turn_events_pb2 as events
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.context import ExecutionContext
+from kfm_server.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Attempt:
     start_by_us: int
     deadline_us: int
     compensation: bool = False
+    recipe: Recipe | None = None
+    """What the prompt is made of, for model and plan steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What is kept of a model call: who answered, under which id, what it used, and a digest of what was sent."""
+
+    model: str = ""
+    provider_request_id: str = ""
+    prompt_digest: str = ""
+    usage: types.Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptResult:
     """How an attempt ended. `output_json` is canonical JSON, empty unless it succeeded."""
 
@@ -47,9 +59,18 @@ class AttemptResult:
     output_json: str = ""
     failure: Failure | None = None
     run_time_us: int = 0
+    call: CallRecord | None = None
 
 
-Progress = Callable[[str], None]
+DeltaKind = Literal["progress", "text", "reasoning", "tool_arguments"]
+
+
+class Progress(Protocol):
+    """Tells watchers of an attempt, at once and without a promise that it reaches them."""
+
+    def __call__(self, text: str, kind: DeltaKind = "progress") -> None:
+        """A piece of output, or how far the attempt is."""
+        ...
 
 
 class StepRunner(Protocol):

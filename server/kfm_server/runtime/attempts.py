@@ -6,9 +6,10 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.canonical import clean_text
 from kfm_server.context import ExecutionContext
 from kfm_server.ports.journal import Rejected
-from kfm_server.ports.steps import Attempt, AttemptResult
+from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind
 from kfm_server.turns.bodies import arguments_of
 from kfm_server.turns.decide.draft import Start
+from kfm_server.turns.recipes import recipe_of
 from kfm_server.turns.state import Turn
 from kfm_server.turns.times import duration, micros
 
@@ -39,6 +40,7 @@ def attempt_of(turn: Turn, start: Start, epoch: int) -> Attempt:
         start_by_us=micros(sent.start_by),
         deadline_us=micros(sent.deadline),
         compensation=sent.compensation,
+        recipe=recipe_of(turn, step),
     )
 
 
@@ -50,6 +52,13 @@ def result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
         output_json=result.output_json,
         metrics=ev.StepMetrics(run_time=duration(result.run_time_us)),
     )
+    call = result.call
+    if call is not None:
+        event.metrics.model = call.model
+        event.metrics.provider_request_id = call.provider_request_id
+        event.metrics.prompt_digest = call.prompt_digest
+        if call.usage is not None:
+            event.metrics.usage.CopyFrom(call.usage)
     if result.failure is not None:
         failure = result.failure
         event.error.reason = failure.reason
@@ -76,5 +85,5 @@ def not_committed(key: str, refused: Rejected) -> ev.StepResultEvent:
     return ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=why)
 
 
-def no_progress(text: str) -> None:
+def no_progress(text: str, kind: DeltaKind = "progress") -> None:
     """PURE steps that run before their append tell nobody: nothing is durable yet."""

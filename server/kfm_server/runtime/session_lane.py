@@ -31,7 +31,7 @@ from kfm_server.ports.journal import (
     NoPlace,
     Rejected,
 )
-from kfm_server.ports.steps import Attempt, StepRunner
+from kfm_server.ports.steps import Attempt, DeltaKind, Progress, StepRunner
 from kfm_server.runtime.attempts import (
     NO_PLACE,
     attempt_of,
@@ -415,14 +415,13 @@ class SessionLane:
         result.compensation = attempt.compensation
         self.post(Ended(attempt.turn_id, attempt.attempt, result))
 
-    def _progress(self, attempt: Attempt) -> Callable[[str], None]:
+    def _progress(self, attempt: Attempt) -> Progress:
         index = 0
 
-        def tell(text: str) -> None:
+        def tell(text: str, kind: DeltaKind = "progress") -> None:
             nonlocal index
-            delta = api.StepDelta(
-                step_key=attempt.step_key, attempt=attempt.attempt, index=index, progress=text
-            )
+            delta = api.StepDelta(step_key=attempt.step_key, attempt=attempt.attempt, index=index)
+            setattr(delta, kind, text)
             index += 1
             self._parts.broadcaster.delta(attempt.turn_id, delta, self._owner.epoch)
 

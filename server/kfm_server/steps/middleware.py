@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kfm.event.v1 import turn_events_pb2 as events
@@ -85,8 +85,8 @@ def with_log(log: Any, clock: Clock) -> Middleware:
                 log.error("step_broke", **facts(attempt), exc_info=error)
                 status = given_up(attempt) if invocation.started else events.STEP_STATUS_FAILED
                 result = failed(
-                    "REASON_TOOL_FAILED",
-                    "The tool failed unexpectedly; the server's log says how.",
+                    "REASON_STEP_FAILED" if attempt.recipe else "REASON_TOOL_FAILED",
+                    f"The {'model call' if attempt.recipe else 'tool'} failed unexpectedly; the server's log says how.",
                     status=status,
                 )
             run_time_us = int((clock.monotonic() - began) * 1_000_000)
@@ -98,7 +98,7 @@ def with_log(log: Any, clock: Clock) -> Middleware:
                     reason=result.failure.reason if result.failure else "",
                     run_time_us=run_time_us,
                 )
-            return AttemptResult(result.status, result.output_json, result.failure, run_time_us)
+            return replace(result, run_time_us=run_time_us)
 
         return handle
 
@@ -123,8 +123,6 @@ def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue) -> Middleware:
     def layer(following: Handler) -> Handler:
         async def handle(invocation: Invocation) -> AttemptResult:
             attempt = invocation.attempt
-            if attempt.kind != types.STEP_KIND_TOOL:
-                return failed("REASON_UNIMPLEMENTED", "Steps of this kind are not performed here.")
             tool, entry = tools.get(attempt.tool), catalogue.get(attempt.tool)
             if tool is None or entry is None:
                 return failed(

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from kfm.event.v1 import turn_events_pb2 as events
+from kfm.type.v1 import type_pb2 as types
 
 from kfm_server import failpoints
 from kfm_server.canonical import clean_text
@@ -14,6 +15,7 @@ from kfm_server.ports.steps import Attempt, AttemptResult, Progress
 from kfm_server.ports.tools import Tool, ToolCall, ToolError
 from kfm_server.steps.middleware import (
     MAX_RESULT_BYTES,
+    Handler,
     Invocation,
     Middleware,
     compose,
@@ -44,6 +46,7 @@ class StepProcessor:
         clock: Clock | None = None,
         *,
         log: Any = None,
+        models: Handler | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         layers: Sequence[Middleware] = (),
     ) -> None:
@@ -54,24 +57,39 @@ class StepProcessor:
             catalogue: the same tools, as they are planned with.
             clock: tells `start_by` and deadlines.
             log: a structlog logger; bound when the processor is made.
+            models: performs model and plan steps (steps/model_step.py); without it there are none.
             max_result_bytes: largest output, as canonical JSON.
             layers: further layers, innermost: they see validated arguments within the deadline.
         """
         clock = clock or SystemClock()
         log = log if log is not None else structlog.get_logger("kfm.steps").bind()
-        chain = (
-            with_log(log, clock),
-            with_tool(dict(tools), catalogue),
-            with_arguments(),
-            with_bound(max_result_bytes),
-            with_deadline(clock),
-            *layers,
+        around, within = with_log(log, clock), with_deadline(clock)
+        call_tool = compose(
+            (
+                around,
+                with_tool(dict(tools), catalogue),
+                with_arguments(),
+                with_bound(max_result_bytes),
+                within,
+                *layers,
+            ),
+            _call,
         )
-        self._handle = compose(chain, _call)
+        call_model = compose((around, within), models or _unknown)
+        self._handlers: dict[int, Handler] = {
+            types.STEP_KIND_TOOL: call_tool,
+            types.STEP_KIND_MODEL: call_model,
+            types.STEP_KIND_PLAN: call_model,
+        }
 
     async def run(self, attempt: Attempt, progress: Progress, connection: Any = None) -> AttemptResult:
         """Perform the attempt within its deadline; raises nothing but cancellation (see ports/steps)."""
-        return await self._handle(Invocation(attempt, progress, connection))
+        handle = self._handlers.get(attempt.kind, _unknown)
+        return await handle(Invocation(attempt, progress, connection))
+
+
+async def _unknown(invocation: Invocation) -> AttemptResult:
+    return failed("REASON_UNIMPLEMENTED", "Steps of this kind are not performed here.")
 
 
 async def _call(invocation: Invocation) -> AttemptResult:

@@ -1,15 +1,69 @@
 """The answer of a turn, from what its steps answered. Pure."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
+from jsonschema_rs import Draft202012Validator
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import canonical_json, parse_json
+from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
+from kfm_server.tool_catalogue import compiled, describe
+from kfm_server.turns.replies import json_in, read_reply
+from kfm_server.turns.state import Turn
 
 MAX_TEXT = 65_536
 """Longest text of an answer, in characters; more is cut and says so."""
 MAX_DATA_BYTES = 262_144
 """Largest data part, in bytes; a larger one is left out: the outputs stand with the steps."""
+
+
+def answer_of(turn: Turn) -> tuple[types.Part, ...]:
+    """What the turn answers: the model's last word where one was asked, else what its steps came to."""
+    last = turn.last_step
+    if last is None or last.definition.kind != types.STEP_KIND_MODEL:
+        return render_answer((s.definition, s.output_json) for s in turn.steps.values())
+    text = read_reply(last.output_json).text.strip()
+    if turn.request.output_schema_json:
+        return (types.Part(data_json=canonical_parsed(json_in(text))),)
+    return (types.Part(text=_cut(text)),) if text else ()
+
+
+def misfit(turn: Turn, text: str) -> str:
+    """What keeps a model's reply from being the data that the turn was asked for; empty if it fits."""
+    if not turn.request.output_schema_json:
+        return ""
+    try:
+        value = json_in(text)
+    except ValueError as wrong:
+        return f"the answer is {wrong}"
+    if len(canonical_parsed(value).encode()) > MAX_DATA_BYTES:
+        return f"the answer is larger than {MAX_DATA_BYTES} bytes"
+    return _misfit(turn.request.output_schema_json, value)
+
+
+def misfit_of_parts(turn: Turn, parts: Iterable[types.Part]) -> str:
+    """The same for an answer that no model gave: one of its data parts has to fit."""
+    if not turn.request.output_schema_json:
+        return ""
+    data = [parse_json(part.data_json) for part in parts if part.WhichOneof("content") == "data_json"]
+    problems = [_misfit(turn.request.output_schema_json, value) for value in data]
+    if not problems:
+        return "the answer has no data"
+    return "" if not all(problems) else problems[0]
+
+
+def _misfit(schema_json: str, value: object) -> str:
+    found = next(_schema(schema_json).iter_errors(value), None)
+    return "" if found is None else f"the answer does not fit the schema: {describe(found)}"
+
+
+@lru_cache(maxsize=256)
+def _schema(schema_json: str) -> Draft202012Validator:
+    return compiled(parse_json(schema_json))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 2] + " …"
 
 
 def render_answer(answers: Iterable[tuple[types.PlanStep, str]]) -> tuple[types.Part, ...]:
@@ -30,9 +84,7 @@ def render_answer(answers: Iterable[tuple[types.PlanStep, str]]) -> tuple[types.
         text = value if isinstance(value, str) else value.get("text") if isinstance(value, dict) else None
         if isinstance(text, str) and text.strip():
             texts.append(text.strip())
-    joined = "\n".join(texts)
-    if len(joined) > MAX_TEXT:
-        joined = joined[: MAX_TEXT - 2] + " …"
+    joined = _cut("\n".join(texts))
     parts = [types.Part(text=joined)] if joined else []
     document = canonical_json(data)
     if data and len(document.encode()) <= MAX_DATA_BYTES:

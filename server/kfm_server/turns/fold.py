@@ -11,6 +11,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.state import (
     ENDED_STEP,
+    MODEL_KINDS,
     AttemptRecord,
     Phase,
     Session,
@@ -87,12 +88,17 @@ def fold_turn(turn: Turn, envelope: Envelope, payload: Message | None) -> Turn:
 
 
 def _plan(turn: Turn, envelope: Envelope, payload: ev.PlanEvent) -> Turn:
+    plans = turn.plans + 1
     if payload.change == ev.PLAN_CHANGE_REFUSED:
-        return replace(turn, planner=payload.planner, refusal=payload.error)
+        return replace(turn, plans=plans, planner=payload.planner, refusal=payload.error)
     steps = dict(turn.steps)
     for definition in payload.steps:
-        steps[definition.key] = Step(definition=definition, index=len(steps))
-    return replace(turn, plan_id=payload.plan_id, planner=payload.planner, steps=steps)
+        told = payload.error.message if definition.kind in MODEL_KINDS else ""
+        steps[definition.key] = Step(definition=definition, index=len(steps), feedback=told)
+    repairs = turn.repairs + 1 if payload.change == ev.PLAN_CHANGE_REPAIRED else 0
+    return replace(
+        turn, plan_id=payload.plan_id, planner=payload.planner, steps=steps, plans=plans, repairs=repairs
+    )
 
 
 def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Turn:
@@ -143,6 +149,9 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             ended_us=micros(envelope.timestamp),
             status=payload.status,
             error=payload.error if payload.HasField("error") else None,
+            usage=payload.metrics.usage if payload.metrics.HasField("usage") else None,
+            model=payload.metrics.model,
+            provider_request_id=payload.metrics.provider_request_id,
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
@@ -209,7 +218,8 @@ def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn
     at = micros(envelope.timestamp)
     match payload.change:
         case ev.TURN_CHANGE_STARTED:
-            return replace(turn, phase=api.TURN_STATE_RUNNING)
+            kept = payload.personality_json
+            return replace(turn, phase=api.TURN_STATE_RUNNING, personality_json=kept)
         case ev.TURN_CHANGE_WAITING:
             until = micros(payload.wake_at) if payload.HasField("wake_at") else None
             waiting = Waiting(payload.wait_reason, payload.step_key, until, at)

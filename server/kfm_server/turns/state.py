@@ -1,6 +1,5 @@
 """What is known of a session: frozen values folded from events. Nothing here reads a clock or a disk."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,6 +19,8 @@ ENDED_STEP = frozenset(
     }
 )
 
+MODEL_KINDS = frozenset({types.STEP_KIND_MODEL, types.STEP_KIND_PLAN})
+"""Steps that are calls of a model."""
 
 _State = TypeVar("_State")
 
@@ -46,6 +47,9 @@ class AttemptRecord:
     ended_us: int = 0
     status: ev.StepStatus = ev.STEP_STATUS_UNSPECIFIED
     error: types.Error | None = None
+    usage: types.Usage | None = None
+    model: str = ""
+    provider_request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Step:
     wake_us: int | None = None
     output_json: str = ""
     error: types.Error | None = None
+    feedback: str = ""
+    """What was wrong with the reply before, for a model step that tries again."""
     history: tuple[AttemptRecord, ...] = ()
 
     @property
@@ -106,8 +112,13 @@ class Turn:
     phase: Phase = api.TURN_STATE_QUEUED
     plan_id: str = ""
     planner: str = ""
+    plans: int = 0
+    """Plan events so far."""
+    repairs: int = 0
+    """Plans that replaced a bad one, since the last good one."""
+    personality_json: str = ""
     refusal: types.Error | None = None
-    steps: Mapping[str, Step] = field(default_factory=dict[str, Step])
+    steps: dict[str, Step] = field(default_factory=dict[str, Step])
     paused: bool = False
     ending: ev.Outcome = ev.OUTCOME_UNSPECIFIED
     dropped: bool = False
@@ -119,9 +130,30 @@ class Turn:
     effects_done: tuple[str, ...] = ()
 
     @property
+    def last_step(self) -> Step | None:
+        """The step that was planned last; in a turn that a model plans, its reply decides what follows."""
+        return next(reversed(self.steps.values()), None)
+
+    @property
     def root_turn_id(self) -> str:
         """The turn whose id stands in the keys of tools."""
         return self.request.root_turn_id or self.turn_id
+
+
+def is_over(step: Step) -> bool:
+    """Nothing more is to be done for the step, or about it."""
+    return step.phase in ENDED_STEP and not step.compensate
+
+
+def fatal(turn: Turn, step: Step) -> bool:
+    """Whether the step's failure is the turn's: no model is told of it, and no other plan stands in for it."""
+    if step.phase != api.STEP_STATE_FAILED or step.compensate:
+        return False
+    if step.definition.kind in MODEL_KINDS:
+        return step is turn.last_step
+    key = step.definition.key
+    later = turn.steps.values()
+    return not any(s.definition.kind in MODEL_KINDS and key in s.definition.depends_on for s in later)
 
 
 @dataclass(frozen=True)

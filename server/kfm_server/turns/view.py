@@ -3,10 +3,10 @@
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.turn.v1 import turn_service_pb2 as rpc
-from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.state import Session, Step, Turn
 from kfm_server.turns.times import micros, timestamp
+from kfm_server.turns.usage import usage_of
 
 
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
@@ -25,12 +25,13 @@ def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
             timeout=request.timeout,
             limits=request.limits,
             labels=request.labels,
+            output_schema_json=request.output_schema_json,
         ),
         planner=turn.planner,
         steps=[_step(s) for s in turn.steps.values()] if steps else (),
         output=turn.output,
         error=turn.error,
-        usage=types.Usage(tool_calls=sum(s.attempt for s in turn.steps.values())),
+        usage=usage_of(turn),
         wait_reason=turn.waiting.reason if turn.waiting else ev.WAIT_REASON_UNSPECIFIED,
         submitted_at=timestamp(turn.submitted_us),
         finished_at=timestamp(turn.finished_us) if turn.finished_us else None,
@@ -55,6 +56,9 @@ def _step(step: Step) -> api.Step:
                 error=a.error,
                 rerun=a.rerun,
                 compensation=a.compensation,
+                usage=a.usage,
+                model=a.model,
+                provider_request_id=a.provider_request_id,
             )
             for a in step.history
         ],

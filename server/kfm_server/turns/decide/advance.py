@@ -4,12 +4,14 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
+from kfm_server.models import DEFAULT_PERSONALITY
 from kfm_server.turns.decide.dispatch import dispatch, ready
 from kfm_server.turns.decide.draft import Draft, error
 from kfm_server.turns.decide.ending import end, finish, outcome_unknown
+from kfm_server.turns.decide.grow import grow
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.decide.waiting import back_off, wait
-from kfm_server.turns.state import Step
+from kfm_server.turns.state import Step, fatal, is_over
 from kfm_server.turns.times import timestamp
 
 
@@ -38,11 +40,14 @@ def _start_next(draft: Draft) -> bool:
         finish(draft, turn.turn_id)
         return False
     world = draft.world
+    personality = world.personality(turn.request.personality) or DEFAULT_PERSONALITY
     draft.record(
         turn.turn_id,
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_STARTED,
-            personality_digest=world.personality_digest,
+            personality_digest=personality.digest(),
+            # What no model is asked with needs no keeping.
+            personality_json=personality.encode() if world.models and personality.planner != "rules" else "",
             schema_release=world.schema_release,
             tools_digest=world.tools_digest,
             deadline=timestamp(turn.deadline_us),
@@ -62,13 +67,20 @@ def _advance_turn(draft: Draft, turn_id: str) -> None:
     if turn.refusal is not None:
         finish(draft, turn_id)
         return
-    for key in tuple(turn.steps):
-        _mend(draft, turn_id, key)
+    while True:
+        for key in tuple(turn.steps):
+            _mend(draft, turn_id, key)
+        if not grow(draft, turn_id):
+            break
+        turn = draft.turn(turn_id)
+        if turn.refusal is not None:
+            finish(draft, turn_id)
+            return
     turn = draft.turn(turn_id)
-    if any(s.phase == api.STEP_STATE_FAILED and not s.compensate for s in turn.steps.values()):
+    if any(fatal(turn, step) for step in turn.steps.values()):
         end(draft, turn)
         return
-    if all(s.phase == api.STEP_STATE_SUCCEEDED for s in turn.steps.values()):
+    if all(is_over(step) for step in turn.steps.values()):
         finish(draft, turn_id)
         return
     if draft.hold:
@@ -77,7 +89,9 @@ def _advance_turn(draft: Draft, turn_id: str) -> None:
         for step in ready(turn, draft.now_us):
             dispatch(draft, turn_id, step)
             if draft.turn(turn_id).steps[step.definition.key].phase == api.STEP_STATE_FAILED:
-                end(draft, draft.turn(turn_id))
+                _advance_turn(
+                    draft, turn_id
+                )  # it could not be started: that is settled like any other failure
                 return
     wait(draft, turn_id)
 
@@ -119,7 +133,9 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
     )
     if may_retry and step.attempt > 0 and step.tries < turn.request.limits.max_attempts:
         # One that never started does not count as a try: what keeps it from starting may last, all the same.
-        back_off(draft, turn_id, key, step.tries or step.attempt)
+        asked_us = int(step.error.metadata.get("retry_after_ms", "0") or "0") * 1000 if step.error else 0
+        if draft.now_us + asked_us < turn.deadline_us:  # who asks for more time than there is, has failed
+            back_off(draft, turn_id, key, step.tries or step.attempt, asked_us)
 
 
 def _undo(draft: Draft, turn_id: str, step: Step) -> None:

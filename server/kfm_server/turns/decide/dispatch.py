@@ -9,8 +9,9 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.turns.bodies import arguments_to_record, undo_arguments
 from kfm_server.turns.decide.draft import Draft, Start, error
 from kfm_server.turns.references import UnresolvedReference
-from kfm_server.turns.state import Step, Turn
+from kfm_server.turns.state import MODEL_KINDS, Step, Turn, is_over
 from kfm_server.turns.times import micros, timestamp
+from kfm_server.turns.usage import exceeded, usage_of
 
 _RERUN = frozenset(
     {types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT, types.EFFECT_CONTRACT_TRANSACTIONAL}
@@ -38,12 +39,18 @@ def ready(turn: Turn, now_us: int) -> list[Step]:
             break
         backing_off = step.phase == api.STEP_STATE_BACKING_OFF and not step.compensate
         again = backing_off and (step.wake_us or 0) <= now_us
-        fresh = step.phase == api.STEP_STATE_PENDING and all(
-            turn.steps[d].phase == api.STEP_STATE_SUCCEEDED for d in step.definition.depends_on
-        )
+        fresh = step.phase == api.STEP_STATE_PENDING and _is_due(turn, step)
         if again or fresh:
             found.append(step)
     return found
+
+
+def _is_due(turn: Turn, step: Step) -> bool:
+    """What it depends on is there: for a model, which is told of failures too, that all of it is over."""
+    before = (turn.steps[key] for key in step.definition.depends_on)
+    if step.definition.kind in MODEL_KINDS:
+        return all(is_over(s) for s in before)
+    return all(s.phase == api.STEP_STATE_SUCCEEDED for s in before)
 
 
 def may_rerun(step: Step) -> bool:
@@ -54,9 +61,20 @@ def may_rerun(step: Step) -> bool:
 def dispatch(
     draft: Draft, turn_id: str, step: Step, *, rerun: bool = False, compensation: bool = False
 ) -> None:
-    """Record a dispatch of the step, or the failure of one whose references name nothing; it starts after the append."""
+    """Record a dispatch of the step; it starts after the append.
+
+    Or its failure: of one whose references name nothing, or a model call that a limit of the turn forbids.
+    """
     turn = draft.turn(turn_id)
     definition = step.definition
+    limits = turn.request.limits
+    model = definition.kind in MODEL_KINDS
+    used = usage_of(turn) if model else types.Usage()
+    if model:
+        problem = exceeded(limits, used)
+        if problem:
+            _not_started(draft, turn_id, step, error("REASON_BUDGET_EXCEEDED", problem))
+            return
     if rerun:
         assert step.dispatch is not None
         call = _Call(step.dispatch.tool, step.dispatch.parameters_json)
@@ -72,13 +90,7 @@ def dispatch(
         try:
             call = _Call(definition.tool, arguments_to_record(turn, definition))
         except UnresolvedReference as bad:
-            failed = error("REASON_PLAN_INVALID", f"step {definition.key}: {bad}")
-            draft.record(
-                turn_id,
-                ev.StepResultEvent(
-                    step_key=definition.key, status=ev.STEP_STATUS_FAILED, error=failed, synthesised=True
-                ),
-            )
+            _not_started(draft, turn_id, step, error("REASON_PLAN_INVALID", f"step {definition.key}: {bad}"))
             return
     timeout_us = micros(definition.timeout) or micros(turn.request.limits.step_timeout)
     human = definition.kind == types.STEP_KIND_HUMAN
@@ -109,8 +121,27 @@ def dispatch(
             pool=definition.pool or "local",
             rerun=rerun,
             compensation=compensation,
+            model=definition.model,
+            max_tokens=_left(limits.max_tokens, used.input_tokens + used.output_tokens) if model else 0,
+            max_cost_nanos=_left(limits.max_cost_nanos, used.cost_nanos) if model else 0,
         ),
         attempt,
     )
     if not human:
         draft.starts.append(Start(turn_id, definition.key, attempt))
+
+
+def _not_started(draft: Draft, turn_id: str, step: Step, why: types.Error) -> None:
+    """The failure of a step in place of its dispatch. One whose process died has an attempt that this ends."""
+    draft.record(
+        turn_id,
+        ev.StepResultEvent(
+            step_key=step.definition.key, status=ev.STEP_STATUS_FAILED, error=why, synthesised=True
+        ),
+        step.attempt if step.phase == api.STEP_STATE_RUNNING else 0,
+    )
+
+
+def _left(most: int, used: int) -> int:
+    """What is left of a limit; 0 is none."""
+    return most - used if most else 0

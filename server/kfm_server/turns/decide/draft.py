@@ -9,6 +9,7 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.context import ExecutionContext
+from kfm_server.models import DEFAULT_PERSONALITY, Models, ModelSpec, Personalities, Personality
 from kfm_server.turns.fold import fold_session, fold_turn
 from kfm_server.turns.planners.types import ToolCatalogue
 from kfm_server.turns.state import Session, Turn
@@ -22,13 +23,20 @@ class World:
     tools: ToolCatalogue
     tools_digest: str
     schema_release: str
-    personality: str = "assistant"
-    personality_digest: str = "builtin"
+    personalities: Personalities = field(
+        default_factory=lambda: {DEFAULT_PERSONALITY.name: DEFAULT_PERSONALITY}
+    )
+    default_personality: str = DEFAULT_PERSONALITY.name
+    models: Models = field(default_factory=dict[str, ModelSpec])
     max_queued_turns: int = 100
     max_reruns: int = 5
     start_window_us: int = 2 * US
     """An attempt must start this soon after its dispatch, or not at all. A takeover waits for that moment, and the
     step's timeout, before it settles or undoes what it finds: a frozen owner may wake until then."""
+
+    def personality(self, name: str) -> Personality | None:
+        """The personality that a turn asks for, the default one if it names none; None if there is none such."""
+        return self.personalities.get(name or self.default_personality)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.turns.answer import render_answer
+from kfm_server.turns.answer import answer_of, misfit_of_parts
 from kfm_server.turns.decide.draft import Draft, Stop, error
 from kfm_server.turns.decide.waiting import wait
-from kfm_server.turns.state import ENDED_STEP, Turn
+from kfm_server.turns.state import ENDED_STEP, Turn, fatal
+from kfm_server.turns.usage import usage_of
 
 _CANCELLABLE = frozenset({types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT})
 
@@ -88,7 +89,7 @@ def end(draft: Draft, turn: Turn) -> None:
 def finish(draft: Draft, turn_id: str) -> None:
     """Record the turn's end: its outcome and answer, or why there is none and which effects stand."""
     turn = draft.turn(turn_id)
-    failed = next((s for s in turn.steps.values() if s.phase == api.STEP_STATE_FAILED), None)
+    failed = next((s for s in turn.steps.values() if fatal(turn, s)), None)
     outcome, why = ev.OUTCOME_SUCCEEDED, None
     if turn.ending == ev.OUTCOME_CANCELLED:
         outcome, why = turn.ending, error("REASON_CANCELLED", "the turn was cancelled")
@@ -99,24 +100,23 @@ def finish(draft: Draft, turn_id: str) -> None:
     elif failed is not None:
         outcome = ev.OUTCOME_FAILED
         why = failed.error or error("REASON_STEP_FAILED", f"step {failed.definition.key} failed")
+    output = answer_of(turn) if outcome == ev.OUTCOME_SUCCEEDED else ()
+    problem = misfit_of_parts(turn, output)
+    if outcome == ev.OUTCOME_SUCCEEDED and problem:
+        outcome, why, output = ev.OUTCOME_FAILED, error("REASON_OUTPUT_INVALID", problem), ()
     succeeded = outcome == ev.OUTCOME_SUCCEEDED
     draft.record(
         turn_id,
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_FINISHED,
             outcome=outcome,
-            output=render_answer(tuple(_answers(turn))) if succeeded else (),
-            usage=types.Usage(tool_calls=sum(s.attempt for s in turn.steps.values())),
+            output=output,
+            usage=usage_of(turn),
             error=why,
             dropped=turn.dropped,
             effects_done=() if succeeded else tuple(_effects_done(turn)),
         ),
     )
-
-
-def _answers(turn: Turn) -> Iterator[tuple[types.PlanStep, str]]:
-    for step in turn.steps.values():
-        yield step.definition, step.output_json
 
 
 def _effects_done(turn: Turn) -> Iterator[str]:

@@ -54,9 +54,9 @@ def _why(turn: Turn) -> tuple[ev.WaitReason, str, int | None, ev.TurnVerb]:
     return ev.WAIT_REASON_STEPS, "", turn.deadline_us, ev.TURN_VERB_CANCEL
 
 
-def back_off(draft: Draft, turn_id: str, key: str, tries: int) -> None:
-    """Record that the step waits before its next attempt."""
-    wake_us = draft.now_us + backoff_us(tries, draft.turn(turn_id).last_event_id)
+def back_off(draft: Draft, turn_id: str, key: str, tries: int, least_us: int = 0) -> None:
+    """Record that the step waits before its next attempt, at least as long as the other side asked for."""
+    wake_us = draft.now_us + max(least_us, backoff_us(tries, draft.turn(turn_id).last_event_id))
     draft.record(
         turn_id,
         ev.TurnStateEvent(

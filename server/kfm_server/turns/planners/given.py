@@ -29,6 +29,21 @@ class _Broken(Exception):
     pass
 
 
+def brings_plan(input_parts: tuple[types.Part, ...]) -> bool:
+    """Whether the message brings a plan; a data part without one is data."""
+    return any(
+        _holds_plan(part.data_json) for part in input_parts if part.WhichOneof("content") == "data_json"
+    )
+
+
+def _holds_plan(text: str) -> bool:
+    try:
+        document = parse_json(text)
+    except ValueError:
+        return True  # let the planner say what is wrong
+    return isinstance(document, dict) and "plan" in document
+
+
 def plan(input_parts: tuple[types.Part, ...], tools: ToolCatalogue) -> Planned | Refused:
     """Read the plan that the message holds, strictly: nothing is guessed, nothing is ignored.
 
@@ -39,20 +54,31 @@ def plan(input_parts: tuple[types.Part, ...], tools: ToolCatalogue) -> Planned |
     try:
         document = parse_json(input_parts[0].data_json)
         body = _object(document, "input[0]", ("plan",), required=("plan",))
-        inner = _object(body["plan"], "plan", ("steps",), required=("steps",))
-        listed = inner["steps"]
-        if not isinstance(listed, list) or not listed:
+    except _Broken as broken:
+        return Refused(PLAN_INVALID, str(broken))
+    except ValueError as error:
+        return Refused(PLAN_INVALID, f"input[0]: {error}")
+    steps = read_steps(body["plan"])
+    if isinstance(steps, Refused):
+        return steps
+    if not steps:
+        return Refused(PLAN_INVALID, "plan.steps: a list with at least one step is needed")
+    return Planned(NAME, steps, complexity_of(steps))
+
+
+def read_steps(value: Any) -> tuple[types.PlanStep, ...] | Refused:
+    """The steps of {"steps": [...]}, as a client brings it or a model writes it; possibly none."""
+    try:
+        listed = _object(value, "plan", ("steps",), required=("steps",))["steps"]
+        if not isinstance(listed, list):
             raise _Broken("plan.steps: a list with at least one step is needed")
         if len(listed) > MAX_STEPS:
             return Refused(
                 STEP_LIMIT_EXCEEDED, f"plan.steps: {len(listed)} steps; at most {MAX_STEPS} are allowed"
             )
-        steps = tuple(_step(item, f"plan.steps[{index}]") for index, item in enumerate(listed))
+        return tuple(_step(item, f"plan.steps[{index}]") for index, item in enumerate(listed))
     except _Broken as broken:
         return Refused(PLAN_INVALID, str(broken))
-    except ValueError as error:
-        return Refused(PLAN_INVALID, f"input[0]: {error}")
-    return Planned(NAME, steps, complexity_of(steps))
 
 
 def _object(value: Any, path: str, allowed: tuple[str, ...], required: tuple[str, ...]) -> Mapping[str, Any]:

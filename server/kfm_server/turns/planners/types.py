@@ -14,11 +14,15 @@ STEP_LIMIT_EXCEEDED: Final = "REASON_STEP_LIMIT_EXCEEDED"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan: who made it, its steps in an order that respects their dependencies, complexity 0 to 100."""
+    """A plan: who made it, its steps in an order that respects their dependencies, complexity 0 to 100.
+
+    `model`: the model that was chosen, by its configured name; empty for planners that ask none.
+    """
 
     planner: str
     steps: tuple[types.PlanStep, ...]
     complexity: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

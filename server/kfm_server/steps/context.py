@@ -1,0 +1,219 @@
+"""Renders the prompt of a model step from its recipe, the session's earlier turns and the tool catalogue.
+
+Pure: the same three give the same prompt, and its digest is recorded, so that a replay can tell.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.canonical import canonical_json, parse_json
+from kfm_server.models import ModelSpec
+from kfm_server.ports.history import Exchange
+from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
+from kfm_server.recipe import CallOutcome, Recipe, Round
+from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.turns.planners.agent import ASK_PERSON
+from kfm_server.turns.replies import read_reply
+
+MAX_OUTCOME = 32_768
+"""Longest output of a tool that a model is shown, in characters; more is cut and says so."""
+MAX_EXCHANGES: Final = 20
+"""Most earlier turns of the session that a model is shown."""
+
+_PLAN_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "steps": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "key": {"type": "string"},
+                    "tool": {"type": "string"},
+                    "arguments": {"type": "object"},
+                    "depends_on": {"type": "array", "items": {"type": "string"}},
+                },
+                "required": ["key", "tool", "arguments"],
+            },
+        }
+    },
+    "required": ["steps"],
+}
+_PLAN: Final = """\
+Plan how to answer the user's message with the tools below. Answer with one JSON object and nothing else:
+{{"steps": [{{"key": "s1", "tool": "NAME", "arguments": {{...}}, "depends_on": ["KEY", ...]}}, ...]}}
+Steps that do not depend on each other run side by side. An argument may be {{"$ref": "KEY#/POINTER"}}: the part of an
+earlier step's output that the JSON pointer names. No tool is needed: {{"steps": []}}. Use only these tools:
+{tools}
+
+Examples, with tools that may not be at hand here:
+Message: What is 3 * 4, and what is that plus 1?
+{{"steps": [{{"key": "s1", "tool": "calculator", "arguments": {{"expression": "3 * 4"}}}}, {{"key": "s2", "tool": "add", "arguments": {{"a": {{"$ref": "s1#/result"}}, "b": 1}}, "depends_on": ["s1"]}}]}}
+Message: Thank you!
+{{"steps": []}}"""
+_SUMMARISE: Final = "Answer the user's message from the results below. Say what failed, if anything did."
+_ASK: Final = ToolDefinition(
+    ASK_PERSON,
+    "Ask a person and wait for the answer. Use it when only a person can know or decide.",
+    {
+        "type": "object",
+        "properties": {"question": {"type": "string"}},
+        "required": ["question"],
+        "additionalProperties": False,
+    },
+)
+
+
+def render(
+    recipe: Recipe, spec: ModelSpec, tools: ToolCatalogue, earlier: Sequence[Exchange] = ()
+) -> ModelRequest:
+    """The call that a recipe asks for. Earlier turns are left out, oldest first, until the rest fits the model."""
+    definitions = _definitions(recipe, tools) if recipe.purpose == "answer" else ()
+    head = (Message("system", _system(recipe, tools)),)
+    body = (Message("user", _text_of(recipe.input)), *_rounds(recipe))
+    schema: dict[str, Any] | None = None
+    if recipe.purpose == "plan":
+        schema = _PLAN_SCHEMA
+    elif recipe.output_schema_json:
+        schema = parse_json(recipe.output_schema_json)
+    room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
+    kept: list[Message] = []
+    for exchange in reversed(earlier):
+        pair = _exchange(exchange)
+        room -= tokens_of(pair)
+        if room < 0:
+            break
+        kept[:0] = pair
+    return ModelRequest(
+        model=spec.model,
+        messages=(*head, *kept, *body),
+        tools=definitions,
+        output_schema=schema,
+        max_output_tokens=spec.max_output_tokens,
+        temperature=spec.temperature,
+    )
+
+
+def digest_of(request: ModelRequest) -> str:
+    """SHA-256 in hex over all of a call that the answer depends on."""
+    body = [
+        request.model,
+        [asdict(message) for message in request.messages],
+        [[tool.name, tool.description, dict(tool.input_schema)] for tool in request.tools],
+        None if request.output_schema is None else dict(request.output_schema),
+        request.max_output_tokens,
+        request.temperature,
+    ]
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:
+    """About how many tokens a model reads, rather too many: three bytes of UTF-8 a token, and eight a message."""
+    size = 0
+    for message in messages:
+        size += len(message.text.encode()) + 24
+        size += sum(len(use.arguments_json.encode()) + len(use.name) + 24 for use in message.tool_uses)
+    for tool in tools:
+        size += (
+            len(tool.name)
+            + len(tool.description.encode())
+            + len(canonical_json(dict(tool.input_schema)))
+            + 24
+        )
+    return -(-size // 3)
+
+
+def _system(recipe: Recipe, tools: ToolCatalogue) -> str:
+    at = datetime.fromtimestamp(recipe.submitted_us / 1_000_000, UTC)
+    parts = [recipe.personality.instructions.strip(), f"Now: {at:%A %Y-%m-%d %H:%M} UTC."]
+    if recipe.purpose == "plan":
+        listed = "\n".join(
+            f"- {tool.name}: {tool.description} Arguments: {canonical_json(dict(tool.input_schema))}"
+            for tool in _definitions(recipe, tools)
+        )
+        parts.append(_PLAN.format(tools=listed or "- none"))
+    elif recipe.purpose == "summarise":
+        parts.append(_SUMMARISE)
+    if recipe.output_schema_json and recipe.purpose != "plan":
+        parts.append(f"Your last word is one JSON value that fits this schema: {recipe.output_schema_json}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _definitions(recipe: Recipe, tools: ToolCatalogue) -> tuple[ToolDefinition, ...]:
+    """The tools of the personality, by name: the same order on every call, which providers' caches reward."""
+    names = sorted(tools) if recipe.personality.tools is None else sorted(recipe.personality.tools)
+    found = [
+        ToolDefinition(name, tools[name].description, tools[name].input_schema)
+        for name in names
+        if name in tools
+    ]
+    if ASK_PERSON in names and recipe.purpose == "answer":
+        found.append(_ASK)
+    return tuple(found)
+
+
+def _rounds(recipe: Recipe) -> list[Message]:
+    messages: list[Message] = []
+    for turn in recipe.rounds:
+        messages += _results(turn) if not turn.reply_json else _reply(turn)
+        if turn.feedback and not turn.calls:
+            messages.append(Message("user", f"That cannot be used: {turn.feedback}\nPlease answer again."))
+    return messages
+
+
+def _reply(turn: Round) -> list[Message]:
+    """A reply and what its calls came to, under ids of our own: a provider's may be missing, or given twice."""
+    reply = read_reply(turn.reply_json)
+    uses = tuple(
+        ToolUse(call_id(outcome), asked.name, asked.arguments_json or "{}")
+        for asked, outcome in zip(reply.calls, turn.calls, strict=False)
+    )
+    return [
+        Message("assistant", reply.text, uses),
+        *(
+            Message("tool", _shown(outcome), tool_use_id=call_id(outcome))
+            for outcome in turn.calls[: len(uses)]
+        ),
+    ]
+
+
+def call_id(outcome: CallOutcome) -> str:
+    """The id by which a model knows a call: made of its step's key, in the letters that all providers take."""
+    return "call_" + outcome.key.replace(".", "_")
+
+
+def _results(turn: Round) -> list[Message]:
+    lines = [f"{call.key}: {call.tool} {call.arguments_json}\n-> {_shown(call)}" for call in turn.calls]
+    return [Message("user", "Results:\n" + "\n".join(lines))] if lines else []
+
+
+def _shown(call: CallOutcome) -> str:
+    text = call.output_json if not call.error else canonical_json({"error": call.error})
+    if len(text) > MAX_OUTCOME:
+        return f"{text[:MAX_OUTCOME]}… (cut: {MAX_OUTCOME} of {len(text)} characters)"
+    return text
+
+
+def _exchange(exchange: Exchange) -> tuple[Message, ...]:
+    if exchange.outcome != ev.OUTCOME_SUCCEEDED:
+        return (
+            Message("user", _text_of(exchange.input)),
+            Message("assistant", "(no answer: the turn did not succeed)"),
+        )
+    return (
+        Message("user", _text_of(exchange.input)),
+        Message("assistant", _text_of(exchange.output) or "(done)"),
+    )
+
+
+def _text_of(parts: Sequence[types.Part]) -> str:
+    """Texts as they are; of an exchange's data only what no text says."""
+    texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
+    data = [f"```json\n{part.data_json}\n```" for part in parts if part.WhichOneof("content") == "data_json"]
+    return "\n\n".join((*texts, *data))

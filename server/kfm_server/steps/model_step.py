@@ -1,0 +1,164 @@
+"""One attempt of a model step: render, hold the limits, call, stream, and say what it cost."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from kfm.catalogue.errors import HistoryUnreadable
+from kfm.event.v1 import turn_events_pb2 as events
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server import failpoints
+from kfm_server.canonical import clean_text, sanitised_json
+from kfm_server.models import ModelSpec
+from kfm_server.ports.history import SessionHistory
+from kfm_server.ports.journal import JournalUnavailable
+from kfm_server.ports.models import (
+    ModelDelta,
+    ModelProvider,
+    ModelReply,
+    ModelRequest,
+    ProviderError,
+    TokenUsage,
+)
+from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
+from kfm_server.recipe import Recipe
+from kfm_server.steps.context import MAX_EXCHANGES, digest_of, render, tokens_of
+from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
+from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.turns.replies import AskedCall, Reply
+
+ModelLookup = Callable[[str], tuple[ModelProvider, ModelSpec]]
+"""A configured model by name. Raises KeyError."""
+
+LEAST_OUTPUT = 16
+"""A call is not made if the limits leave fewer tokens than this for its answer."""
+
+_BEFORE = failpoints.declare("model.call.before")
+_FIRST = failpoints.declare("model.delta.first")
+_AFTER = failpoints.declare("model.call.after")
+
+
+def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistory) -> Handler:
+    """The handler of model and plan steps. It never retries; a call that would pass a limit is not made."""
+
+    async def handle(invocation: Invocation) -> AttemptResult:
+        attempt = invocation.attempt
+        recipe = attempt.recipe
+        assert recipe is not None
+        try:
+            provider, spec = models(recipe.model)
+        except KeyError:
+            return failed("REASON_MODEL_NOT_FOUND", f"The model {recipe.model!r} is not configured any more.")
+        context = attempt.context
+        try:
+            earlier = await history.before(
+                context.tenant_id, context.session_id, attempt.turn_id, MAX_EXCHANGES
+            )
+        except JournalUnavailable:
+            return failed("REASON_UNAVAILABLE", "The session's history cannot be read now.", retryable=True)
+        except HistoryUnreadable as unreadable:
+            return failed(unreadable.reason, unreadable.message)
+        request = render(recipe, spec, tools, earlier)
+        most, problem = _allowed(recipe, spec, request)
+        if problem:
+            return failed("REASON_BUDGET_EXCEEDED", problem)
+        request = replace(request, max_output_tokens=most)
+        record = CallRecord(model=spec.name, prompt_digest=digest_of(request))
+        request = replace(request, key=attempt.key, traceparent=context.traceparent)
+        failpoints.hit(_BEFORE)
+        invocation.started = True
+        try:
+            reply = await _call(provider, request, invocation.progress)
+        except ProviderError as error:
+            return _failed(error, spec, record)
+        failpoints.hit(_AFTER)
+        return _answered(reply, spec, record)
+
+    return handle
+
+
+def _allowed(recipe: Recipe, spec: ModelSpec, request: ModelRequest) -> tuple[int, str]:
+    """How many tokens the answer may have so that the call stays within the turn's limits; or which it would pass."""
+    reads = tokens_of(request.messages, request.tools)
+    most = spec.max_output_tokens
+    if recipe.max_tokens:
+        most = min(most, recipe.max_tokens - reads)
+        if most < LEAST_OUTPUT:
+            return (
+                0,
+                f"A call that reads about {reads} tokens would pass max_tokens: {recipe.max_tokens} are left.",
+            )
+    if recipe.max_cost_nanos and spec.output_nanos + spec.input_nanos:
+        left = recipe.max_cost_nanos - reads * spec.input_nanos
+        most = min(most, left // spec.output_nanos) if spec.output_nanos else most if left >= 0 else 0
+        if most < LEAST_OUTPUT:
+            return (
+                0,
+                f"A call that reads about {reads} tokens would pass max_cost_nanos: {recipe.max_cost_nanos} are left.",
+            )
+    return most, ""
+
+
+async def _call(provider: ModelProvider, request: ModelRequest, progress: Progress) -> ModelReply:
+    reply: ModelReply | None = None
+    first = True
+    async with contextlib.aclosing(provider.stream(request)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, ModelDelta):
+                progress(piece.text, piece.kind)
+                if first:
+                    failpoints.hit(_FIRST)
+                    first = False
+            else:
+                reply = piece
+    if reply is None:
+        raise ProviderError("REASON_PROVIDER_UNAVAILABLE", "The model's answer was cut off.", retryable=True)
+    return reply
+
+
+def _answered(reply: ModelReply, spec: ModelSpec, record: CallRecord) -> AttemptResult:
+    record = _told(record, reply.usage, reply.request_id, reply.model, spec)
+    if reply.finish == "refused":
+        why = clean_text(reply.text)[:1000] or "The model declined to answer."
+        return AttemptResult(
+            events.STEP_STATUS_FAILED, failure=Failure("REASON_CONTENT_REFUSED", why), call=record
+        )
+    if not reply.text.strip() and not reply.tool_uses:
+        empty = Failure("REASON_MODEL_REPLY_INVALID", "The model's reply is empty.", retryable=True)
+        return AttemptResult(events.STEP_STATUS_FAILED, failure=empty, call=record)
+    calls = tuple(AskedCall(use.name, use.arguments_json) for use in reply.tool_uses)
+    output = sanitised_json(Reply(reply.text, calls, reply.finish == "length").value())
+    if len(output.encode()) > MAX_RESULT_BYTES:
+        large = Failure(
+            "REASON_PAYLOAD_TOO_LARGE", f"The model's reply is larger than {MAX_RESULT_BYTES} bytes."
+        )
+        return AttemptResult(events.STEP_STATUS_FAILED, failure=large, call=record)
+    return AttemptResult(events.STEP_STATUS_SUCCEEDED, output, call=record)
+
+
+def _failed(error: ProviderError, spec: ModelSpec, record: CallRecord) -> AttemptResult:
+    metadata = {"model": spec.name, **error.metadata}
+    if error.retry_after_ms:
+        metadata["retry_after_ms"] = str(error.retry_after_ms)
+    failure = Failure(error.reason, clean_text(error.message)[:4096], error.retryable, metadata)
+    record = _told(record, error.usage, error.request_id, "", spec)
+    return AttemptResult(events.STEP_STATUS_FAILED, failure=failure, call=record)
+
+
+def _told(
+    record: CallRecord, usage: TokenUsage | None, request_id: str, model: str, spec: ModelSpec
+) -> CallRecord:
+    """The record of the call with what the provider said of it, and what that costs."""
+    used: types.Usage | None = None
+    if usage is not None:
+        cost = usage.input_tokens * spec.input_nanos + usage.output_tokens * spec.output_nanos
+        used = types.Usage(
+            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_nanos=cost, model_calls=1
+        )
+    return replace(
+        record,
+        usage=used,
+        provider_request_id=clean_text(request_id)[:256],
+        model=clean_text(model)[:256] or record.model,
+    )

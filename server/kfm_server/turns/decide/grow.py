@@ -1,0 +1,289 @@
+"""A model's reply decides what follows: calls to make, a plan to run, an answer, or another try."""
+
+from collections.abc import Sequence
+
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.canonical import canonical_parsed, clean_text, parse_json
+from kfm_server.models import Personality
+from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.turns.answer import misfit
+from kfm_server.turns.decide.draft import Draft, error
+from kfm_server.turns.decide.plan import next_plan_id
+from kfm_server.turns.plan_validation import validate_plan
+from kfm_server.turns.planners import rules
+from kfm_server.turns.planners.agent import ANSWER_KEY, ASK_PERSON, RESERVED, following, model_step
+from kfm_server.turns.planners.given import read_steps
+from kfm_server.turns.planners.types import PLAN_INVALID, STEP_LIMIT_EXCEEDED, Refused
+from kfm_server.turns.replies import AskedCall, Reply, json_in, read_reply
+from kfm_server.turns.state import MODEL_KINDS, Step, Turn
+
+MAX_FEEDBACK = 2000
+"""Longest account of what was wrong that a model is given, in characters."""
+Skipped = dict[str, str]
+"""Steps that cannot be run, by key, and why."""
+
+
+def grow(draft: Draft, turn_id: str) -> bool:
+    """Record what the last step asks for, if it is a model's and has ended; False if nothing follows from it."""
+    turn = draft.turn(turn_id)
+    last = turn.last_step
+    if last is None or last.definition.kind not in MODEL_KINDS:
+        return False
+    if last.phase == api.STEP_STATE_FAILED:
+        return _fall_back(draft, turn, last.error)
+    if last.phase != api.STEP_STATE_SUCCEEDED:
+        return False
+    reply = read_reply(last.output_json)
+    if last.definition.kind == types.STEP_KIND_PLAN:
+        _run_plan(draft, turn, last, reply)
+        return True
+    if reply.calls:
+        _make_calls(draft, turn, last, reply.calls)
+        return True
+    problem = misfit(turn, reply.text)
+    if problem:
+        _try_again(draft, turn, last, Refused("REASON_OUTPUT_INVALID", problem))
+    return bool(problem)
+
+
+def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
+    """The tools that a personality may call."""
+    if personality.tools is None:
+        return tools
+    return {name: tools[name] for name in personality.tools if name in tools}
+
+
+def _personality(turn: Turn) -> Personality:
+    return Personality.decode(turn.personality_json or "{}")
+
+
+def _make_calls(draft: Draft, turn: Turn, asking: Step, calls: Sequence[AskedCall]) -> None:
+    """The calls of a reply as steps that run side by side, and the model's next turn after them."""
+    personality, key = _personality(turn), asking.definition.key
+    tools = tools_of(personality, draft.world.tools)
+    steps: list[types.PlanStep] = []
+    skipped: Skipped = {}
+    for index, call in enumerate(calls, 1):
+        step = _call(f"{key}.c{index}", call, personality)
+        known = {k: s.definition for k, s in turn.steps.items()}
+        checked = validate_plan([step], tools, len(known) + 1, known)
+        if isinstance(checked, Refused):
+            skipped[step.key] = checked.message
+            steps.append(
+                types.PlanStep(
+                    key=step.key, kind=step.kind, tool=clean_text(call.name)[:64], arguments_json="{}"
+                )
+            )
+        else:
+            steps += checked
+        if key not in steps[-1].depends_on:
+            steps[-1].depends_on.append(key)
+    steps.append(
+        model_step(following(key), types.STEP_KIND_MODEL, asking.definition, [step.key for step in steps])
+    )
+    if len(skipped) == len(calls) and turn.repairs >= personality.max_repairs:
+        _refuse(draft, turn, Refused(PLAN_INVALID, next(iter(skipped.values()))))
+    else:
+        _extend(draft, turn, steps, skipped, repaired=len(skipped) == len(calls))
+
+
+def _call(key: str, call: AskedCall, personality: Personality) -> types.PlanStep:
+    if call.name == ASK_PERSON and ASK_PERSON in (personality.tools or ()):
+        return types.PlanStep(
+            key=key, kind=types.STEP_KIND_HUMAN, instructions=_question(call.arguments_json)
+        )
+    return types.PlanStep(
+        key=key, kind=types.STEP_KIND_TOOL, tool=call.name, arguments_json=call.arguments_json or "{}"
+    )
+
+
+def _question(arguments_json: str) -> str:
+    try:
+        value = parse_json(arguments_json)
+    except ValueError:
+        return ""
+    question = value.get("question") if isinstance(value, dict) else None
+    return clean_text(question) if isinstance(question, str) else ""
+
+
+def _run_plan(draft: Draft, turn: Turn, asking: Step, reply: Reply) -> None:
+    """The plan that a model wrote, checked; it is told what is wrong with it, and at last that part is left out."""
+    personality = _personality(turn)
+    tools = tools_of(personality, draft.world.tools)
+    room = turn.request.limits.max_steps - len(turn.steps) - 1
+    written = _written(reply)
+    checked = written if isinstance(written, Refused) or not written else validate_plan(written, tools, room)
+    skipped: Skipped = {}
+    if isinstance(checked, Refused):
+        if turn.repairs < personality.max_repairs and checked.reason != STEP_LIMIT_EXCEEDED:
+            _try_again(draft, turn, asking, checked)
+            return
+        kept = Refused(checked.reason, checked.message)
+        if not isinstance(written, Refused) and checked.reason != STEP_LIMIT_EXCEEDED:
+            skipped = _faulty(written, tools)
+            good = [step for step in written if step.key not in skipped]
+            checked = validate_plan(good, tools, room) if good else kept
+        if isinstance(checked, Refused):
+            _give_up(draft, turn, kept)
+            return
+    steps = list(checked)
+    steps += [
+        _as_skipped(step) for step in (() if isinstance(written, Refused) else written) if step.key in skipped
+    ]
+    before = [step.key for step in steps] or [asking.definition.key]
+    steps.append(model_step(ANSWER_KEY, types.STEP_KIND_MODEL, asking.definition, before))
+    _extend(draft, turn, steps, skipped)
+
+
+def _written(reply: Reply) -> tuple[types.PlanStep, ...] | Refused:
+    try:
+        value = json_in(reply.text)
+    except ValueError as wrong:
+        return Refused(PLAN_INVALID, f"the plan is {wrong}")
+    steps = read_steps(value)
+    if isinstance(steps, Refused):
+        return steps
+    taken = next((s.key for s in steps if s.key.partition(".")[0] in RESERVED), None)
+    if taken is not None:
+        return Refused(PLAN_INVALID, f"the key {taken!r} is the engine's own; give the step another one")
+    return steps
+
+
+def _faulty(steps: Sequence[types.PlanStep], tools: ToolCatalogue) -> Skipped:
+    """Steps that cannot be run whatever comes before them, and all that follow from those."""
+    bad: Skipped = {}
+    for step in steps:
+        others = {s.key: s for s in steps if s.key != step.key}
+        alone = validate_plan([step], tools, len(others) + 1, others)
+        if isinstance(alone, Refused):
+            bad[step.key] = alone.message
+    found = True
+    while found:
+        found = False
+        for step in steps:
+            cause = next((key for key in step.depends_on if key in bad), None)
+            if step.key not in bad and cause is not None:
+                bad[step.key], found = f"it follows {cause}, which cannot be run", True
+    return bad
+
+
+def _as_skipped(step: types.PlanStep) -> types.PlanStep:
+    try:
+        arguments = canonical_parsed(parse_json(step.arguments_json or "{}"))
+    except ValueError:
+        arguments = "{}"
+    return types.PlanStep(
+        key=step.key, kind=step.kind, tool=clean_text(step.tool)[:64], arguments_json=arguments
+    )
+
+
+def _extend(
+    draft: Draft, turn: Turn, steps: Sequence[types.PlanStep], skipped: Skipped, *, repaired: bool = False
+) -> None:
+    """Record the steps, and those of them that are left out."""
+    most = turn.request.limits.max_steps
+    if len(turn.steps) + len(steps) > most:
+        so_far = len(turn.steps) + len(steps)
+        _refuse(
+            draft,
+            turn,
+            Refused(STEP_LIMIT_EXCEEDED, f"the plan would have {so_far} steps; at most {most} are allowed"),
+        )
+        return
+    why = next(iter(skipped.values()), "")
+    draft.record(
+        turn.turn_id,
+        ev.PlanEvent(
+            plan_id=next_plan_id(turn),
+            change=ev.PLAN_CHANGE_REPAIRED if repaired else ev.PLAN_CHANGE_EXTENDED,
+            planner=turn.planner,
+            model=steps[-1].model,
+            steps=steps,
+            error=error(PLAN_INVALID, why[:MAX_FEEDBACK]) if why else None,
+        ),
+    )
+    for key, message in skipped.items():
+        draft.record(
+            turn.turn_id,
+            ev.StepResultEvent(
+                step_key=key,
+                status=ev.STEP_STATUS_SKIPPED,
+                error=error(PLAN_INVALID, message[:MAX_FEEDBACK]),
+                synthesised=True,
+            ),
+        )
+
+
+def _try_again(draft: Draft, turn: Turn, asking: Step, wrong: Refused) -> None:
+    """The same model once more, told what was wrong with its reply; so often as the personality allows."""
+    if turn.repairs >= _personality(turn).max_repairs:
+        _give_up(draft, turn, wrong)
+        return
+    if len(turn.steps) >= turn.request.limits.max_steps:
+        most = turn.request.limits.max_steps
+        _refuse(
+            draft,
+            turn,
+            Refused(
+                STEP_LIMIT_EXCEEDED, f"there is no room for another try; at most {most} steps are allowed"
+            ),
+        )
+        return
+    before = asking.definition
+    draft.record(
+        turn.turn_id,
+        ev.PlanEvent(
+            plan_id=next_plan_id(turn),
+            change=ev.PLAN_CHANGE_REPAIRED,
+            planner=turn.planner,
+            model=before.model,
+            steps=[model_step(following(before.key), before.kind, before, [before.key])],
+            error=error(wrong.reason, wrong.message[:MAX_FEEDBACK]),
+        ),
+    )
+
+
+def _give_up(draft: Draft, turn: Turn, why: Refused) -> None:
+    if not _fall_back(draft, turn, error(why.reason, why.message)):
+        _refuse(draft, turn, why)
+
+
+def _fall_back(draft: Draft, turn: Turn, why: types.Error | None) -> bool:
+    """The plan by rules in place of a model's, where the personality allows that and nothing was done yet."""
+    done = any(s.attempt and s.definition.kind not in MODEL_KINDS for s in turn.steps.values())
+    if turn.planner != "hybrid" or done:
+        return False
+    planned = rules.plan(tuple(turn.request.input), draft.world.tools)
+    if isinstance(planned, Refused):
+        return False
+    limits = turn.request.limits
+    steps = validate_plan(planned.steps, draft.world.tools, limits.max_steps - len(turn.steps))
+    if isinstance(steps, Refused):
+        return False
+    draft.record(
+        turn.turn_id,
+        ev.PlanEvent(
+            plan_id=next_plan_id(turn),
+            change=ev.PLAN_CHANGE_REPAIRED,
+            planner=planned.planner,
+            complexity=planned.complexity,
+            steps=steps,
+            error=why,
+        ),
+    )
+    return True
+
+
+def _refuse(draft: Draft, turn: Turn, why: Refused) -> None:
+    draft.record(
+        turn.turn_id,
+        ev.PlanEvent(
+            plan_id=next_plan_id(turn),
+            change=ev.PLAN_CHANGE_REFUSED,
+            planner=turn.planner,
+            error=error(why.reason, why.message[:MAX_FEEDBACK]),
+        ),
+    )

@@ -1,0 +1,36 @@
+"""What a turn has used so far, and what is left for its next model call. Pure."""
+
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server.turns.state import MODEL_KINDS, Turn
+
+
+def usage_of(turn: Turn) -> types.Usage:
+    """Calls by their dispatches, tokens and money by what results told.
+
+    A call whose process died before it could tell is counted, and its tokens are not: nobody knows them.
+    """
+    used = types.Usage()
+    for step in turn.steps.values():
+        if step.definition.kind in MODEL_KINDS:
+            used.model_calls += step.attempt
+            for record in step.history:
+                if record.usage is not None:
+                    used.input_tokens += record.usage.input_tokens
+                    used.output_tokens += record.usage.output_tokens
+                    used.cost_nanos += record.usage.cost_nanos
+        else:
+            used.tool_calls += step.attempt
+    return used
+
+
+def exceeded(limits: types.Limits, used: types.Usage) -> str:
+    """The limit that leaves no room for one more model call, in words; empty if there is room."""
+    for name, most, so_far in (
+        ("max_model_calls", limits.max_model_calls, used.model_calls),
+        ("max_tokens", limits.max_tokens, used.input_tokens + used.output_tokens),
+        ("max_cost_nanos", limits.max_cost_nanos, used.cost_nanos),
+    ):
+        if most and so_far >= most:
+            return f"the turn has used {so_far} of its limit {name} = {most}"
+    return ""
