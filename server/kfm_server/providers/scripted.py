@@ -30,7 +30,8 @@ class ScriptedProvider:
 
     async def generate(self, request: ModelRequest) -> ModelReply:
         """One reply, whole. Raises ProviderError."""
-        return [item async for item in self.stream(request) if isinstance(item, ModelReply)][0]
+        (reply,) = [item async for item in self.stream(request) if isinstance(item, ModelReply)]
+        return reply
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
         """The reply in pieces, then whole. Raises ProviderError."""

@@ -1,0 +1,1 @@
+"""A development server: speaks OpenAI's HTTP API, answers from a script, refuses what OpenAI refuses."""

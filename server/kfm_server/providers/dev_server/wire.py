@@ -1,0 +1,123 @@
+"""OpenAI's dialect from the server's side: its JSON as a request, and an answer as its JSON."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kfm_server.ports.models import Message, ModelRequest, TokenUsage, ToolDefinition, ToolUse
+from kfm_server.providers.player import Piece, Played
+
+
+def request_of(body: Mapping[str, Any]) -> ModelRequest:
+    """The call that a checked body makes."""
+    wanted: Any = body.get("response_format") or {}
+    schema: Any = (wanted.get("json_schema") or {}).get("schema")
+    return ModelRequest(
+        model=body["model"],
+        messages=tuple(map(_message, body["messages"])),
+        tools=tuple(
+            ToolDefinition(f["name"], f.get("description", ""), f.get("parameters", {}))
+            for f in (tool["function"] for tool in body.get("tools") or ())
+        ),
+        output_schema=schema,
+    )
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    uses = tuple(
+        ToolUse(call["id"], call["function"]["name"], call["function"]["arguments"])
+        for call in raw.get("tool_calls") or ()
+    )
+    role = "system" if raw["role"] == "developer" else raw["role"]
+    content = raw.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(part.get("text", "") for part in content)
+    return Message(role, content, uses, raw.get("tool_call_id", ""))
+
+
+def whole(played: Played, model: str) -> dict[str, Any]:
+    """A whole chat completion."""
+    message: dict[str, Any] = {"role": "assistant", "content": played.text or None}
+    if played.reasoning:
+        message["reasoning_content"] = played.reasoning
+    if played.refusal:
+        message["refusal"] = played.refusal
+    if played.tools:
+        message["tool_calls"] = [
+            {
+                "id": tool.id,
+                "type": "function",
+                "function": {"name": tool.name, "arguments": tool.arguments_json},
+            }
+            for tool in played.tools
+        ]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": played.finish}
+    body = _head(played, model, "chat.completion") | {"choices": [choice]}
+    return body | ({"usage": _usage(played.usage)} if played.usage else {})
+
+
+def chunks(played: Played, model: str, *, with_usage: bool) -> Iterator[dict[str, Any]]:
+    """A chat completion in chunks: one for each piece, then the finish, then the usage if it was asked for."""
+    head = _head(played, model, "chat.completion.chunk")
+    empty = {"usage": None} if with_usage else {}
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**head, "choices": [choice], **empty}
+
+    role: dict[str, Any] = {"role": "assistant"}
+    for piece in played.pieces():
+        yield chunk(role | _delta(piece, played))
+        role = {}
+    yield chunk(role, played.finish)
+    if with_usage and played.usage:
+        yield {**head, "choices": [], "usage": _usage(played.usage)}
+
+
+def _delta(piece: Piece, played: Played) -> dict[str, Any]:
+    match piece.kind:
+        case "reasoning":
+            return {"reasoning_content": piece.text}
+        case "text":
+            return {"content": piece.text}
+        case "refusal":
+            return {"refusal": piece.text}
+        case "tool":
+            tool = played.tools[piece.index]
+            begun = {"index": piece.index, "id": tool.id, "type": "function"}
+            return {"tool_calls": [begun | {"function": {"name": tool.name, "arguments": ""}}]}
+        case "tool_arguments":
+            return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
+
+
+def embeddings(vectors: Sequence[Sequence[float]], usage: TokenUsage | None, model: str) -> dict[str, Any]:
+    """An answer with embeddings."""
+    rows = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+    spent = usage or TokenUsage()
+    told = {"prompt_tokens": spent.input_tokens, "total_tokens": spent.input_tokens}
+    return {"object": "list", "data": rows, "model": model, "usage": told}
+
+
+def error(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """OpenAI's envelope of an error."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _head(played: Played, model: str, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{played.request_id}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
+
+
+def _usage(usage: TokenUsage) -> dict[str, int]:
+    total = usage.input_tokens + usage.output_tokens
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+    }
