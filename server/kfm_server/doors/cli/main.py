@@ -28,6 +28,7 @@ app.command()(turns.run)
 app.add_typer(turns.app, name="turn")
 app.add_typer(dead_letters.app, name="dlq")
 app.command()(doctor.doctor)
+app.command("model-server")(model_server.model_server)
 
 Home = Annotated[str | None, typer.Option(help="Where state lives; else KFM_HOME, else .kfm/.")]
 GrpcAddress = Annotated[str | None, typer.Option(help="host:port of the gRPC door; port 0 takes a free one.")]
