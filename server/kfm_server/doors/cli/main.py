@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli import dead_letters, doctor, entry, turns
+from kfm_server.doors.cli import dead_letters, doctor, entry, model_server, turns
 
 if TYPE_CHECKING:
     from kfm_server.app import Endpoints
