@@ -163,6 +163,10 @@ class SessionLane:
         if self._task is None:
             self._task = self._parts.spawn(self._run(), f"session {self.session.session_id}")
 
+    def reconfigure(self, parts: LaneParts) -> None:
+        """Work with these parts from the next decision on."""
+        self._parts = parts
+
     def hold(self) -> None:
         """Start no more steps: the process is stopping. What runs may end, and is recorded."""
         self._held = True

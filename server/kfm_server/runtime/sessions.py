@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from kfm_server.runtime.facts import Asked, Submitted, TakenOver, refusal
 from kfm_server.runtime.history import decode_event, fold_stored_turn
 from kfm_server.runtime.loading import SessionLoader
 from kfm_server.runtime.session_lane import LaneParts, SessionLane
+from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Session, Turn
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,17 @@ class Sessions:
         self._lanes: dict[str, SessionLane] = {}
         self.holding = False
         """No more steps start in this process: it is to end."""
+
+    @property
+    def world(self) -> World:
+        """What decisions rely on beside the state."""
+        return self._parts.world
+
+    def reconfigure(self, world: World) -> None:
+        """Decisions from now on rely on this one. Turns keep the personality that they began with."""
+        self._parts = replace(self._parts, world=world)
+        for lane in self._lanes.values():
+            lane.reconfigure(self._parts)
 
     def partition(self, session_id: str) -> int:
         """The partition of a session."""

@@ -50,8 +50,10 @@ class TurnDefaults:
     max_attempts: int = 3
     max_in_flight: int = 16
     step_timeout_us: int = 30 * US
-    personality: str = "assistant"
-    """The one that is built in; packs bring more."""
+    max_model_calls: int = 50
+    max_tokens: int = 0
+    max_cost_nanos: int = 0
+    """Tokens and money have no bound unless one is asked for, or configured."""
 
 
 class TurnManager:
@@ -271,7 +273,7 @@ class TurnManager:
     def _submission(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Submitted:
-        if spec.personality not in ("", self._defaults.personality):
+        if self._sessions.world.personality(spec.personality) is None:
             raise PersonalityNotFound(metadata={"personality": spec.personality})
         session_id = spec.session_id or self._delivery.new_session(ctx, rpc, key)
         claim = Claim(ctx.tenant_id, ctx.principal, rpc, key, digest, b"")
@@ -292,9 +294,13 @@ class TurnManager:
                 max_attempts=asked.max_attempts or defaults.max_attempts,
                 max_in_flight=asked.max_in_flight or defaults.max_in_flight,
                 step_timeout=duration(micros(asked.step_timeout) or defaults.step_timeout_us),
+                max_model_calls=asked.max_model_calls or defaults.max_model_calls,
+                max_tokens=asked.max_tokens or defaults.max_tokens,
+                max_cost_nanos=asked.max_cost_nanos or defaults.max_cost_nanos,
             ),
             labels=spec.labels,
             policy_reference=ctx.policy_reference,
+            output_schema_json=spec.output_schema_json,
         )
 
     def _here(self, session_id: str) -> bool:

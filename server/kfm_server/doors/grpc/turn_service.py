@@ -13,7 +13,7 @@ from kfm.turn.v1 import turn_pb2, turn_service_pb2
 from kfm_server.context import ExecutionContext
 from kfm_server.doors.grpc.drain import Drain
 from kfm_server.doors.grpc.interceptor import Call
-from kfm_server.doors.grpc.validation import check_json, check_text
+from kfm_server.doors.grpc.validation import check_json, check_schema, check_text
 
 _pb = turn_service_pb2
 _Verb = turn_events_pb2.TurnVerb
@@ -261,6 +261,8 @@ def _take_spec(request: _pb.SubmitTurnRequest | _pb.RunTurnRequest) -> tuple[str
     for index, part in enumerate(request.turn.input):
         if part.WhichOneof("content") == "data_json":
             check_json(f"turn.input[{index}].data_json", part.data_json)
+    if request.turn.output_schema_json:
+        check_schema("turn.output_schema_json", request.turn.output_schema_json)
     return take_key(request)
 
 

@@ -7,6 +7,8 @@ import protovalidate
 from google.protobuf.message import DecodeError, Message
 from kfm.catalogue.errors import InvalidArgument, MalformedRequest, PayloadTooLarge
 
+from kfm_server.tool_catalogue import compiled
+
 M = TypeVar("M", bound=Message)
 # Below this a request cannot hold enough to be slow, and is not walked.
 _SMALL_BYTES = 4_096
@@ -74,6 +76,16 @@ def check_json(path: str, text: str, kinds: tuple[type, ...] = ()) -> None:
         raise invalid([(path, "json", sentence)]) from None
     if kinds and not isinstance(value, kinds):
         raise invalid([(path, "json.type", "is JSON of another type than is needed here")])
+
+
+def check_schema(path: str, text: str) -> None:
+    """Require a JSON Schema 2020-12 that refers to no other document."""
+    check_json(path, text, (dict, bool))
+    try:
+        compiled(orjson.loads(text))
+    except ValueError as error:
+        sentence = f"is no JSON Schema that can be used: {error}"[:500]
+        raise invalid([(path, "json.schema", sentence)]) from None
 
 
 def check_text(path: str, text: str) -> None:
