@@ -68,10 +68,15 @@ class Personality:
             known["tools"] = tuple(known["tools"])
         return Personality(**known)
 
-    @lru_cache(maxsize=64)  # noqa: B019
+    @property
     def digest(self) -> str:
         """SHA-256 in hex of all that it is made of."""
-        return hashlib.sha256(self.encode().encode()).hexdigest()
+        return _sha256(self.encode())
+
+
+@lru_cache(maxsize=64)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 DEFAULT_PERSONALITY = Personality(

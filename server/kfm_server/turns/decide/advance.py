@@ -45,7 +45,7 @@ def _start_next(draft: Draft) -> bool:
         turn.turn_id,
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_STARTED,
-            personality_digest=personality.digest(),
+            personality_digest=personality.digest,
             # What no model is asked with needs no keeping.
             personality_json=personality.encode() if world.models and personality.planner != "rules" else "",
             schema_release=world.schema_release,
