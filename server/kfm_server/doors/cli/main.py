@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli import dead_letters, doctor, entry, model_server, turns
+from kfm_server.doors.cli import dead_letters, doctor, entry, mcp, model_server, turns
 
 if TYPE_CHECKING:
     from kfm_server.app import Endpoints
@@ -29,6 +29,7 @@ app.add_typer(turns.app, name="turn")
 app.add_typer(dead_letters.app, name="dlq")
 app.command()(doctor.doctor)
 app.command("model-server")(model_server.model_server)
+app.command()(mcp.mcp)
 
 Home = Annotated[str | None, typer.Option(help="Where state lives; else KFM_HOME, else .kfm/.")]
 GrpcAddress = Annotated[str | None, typer.Option(help="host:port of the gRPC door; port 0 takes a free one.")]
