@@ -33,10 +33,12 @@ from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
 from kfm_server.doors.grpc.owner_watch import OwnerWatch
+from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
 from kfm_server.journal import embedded
+from kfm_server.journal.history import PostgresSessionRows
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
@@ -44,6 +46,9 @@ from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.conversation import Conversation
+from kfm_server.runtime.event_feed import EventFeed
+from kfm_server.runtime.event_tail import EventTail
 from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
@@ -214,9 +219,15 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for consumer in consumers:
                 consumer.poke()
 
+        tail = EventTail(journal, clock)
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
             turns=manager,
+            history=Conversation(journal, PostgresSessionRows(journal.rows)),
+            events=EventFeed(journal, tail, clock, settings.partitions),
+            personalities=PersonalityService(
+                lambda: (config.settings.personalities, config.settings.default_personality), tools.catalogue.keys
+            ),
             dead_letters=DeadLetterDesk(bus, decided),
             info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
             health=health,
@@ -226,8 +237,13 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         )
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
-        http_door = HttpDoor(address=settings.http_address, parts=health.parts, token=settings.token.reveal())
         bound = grpc_door.bind()
+        http_door = HttpDoor(
+            address=settings.http_address,
+            parts=health.parts,
+            grpc=lambda: bound,
+            token=settings.token.reveal(),
+        )
         keeper = LeaseKeeper(
             leases=leases,
             sessions=sessions,
@@ -247,7 +263,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         _write_endpoints(settings.home, endpoints)
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
+        stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
+        consuming.append(group.spawn(tail.run(), "events"))
         if settings.retention_days:
             keep = timedelta(days=settings.retention_days)
             retention = await stack.enter_async_context(Retention.open(dsn, keep, lambda: sessions.owned))

@@ -1,4 +1,4 @@
-"""The HTTP door: liveness, readiness and metrics, nothing else for now."""
+"""The HTTP door: liveness, readiness, metrics, and `/mcp`."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kfm_server.doors.binding import check_bind, join_address, split_address, token_matches
+from kfm_server.doors.http.mcp import McpMount
+from kfm_server.doors.http.problems import problem
 
 _MAX_CONNECTIONS = 256
 _MAX_HEADER_BYTES = 16 * 1024
 
 
-def build_app(parts: Callable[[], Mapping[str, bool]], token: str = "") -> Starlette:
+def build_app(
+    parts: Callable[[], Mapping[str, bool]], token: str = "", mcp: McpMount | None = None
+) -> Starlette:
     """The routes. `parts` tells which parts serve; the one with the empty name is the whole."""
 
     async def live(request: Request) -> Response:
@@ -35,17 +39,22 @@ def build_app(parts: Callable[[], Mapping[str, bool]], token: str = "") -> Starl
 
     async def metrics(request: Request) -> Response:
         if token and not token_matches(request.headers.get("authorization", ""), token):
-            return _problem(
+            return problem(
                 401, "REASON_UNAUTHENTICATED", "A valid token is required.", {"WWW-Authenticate": "Bearer"}
             )
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     async def missing(request: Request, error: Exception) -> Response:
         del request, error
-        return _problem(404, "REASON_UNIMPLEMENTED", "There is nothing here.", {})
+        return problem(404, "REASON_UNIMPLEMENTED", "There is nothing here.", {})
 
     return Starlette(
-        routes=[Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)],
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", metrics),
+            *([Route("/mcp", mcp)] if mcp is not None else []),
+        ],
         exception_handlers={404: missing},
     )
 
@@ -53,13 +62,21 @@ def build_app(parts: Callable[[], Mapping[str, bool]], token: str = "") -> Starl
 class HttpDoor:
     """One listening HTTP server in this event loop; `start` and `stop` once each."""
 
-    def __init__(self, *, address: str, parts: Callable[[], Mapping[str, bool]], token: str = "") -> None:
-        """BindRefused beyond loopback without a token."""
+    def __init__(
+        self,
+        *,
+        address: str,
+        parts: Callable[[], Mapping[str, bool]],
+        grpc: Callable[[], str] | None = None,
+        token: str = "",
+    ) -> None:
+        """`grpc` answers where this server's gRPC door listens; without it there is no `/mcp`. BindRefused beyond loopback without a token."""
         check_bind(address, token)
+        self._mcp = None if grpc is None else McpMount(address=address, grpc=grpc, token=token)
         self._address = address
         self._server = _Server(
             uvicorn.Config(
-                build_app(parts, token),
+                build_app(parts, token, self._mcp),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -91,6 +108,8 @@ class HttpDoor:
         """Finish what is being answered, then close; at most about two seconds."""
         if self._task is not None:
             self._server.should_exit = True
+            if self._mcp is not None:
+                await self._mcp.stop()
             await self._task
 
 
@@ -99,8 +118,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Leave the signals alone: the order in which doors close is the program's business."""
         yield
-
-
-def _problem(status: int, reason: str, title: str, headers: Mapping[str, str]) -> Response:
-    body = {"type": "about:blank", "title": title, "status": status, "reason": reason}
-    return JSONResponse(body, status, dict(headers), "application/problem+json")

@@ -1,0 +1,93 @@
+"""`/mcp`: the bridge to the Model Context Protocol, loaded when it is first asked for.
+
+Loading it takes most of a second; a server without callers, or without the extra, starts as ever.
+"""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from kfm_server.doors.binding import is_loopback, join_address, split_address, token_matches
+from kfm_server.doors.http.problems import problem
+
+log = structlog.get_logger(__name__)
+
+_PARTS = ("kfm_mcp", "mcp", "mcp_types")
+_LOADED = ("kfm_mcp.bridge", "kfm_mcp.gateway", "kfm_mcp.http")
+
+
+class McpMount:
+    """An ASGI application in front of the bridge: it asks for the token, and loads the rest on the first call."""
+
+    def __init__(self, *, address: str, grpc: Callable[[], str], token: str) -> None:
+        """`address` is where the HTTP door listens, `grpc` answers where this server's gRPC door does."""
+        self._host = split_address(address)[0]
+        self._grpc = grpc
+        self._token = token
+        self._loading = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._endpoint: Any = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        header = Request(scope).headers.get("authorization", "")
+        if self._token and not token_matches(header, self._token):
+            refusal = problem(
+                401, "REASON_UNAUTHENTICATED", "A valid token is required.", {"WWW-Authenticate": "Bearer"}
+            )
+            return await refusal(scope, receive, send)
+        endpoint = await self._loaded()
+        if endpoint is None:
+            missing = problem(
+                501, "REASON_UNIMPLEMENTED", "MCP is an extra of this server: kfm-server[mcp].", {}
+            )
+            return await missing(scope, receive, send)
+        return await endpoint(scope, receive, send)
+
+    async def stop(self) -> None:
+        """End the sessions; what is being answered is cut off."""
+        self._stopping.set()
+        if self._serving is not None:
+            await self._serving
+
+    async def _loaded(self) -> Any:
+        async with self._loading:
+            if self._endpoint is None and not self._stopping.is_set():
+                try:
+                    # In a thread: turns go on meanwhile.
+                    bridge, gateway, http = [
+                        await asyncio.to_thread(importlib.import_module, m) for m in _LOADED
+                    ]
+                except ModuleNotFoundError as missing:
+                    if (missing.name or "").split(".")[0] not in _PARTS:
+                        raise
+                    return None
+                made = http.McpEndpoint(
+                    bridge.Bridge(gateway.Gateway(self._own_server, self._token)),
+                    host=self._host if is_loopback(self._host) else "",
+                )
+                ready = asyncio.Event()
+                self._serving = asyncio.create_task(self._serve(made, ready), name="mcp")
+                await ready.wait()
+                self._endpoint = made
+            return self._endpoint
+
+    def _own_server(self) -> str:
+        """How this process dials its own gRPC door, which may listen on every address."""
+        host, port = split_address(self._grpc())
+        return join_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+
+    async def _serve(self, endpoint: Any, ready: asyncio.Event) -> None:
+        """The sessions' task group must be entered and left by one task."""
+        try:
+            async with endpoint.running():
+                ready.set()
+                await self._stopping.wait()
+        finally:
+            ready.set()
