@@ -8,6 +8,7 @@ from kfm.catalogue.events import unpack
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
+from kfm_server.canonical import canonical_json
 from kfm_server.context import ExecutionContext
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.decide.advance import advance
@@ -16,6 +17,7 @@ from kfm_server.turns.decide.draft import Draft, Start, Stop, World, error
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended
 from kfm_server.turns.decide.submit import submit
+from kfm_server.turns.replies import AskedCall, Reply
 from kfm_server.turns.state import Session, Step, Turn
 from kfm_server.turns.times import US, duration
 
@@ -28,9 +30,9 @@ BEGIN = 1_000 * US
 class Desk:
     """Each method is one iteration of a session's loop whose append succeeded."""
 
-    def __init__(self, **world: Any) -> None:
+    def __init__(self, registry: ToolRegistry = REGISTRY, **world: Any) -> None:
         self.world = World(
-            tools=REGISTRY.catalogue, tools_digest=REGISTRY.digest, schema_release="1.1.0", **world
+            tools=registry.catalogue, tools_digest=registry.digest, schema_release="1.2.0", **world
         )
         self.session = Session("ses_1")
         self.now_us = BEGIN
@@ -59,6 +61,44 @@ class Desk:
         )
         draft = self._draft()
         submit(draft, ExecutionContext(tenant_id=tenant_id, session_id="ses_1"), turn_id, request)
+        self._commit(draft)
+
+    def say(self, turn_id: str, text: str, schema: str = "", **limits: int) -> None:
+        """Hand in a message in words."""
+        bounds = {"max_steps": 20, "max_attempts": 3, "max_in_flight": 16} | limits
+        request = ev.TurnEvent(
+            input=[types.Part(text=text)],
+            on_busy=ev.BUSY_MODE_ENQUEUE,
+            timeout=duration(3600 * US),
+            limits=types.Limits(step_timeout=duration(30 * US), **bounds),
+            output_schema_json=schema,
+        )
+        draft = self._draft()
+        submit(draft, ExecutionContext(session_id="ses_1"), turn_id, request)
+        self._commit(draft)
+
+    def reply(
+        self, key: str, text: str = "", *calls: tuple[str, str], attempt: int = 1, tokens: int = 10
+    ) -> None:
+        """The model of a step of turn_1 answered, with these calls (tool, arguments)."""
+        asked = tuple(AskedCall(name, arguments) for name, arguments in calls)
+        result = ev.StepResultEvent(
+            step_key=key,
+            status=ev.STEP_STATUS_SUCCEEDED,
+            output_json=canonical_json(Reply(text, asked).value()),
+            metrics=ev.StepMetrics(
+                usage=types.Usage(
+                    input_tokens=tokens, output_tokens=tokens, cost_nanos=tokens, model_calls=1
+                ),
+                provider_request_id=f"req-{key}-{attempt}",
+            ),
+        )
+        self.result(key, attempt, result)
+
+    def result(self, key: str, attempt: int, result: ev.StepResultEvent) -> None:
+        """An attempt of a step of turn_1 ended so."""
+        draft = self._draft()
+        assert attempt_ended(draft, "turn_1", attempt, result)
         self._commit(draft)
 
     def ended(

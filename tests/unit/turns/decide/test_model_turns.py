@@ -1,0 +1,284 @@
+"""Turns that a model plans: each reply is a recorded fact, and decides what follows."""
+
+import json
+
+import pytest
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.turn.v1 import turn_pb2 as api
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.models import ModelSpec, Personality
+from kfm_server.tools.registry import build_registry
+from kfm_server.turns.planners.agent import ASK_PERSON
+from kfm_server.turns.recipes import recipe_of
+from kfm_server.turns.state import Turn
+
+from tests.support.deciding import BEGIN, Desk
+
+pytestmark = pytest.mark.requirement("R3")
+
+SMALL = ModelSpec("small", "scripted", "s", max_complexity=20)
+LARGE = ModelSpec("large", "scripted", "l")
+SUM = ("calculator", '{"expression":"1+2"}')
+TODO = ("todo_store", '{"action":"list"}')
+
+
+def desk(planner: str = "react", **changes: object) -> Desk:
+    """A session whose turns are planned so, with two models."""
+    personality = Personality(planner=planner, **changes)  # pyright: ignore[reportArgumentType]
+    models = {"small": SMALL, "large": LARGE}
+    return Desk(build_registry(""), personalities={"assistant": personality}, models=models)
+
+
+def keys(turn: Turn) -> list[str]:
+    """Its steps in order."""
+    return list(turn.steps)
+
+
+def test_a_reply_without_calls_is_the_answer() -> None:
+    d = desk()
+    d.say("turn_1", "hello")
+    d.reply("m1", "good day")
+    end = d.finish()
+    assert end.outcome == ev.OUTCOME_SUCCEEDED
+    assert [part.text for part in end.output] == ["good day"]
+    assert (end.usage.model_calls, end.usage.input_tokens, end.usage.tool_calls) == (1, 10, 0)
+
+
+def test_calls_of_one_reply_run_side_by_side_and_the_model_is_told_of_all() -> None:
+    d = desk()
+    d.say("turn_1", "add and list")
+    d.reply("m1", "", SUM, TODO)
+    assert sorted(start.step_key for start in d.starts) == ["m1.c1", "m1.c2"]
+    d.ended("turn_1", "m1.c1", 1)
+    assert not d.starts
+    d.ended("turn_1", "m1.c2", 1)
+    assert [start.step_key for start in d.starts] == ["m2"]
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "m2"))
+    assert recipe is not None and [call.key for call in recipe.rounds[0].calls] == ["m1.c1", "m1.c2"]
+    d.reply("m2", "done")
+    assert d.finish().output[0].text == "done"
+    changes = [plan.change for plan in d.of(ev.PlanEvent)]
+    assert changes == [ev.PLAN_CHANGE_MADE, ev.PLAN_CHANGE_EXTENDED]
+
+
+def test_a_tool_that_failed_is_told_to_the_model_and_does_not_end_the_turn() -> None:
+    d = desk()
+    d.say("turn_1", "add")
+    d.reply("m1", "", SUM)
+    d.ended("turn_1", "m1.c1", 1, ev.STEP_STATUS_FAILED, retryable=False)
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "m2"))
+    assert recipe is not None and recipe.rounds[0].calls[0].error == "it failed"
+    d.reply("m2", "it did not work")
+    assert d.finish().outcome == ev.OUTCOME_SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "call", [("rm_rf", "{}"), ("calculator", "{not json"), ("calculator", '{"expression":1}'), ("", "{}")]
+)
+def test_a_call_that_cannot_be_made_is_skipped_with_a_record_and_the_model_is_told(
+    call: tuple[str, str],
+) -> None:
+    d = desk()
+    d.say("turn_1", "add")
+    d.reply("m1", "", call, SUM)
+    assert [start.step_key for start in d.starts] == ["m1.c2"]
+    skipped = d.of(ev.StepResultEvent)[-1]
+    assert (skipped.step_key, skipped.status) == ("m1.c1", ev.STEP_STATUS_SKIPPED)
+    d.ended("turn_1", "m1.c2", 1)
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "m2"))
+    assert recipe is not None and recipe.rounds[0].calls[0].error
+
+
+def test_a_model_that_only_asks_for_impossible_calls_is_given_up_after_its_repairs() -> None:
+    d = desk(max_repairs=2)
+    d.say("turn_1", "add")
+    for key in ("m1", "m2", "m3"):
+        d.reply(key, "", ("nothing", "{}"))
+    end = d.finish()
+    assert (end.outcome, end.error.reason) == (ev.OUTCOME_FAILED, "REASON_PLAN_INVALID")
+
+
+def test_the_model_that_fails_lets_hybrid_fall_back_to_rules_and_the_history_says_so() -> None:
+    d = desk("hybrid")
+    d.say("turn_1", "what is 2 + 3 ?")
+    for attempt in (1, 2, 3):
+        d.ended("turn_1", "m1", attempt, ev.STEP_STATUS_FAILED, reason="REASON_PROVIDER_UNAVAILABLE")
+        d.wait(60_000_000)
+    plan = d.of(ev.PlanEvent)[-1]
+    assert (plan.change, plan.planner) == (ev.PLAN_CHANGE_REPAIRED, "rules")
+    assert plan.error.reason == "REASON_PROVIDER_UNAVAILABLE"
+    assert d.turn("turn_1").last_step is not None
+    d.ended("turn_1", "s1", 1)
+    assert d.finish().outcome == ev.OUTCOME_SUCCEEDED
+
+
+def test_hybrid_does_not_fall_back_once_a_tool_has_run() -> None:
+    d = desk("hybrid")
+    d.say("turn_1", "what is 2 + 3 ?")
+    d.reply("m1", "", SUM)
+    d.ended("turn_1", "m1.c1", 1)
+    d.ended("turn_1", "m2", 1, ev.STEP_STATUS_FAILED, reason="REASON_PROVIDER_REJECTED", retryable=False)
+    end = d.finish()
+    assert (end.outcome, end.error.reason) == (ev.OUTCOME_FAILED, "REASON_PROVIDER_REJECTED")
+
+
+def test_react_without_rules_fails_with_the_reason_of_its_model() -> None:
+    d = desk("react")
+    d.say("turn_1", "what is 2 + 3 ?")
+    d.ended("turn_1", "m1", 1, ev.STEP_STATUS_FAILED, reason="REASON_PROVIDER_REJECTED", retryable=False)
+    assert d.finish().error.reason == "REASON_PROVIDER_REJECTED"
+
+
+def test_the_router_takes_the_first_model_that_is_up_to_the_message() -> None:
+    d = desk("hybrid")
+    d.say("turn_1", "hello")
+    assert d.of(ev.PlanEvent)[0].model == "small"
+    d = desk("hybrid")
+    d.say("turn_1", "compare the designs, explain why they differ, and then derive which one is better")
+    assert d.of(ev.PlanEvent)[0].model == "large"
+
+
+def test_a_provider_that_asks_for_time_gets_it() -> None:
+    d = desk()
+    d.say("turn_1", "hello")
+    failure = types.Error(
+        reason="REASON_PROVIDER_RATE_LIMITED", retryable=True, metadata={"retry_after_ms": "90000"}
+    )
+    d.result("m1", 1, ev.StepResultEvent(step_key="m1", status=ev.STEP_STATUS_FAILED, error=failure))
+    wait = d.of(ev.TurnStateEvent)[-1]
+    assert wait.wake_at.seconds * 1_000_000 >= BEGIN + 90_000_000
+
+
+@pytest.mark.parametrize("limit", ["max_model_calls", "max_tokens", "max_cost_nanos"])
+def test_a_limit_holds_before_the_next_call(limit: str) -> None:
+    most = {"max_model_calls": 1, "max_tokens": 20, "max_cost_nanos": 10}[limit]
+    d = desk()
+    d.say("turn_1", "add", **{limit: most})
+    d.reply("m1", "", SUM)
+    d.ended("turn_1", "m1.c1", 1)
+    end = d.finish()
+    assert (end.outcome, end.error.reason) == (ev.OUTCOME_FAILED, "REASON_BUDGET_EXCEEDED")
+    assert limit in end.error.message
+    assert not [s for s in d.of(ev.StepEvent) if s.step_key == "m2"]
+
+
+def test_a_dispatch_says_what_is_left_of_the_limits() -> None:
+    d = desk()
+    d.say("turn_1", "add", max_tokens=100, max_cost_nanos=1000)
+    d.reply("m1", "", SUM)
+    d.ended("turn_1", "m1.c1", 1)
+    sent = d.of(ev.StepEvent)[-1]
+    assert (sent.step_key, sent.max_tokens, sent.max_cost_nanos) == ("m2", 80, 990)
+
+
+def test_more_steps_than_the_turn_may_have_end_it_with_the_limit_named() -> None:
+    d = desk()
+    d.say("turn_1", "add", max_steps=3)
+    d.reply("m1", "", SUM, SUM)
+    assert d.finish().error.reason == "REASON_STEP_LIMIT_EXCEEDED"
+
+
+def test_an_answer_that_does_not_fit_its_schema_is_asked_for_again() -> None:
+    schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
+    d = desk()
+    d.say("turn_1", "how many", schema)
+    d.reply("m1", "three")
+    assert "JSON" in d.step("turn_1", "m2").feedback
+    d.reply("m2", '```json\n{"n": 3}\n```')
+    assert [part.data_json for part in d.finish().output] == ['{"n":3}']
+
+
+def test_an_answer_that_never_fits_fails_the_turn() -> None:
+    d = desk(max_repairs=1)
+    d.say("turn_1", "how many", '{"type":"integer"}')
+    d.reply("m1", "three")
+    d.reply("m2", "3.5")
+    assert d.finish().error.reason == "REASON_OUTPUT_INVALID"
+
+
+PLAN = {
+    "steps": [
+        {"key": "a", "tool": "calculator", "arguments": {"expression": "1+1"}},
+        {"key": "b", "tool": "todo_store", "arguments": {"action": "list"}},
+    ]
+}
+
+
+def test_a_plan_runs_whole_and_its_results_are_summed_up() -> None:
+    d = desk("plan")
+    d.say("turn_1", "add and list")
+    d.reply("plan", json.dumps(PLAN))
+    assert keys(d.turn("turn_1")) == ["plan", "a", "b", "answer"]
+    assert sorted(start.step_key for start in d.starts) == ["a", "b"]
+    d.ended("turn_1", "a", 1)
+    d.ended("turn_1", "b", 1)
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "answer"))
+    assert recipe is not None and recipe.purpose == "summarise"
+    assert [call.key for call in recipe.rounds[0].calls] == ["a", "b"]
+    d.reply("answer", "all done")
+    assert d.finish().output[0].text == "all done"
+
+
+def test_a_plan_that_is_none_is_repaired_by_the_model() -> None:
+    d = desk("plan")
+    d.say("turn_1", "add")
+    d.reply("plan", "I would add the numbers.")
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "plan.2"))
+    assert recipe is not None and "JSON" in recipe.rounds[0].feedback
+    d.reply("plan.2", json.dumps(PLAN))
+    assert [plan.change for plan in d.of(ev.PlanEvent)] == [
+        ev.PLAN_CHANGE_MADE,
+        ev.PLAN_CHANGE_REPAIRED,
+        ev.PLAN_CHANGE_EXTENDED,
+    ]
+
+
+def test_what_no_repair_mends_is_left_out_with_a_record() -> None:
+    bad = {"steps": [*PLAN["steps"], {"key": "c", "tool": "rocket", "arguments": {}}]}
+    d = desk("plan", max_repairs=1)
+    d.say("turn_1", "add")
+    d.reply("plan", json.dumps(bad))
+    d.reply("plan.2", json.dumps(bad))
+    assert d.step("turn_1", "c").phase == api.STEP_STATE_SKIPPED
+    assert sorted(start.step_key for start in d.starts) == ["a", "b"]
+
+
+def test_a_plan_without_steps_is_answered_at_once() -> None:
+    d = desk("plan")
+    d.say("turn_1", "thank you")
+    d.reply("plan", '{"steps": []}')
+    assert [start.step_key for start in d.starts] == ["answer"]
+
+
+def test_a_model_may_ask_a_person_where_its_personality_allows_it() -> None:
+    d = desk(tools=("calculator", ASK_PERSON))
+    d.say("turn_1", "book it")
+    d.reply("m1", "", (ASK_PERSON, '{"question":"Which day?"}'))
+    assert d.step("turn_1", "m1.c1").phase == api.STEP_STATE_WAITING
+    d.ask("turn_1", ev.TURN_VERB_ANSWER, step_key="m1.c1", output_json='"Monday"')
+    assert [start.step_key for start in d.starts] == ["m2"]
+
+
+def test_tools_that_the_personality_does_not_name_cannot_be_called() -> None:
+    d = desk(tools=("calculator",))
+    d.say("turn_1", "list")
+    d.reply("m1", "", TODO)
+    assert d.of(ev.StepResultEvent)[-1].status == ev.STEP_STATUS_SKIPPED
+
+
+def test_a_turn_keeps_the_personality_that_it_began_with() -> None:
+    d = desk(tools=("calculator",))
+    d.say("turn_1", "list")
+    d.world = desk(tools=("todo_store",)).world
+    d.reply("m1", "", SUM)
+    assert [start.step_key for start in d.starts] == ["m1.c1"]
+
+
+def test_a_call_whose_process_died_is_made_again_and_counted() -> None:
+    d = desk()
+    d.say("turn_1", "hello")
+    d.taken_over(clean=True)
+    assert [(start.step_key, start.attempt) for start in d.starts] == [("m1", 2)]
+    d.reply("m1", "good day", attempt=2)
+    used = d.finish().usage
+    assert (used.model_calls, used.input_tokens) == (2, 10)
