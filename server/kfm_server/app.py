@@ -34,10 +34,12 @@ from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
 from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.personality_service import PersonalityService
+from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
 from kfm_server.journal import embedded
+from kfm_server.journal.history import PostgresSessionRows
 from kfm_server.journal.history import PostgresSessionRows
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import MigrationError, migrate
@@ -46,6 +48,9 @@ from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
+from kfm_server.runtime.conversation import Conversation
+from kfm_server.runtime.event_feed import EventFeed
+from kfm_server.runtime.event_tail import EventTail
 from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
@@ -220,9 +225,15 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
                 consumer.poke()
 
         tail = EventTail(journal, clock)
+        tail = EventTail(journal, clock)
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
             turns=manager,
+            history=Conversation(journal, PostgresSessionRows(journal.rows)),
+            events=EventFeed(journal, tail, clock, settings.partitions),
+            personalities=PersonalityService(
+                lambda: (config.settings.personalities, config.settings.default_personality), tools.catalogue.keys
+            ),
             history=Conversation(journal, PostgresSessionRows(journal.rows)),
             events=EventFeed(journal, tail, clock, settings.partitions),
             personalities=PersonalityService(
@@ -264,7 +275,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
+        stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
+        consuming.append(group.spawn(tail.run(), "events"))
         consuming.append(group.spawn(tail.run(), "events"))
         if settings.retention_days:
             keep = timedelta(days=settings.retention_days)

@@ -5,10 +5,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
+from kfm_server.clock import SystemClock
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
+from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
+from kfm_server.journal.history import MemorySessionRows
+from kfm_server.journal.memory import MemoryJournal
+from kfm_server.runtime.conversation import Conversation
+from kfm_server.runtime.event_feed import EventFeed
+from kfm_server.runtime.event_tail import EventTail
 
 from tests.e2e.toy_turns import ToyDeadLetters, ToyTurns
 
@@ -31,9 +38,13 @@ async def toy_door(
 ) -> AsyncIterator[Running]:
     """Open a door, yield it, close it."""
     health, turns = Health(), turns or ToyTurns()
+    journal, clock = MemoryJournal(), SystemClock()
     door = GrpcDoor(
         address=address,
         turns=turns,
+        history=Conversation(journal, MemorySessionRows(journal)),
+        events=EventFeed(journal, EventTail(journal, clock), clock, journal.partitions),
+        personalities=PersonalityService(lambda: ({}, ""), tuple),
         dead_letters=ToyDeadLetters(),
         info=ServerInfo("0", "1.1.0", ("planner.rules",)),
         health=health,

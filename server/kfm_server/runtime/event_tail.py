@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ PAGE = 256
 KEPT_BYTES = 512 * 1024
 """What is kept of one partition; a reader that is further behind reads the journal itself."""
 _AWAY_SECONDS = 1.0
+_BEHIND_AT_ONCE = 2
+"""Readers that are behind and read the journal at one time: they must not take all its connections."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ class EventTail:
         self._linger = linger
         self._tails: dict[int, _Tail] = {}
         self._grown: set[int] = set()
+        self._asked = float("-inf")
+        self._behind = asyncio.Semaphore(_BEHIND_AT_ONCE)
         self._wake = asyncio.Event()
         self._wanted = asyncio.Event()
 
@@ -121,9 +125,10 @@ class EventTail:
         """Events above an offset, some of them, in order; empty when there are none yet. Raises JournalUnavailable."""
         tail = self._tails[partition]
         if offset >= tail.start:
-            at = bisect_right(tail.events, offset, key=_offset)
+            at = bisect_right(tail.events, offset, key=lambda event: event.offset)
             return tail.events[at : at + PAGE]
-        return [decode(stored) for stored in await self._journal.read_partition(partition, offset, PAGE)]
+        async with self._behind:
+            return [decode(stored) for stored in await self._journal.read_partition(partition, offset, PAGE)]
 
     async def run(self) -> None:
         """Read what is new until cancelled."""
@@ -143,13 +148,15 @@ class EventTail:
                 pass
 
     async def _read(self) -> None:
-        """Bring every tail to its head; heads are asked for when it is time, else the hints say where to look."""
+        """Bring tails to their heads: those that hints name, and each `poll` seconds all."""
         self._wake.clear()
-        hinted, self._grown = self._grown, set()
-        if not hinted:
+        grown, self._grown = self._grown, set()
+        now = self._clock.monotonic()
+        if now - self._asked >= self._poll:
+            self._asked = now
             heads = await self._journal.heads()
-            hinted = {p for p, tail in self._tails.items() if heads.get(p, 0) > tail.last}
-        for partition in sorted(hinted):
+            grown |= {p for p, tail in self._tails.items() if heads.get(p, 0) > tail.last}
+        for partition in sorted(grown):
             more = True
             while more and (tail := self._tails.get(partition)) is not None:
                 rows = await self._journal.read_partition(partition, tail.last, PAGE)
@@ -158,6 +165,3 @@ class EventTail:
                     tail.add([decode(stored) for stored in rows])
                     for reader in tail.readers:
                         reader.wake.set()
-
-
-_offset: Callable[[Event], int] = lambda event: event.offset  # noqa: E731

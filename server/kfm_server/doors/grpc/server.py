@@ -10,11 +10,15 @@ from kfm.catalogue.methods import METHODS
 from kfm_server.doors.binding import check_bind, join_address, split_address
 from kfm_server.doors.grpc.admin_service import AdminService, DeadLetters, ServerInfo
 from kfm_server.doors.grpc.drain import Drain
+from kfm_server.doors.grpc.event_service import Events, EventService
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.interceptor import AnyHandler, Edge, Router, routes
 from kfm_server.doors.grpc.limits import Gate, Limits
+from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.reflection import Reflection
+from kfm_server.doors.grpc.session_service import SessionService
 from kfm_server.doors.grpc.turn_service import Turns, TurnService
+from kfm_server.ports.history import SessionHistory
 
 
 class BindFailed(OSError):
@@ -29,6 +33,9 @@ class GrpcDoor:
         *,
         address: str,
         turns: Turns,
+        history: SessionHistory,
+        events: Events,
+        personalities: PersonalityService,
         dead_letters: DeadLetters,
         info: ServerInfo,
         health: Health,
@@ -44,7 +51,13 @@ class GrpcDoor:
         self.gate = Gate(self._limits)
         self._drain = Drain()
         self._edge = Edge(self._limits, self.gate, token)
-        self._services = (TurnService(turns, self._drain), AdminService(info, dead_letters))
+        self._services = (
+            TurnService(turns, self._drain),
+            SessionService(history),
+            EventService(events, self._drain),
+            personalities,
+            AdminService(info, dead_letters),
+        )
         self._reflection = Reflection(image)
         self._server: grpc.aio.Server | None = None
 
