@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "steps": VOCABULARY | {"ports", "turns"},
     "runtime": VOCABULARY | {"ports", "turns"},
     **dict.fromkeys(ADAPTERS, VOCABULARY | {"ports"}),
-    "doors": VOCABULARY | {"ports", "turns", "runtime", "xenocomm"},
+    "doors": VOCABULARY | {"ports", "turns", "runtime", "xenocomm", "kfm_mcp"},
 }
 """What each room may import beside itself, the generated contract and other people's libraries."""
 EXCEPTIONS = {
