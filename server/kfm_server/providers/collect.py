@@ -43,18 +43,18 @@ class Collected:
     __slots__ = (
         "_reasoning",
         "_refused",
-        "_request",
         "_size",
         "_text",
         "_tools",
         "finish",
         "model",
+        "request",
         "request_id",
         "usage",
     )
 
     def __init__(self, request: ModelRequest) -> None:
-        self._request = request
+        self.request = request
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._tools: list[_Tool] = []
@@ -118,7 +118,7 @@ class Collected:
             return self.usage
         arguments = "".join("".join(t.arguments) + t.name for t in self._tools)
         said = "".join(self._text) + "".join(self._reasoning) + arguments
-        return TokenUsage(estimated_input(self._request), estimated_tokens(said), known=False)
+        return TokenUsage(estimated_input(self.request), estimated_tokens(said), known=False)
 
     def reply(self) -> ModelReply:
         """The whole, normalised: every tool call has an id of its own, and the finish is one of the port's."""
@@ -141,7 +141,7 @@ class Collected:
             usage=self.spent(),
             tool_uses=tuple(uses),
             reasoning="".join(self._reasoning),
-            model=self.model or self._request.model,
+            model=self.model or self.request.model,
             request_id=self.request_id,
         )
 

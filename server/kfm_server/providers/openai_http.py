@@ -28,6 +28,7 @@ from kfm_server.providers import errors
 from kfm_server.providers.collect import Collected
 from kfm_server.providers.openai_wire import request_body, take_chunk, take_whole, token_usage
 from kfm_server.providers.sse import EventReader
+from kfm_server.secret import NO_SECRET, Secret
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 MAX_BODY_BYTES: Final = 128 * 1024 * 1024
@@ -48,7 +49,7 @@ class OpenAIProvider:
     there is no key. Raises ValueError if it is no http or https URL; the message does not hold it.
     """
 
-    def __init__(self, base_url: str = "", api_key: str = "") -> None:
+    def __init__(self, base_url: str = "", api_key: Secret = NO_SECRET) -> None:
         try:
             url = URL(base_url or OPENAI_URL)
         except ValueError:
@@ -58,8 +59,8 @@ class OpenAIProvider:
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         self._secrets: tuple[str, ...] = ()
         if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-            self._secrets = (api_key,)
+            self._headers["Authorization"] = f"Bearer {api_key.reveal()}"
+            self._secrets = (api_key.reveal(),)
         elif url.user or url.password:
             basic = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {basic}"

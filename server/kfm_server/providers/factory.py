@@ -1,0 +1,79 @@
+"""Providers by the name of a configured model; endpoints and keys are shared by the models that have the same."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from kfm_server.models import ModelSpec
+from kfm_server.ports.models import ModelProvider
+from kfm_server.providers.litellm_adapter import LiteLLMProvider
+from kfm_server.providers.openai_http import OpenAIProvider
+from kfm_server.providers.scripted import ScriptedProvider
+from kfm_server.providers.scripts import DEMO, ScriptInvalid, load_script
+
+PROVIDERS: Final = ("litellm", "openai", "scripted")
+"""The providers that a model may name."""
+
+
+class ModelsInvalid(ValueError):
+    """The configured models cannot be used; the message says which and why, without its key."""
+
+
+class UnknownModel(LookupError):
+    """No model of that name is configured; the message lists those that are."""
+
+
+class Providers:
+    """The configured models, each with its provider. Nothing connects before the first call."""
+
+    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
+        """Raises ModelsInvalid."""
+        self._shared: dict[tuple[str, ...], ModelProvider] = {}
+        self._retired: list[ModelProvider] = []
+        self._models: dict[str, tuple[ModelProvider, ModelSpec]] = {}
+        self.reconfigure(models)
+
+    def get(self, name: str) -> tuple[ModelProvider, ModelSpec]:
+        """A model's provider and what is known of it. Raises UnknownModel."""
+        found = self._models.get(name)
+        if found is None:
+            there = ", ".join(sorted(self._models)) or "none"
+            raise UnknownModel(f"There is no model {name[:80]!r}; configured: {there}.")
+        return found
+
+    def reconfigure(self, models: Mapping[str, ModelSpec]) -> None:
+        """Take other models; all or nothing. What is no longer named stays open for the calls under way, until `close`.
+
+        Raises ModelsInvalid, and then nothing has changed.
+        """
+        shared: dict[tuple[str, ...], ModelProvider] = {}
+        found: dict[str, tuple[ModelProvider, ModelSpec]] = {}
+        for name, spec in models.items():
+            identity = (spec.provider, spec.base_url, spec.api_key.reveal(), spec.script)
+            provider = shared.get(identity) or self._shared.get(identity) or _made(spec)
+            shared[identity] = provider
+            found[name] = (provider, spec)
+        self._retired += (p for p in self._shared.values() if p not in shared.values())
+        self._shared, self._models = shared, found
+
+    async def close(self) -> None:
+        """Close every connection; calls under way fail as cut."""
+        for provider in (*self._shared.values(), *self._retired):
+            await provider.close()
+        self._retired.clear()
+
+
+def _made(spec: ModelSpec) -> ModelProvider:
+    try:
+        match spec.provider:
+            case "openai":
+                return OpenAIProvider(spec.base_url, spec.api_key)
+            case "litellm":
+                return LiteLLMProvider(spec.base_url, spec.api_key)
+            case "scripted":
+                return ScriptedProvider(load_script(spec.script or DEMO))
+            case _:
+                pass
+    except (ScriptInvalid, ValueError) as error:
+        raise ModelsInvalid(f"models.{spec.name}: {error}") from None
+    known = ", ".join(PROVIDERS)
+    raise ModelsInvalid(f"models.{spec.name}: there is no provider {spec.provider[:80]!r}; there are {known}")

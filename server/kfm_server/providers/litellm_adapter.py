@@ -1,0 +1,256 @@
+"""The provider `litellm`: OpenAI, Anthropic, Ollama and the rest, by LiteLLM's names for models.
+
+LiteLLM is loaded at the first call, in a thread: that takes seconds. It is told to retry nothing, to fetch nothing
+and to log nothing. What it makes up is undone: an end of a stream that never came, and token counts of its own.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from kfm_server.ports.models import (
+    Embeddings,
+    ModelDelta,
+    ModelReply,
+    ModelRequest,
+    ProviderError,
+    TokenUsage,
+    estimated_tokens,
+)
+from kfm_server.providers import errors
+from kfm_server.providers.collect import Collected
+from kfm_server.providers.openai_wire import request_body, take_message
+from kfm_server.secret import NO_SECRET, Secret
+
+EMBED_STALL_SECONDS: Final = 60.0
+_NO_LIMIT_SECONDS: Final = 24 * 3600.0
+"""LiteLLM's own bound on a call: the silence is bounded here, and the whole by the engine."""
+_UNREADABLE = {"JSONDecodeError", "APIResponseValidationError"}
+_NOT_REACHED = {
+    "APIConnectionError",
+    "ConnectError",
+    "ReadError",
+    "RemoteProtocolError",
+    "ClientPayloadError",
+}
+
+_ready = threading.Event()
+
+
+class LiteLLMProvider:
+    """Models by LiteLLM. See ports.models.ModelProvider.
+
+    base_url: empty is the provider's own; api_key: empty lets LiteLLM look for the provider's usual variable in the
+    environment, but only where base_url is empty too: that key is not for somebody else's endpoint.
+    """
+
+    def __init__(self, base_url: str = "", api_key: Secret = NO_SECRET) -> None:
+        self._given: dict[str, Any] = {"num_retries": 0, "max_retries": 0, "timeout": _NO_LIMIT_SECONDS}
+        if base_url:
+            self._given |= {"api_base": base_url, "api_key": api_key.reveal() or "none"}
+        elif api_key:
+            self._given["api_key"] = api_key.reveal()
+        self._secrets = (api_key.reveal(),)
+
+    def __repr__(self) -> str:
+        return "LiteLLMProvider()"
+
+    async def generate(self, request: ModelRequest) -> ModelReply:
+        """One reply, whole. Raises ProviderError."""
+        collected = Collected(request)
+        answer = await self._completion(request, stream=False)
+        collected.model, collected.request_id = answer.model or "", _request_id(answer)
+        choice = answer.choices[0]
+        take_message(_message(choice.message), collected)
+        collected.finish = choice.finish_reason or "stop"
+        collected.usage = _usage(getattr(answer, "usage", None))
+        return collected.reply()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
+        """The reply in pieces, then whole. Raises ProviderError."""
+        collected = Collected(request)
+        answer = await self._completion(request, stream=True)
+        collected.request_id = _request_id(answer)
+        usage: Any = None
+        try:
+            chunks = aiter(answer)
+            while (chunk := await self._next(chunks, collected)) is not None:
+                usage = getattr(chunk, "usage", None) or usage
+                collected.model = collected.model or chunk.model or ""
+                for choice in chunk.choices[:1]:
+                    for delta in take_message(_message(choice.delta), collected):
+                        yield delta
+                    collected.finish = choice.finish_reason or collected.finish
+            if not (answer.received_finish_reason or answer.intermittent_finish_reason):
+                raise self._ended_early(answer, collected)
+            if any(getattr(told, "usage", None) for told in answer.chunks):  # else it has counted itself
+                collected.usage = _usage(usage)
+        finally:
+            await answer.aclose()
+        yield collected.reply()
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """A vector for each text. Raises ProviderError."""
+        litellm = await load()
+        try:
+            async with asyncio.timeout(EMBED_STALL_SECONDS):
+                answer = await litellm.aembedding(model=model, input=list(texts), **self._given)
+        except TimeoutError:
+            raise errors.stalled(EMBED_STALL_SECONDS) from None
+        except Exception as error:
+            raise self._failed(error, None) from None
+        rows = sorted(answer.data, key=lambda row: row["index"])
+        if [row["index"] for row in rows] != list(range(len(texts))):
+            raise errors.failure(errors.INVALID, "The provider did not answer one vector for each text.")
+        usage = _usage(answer.usage) or TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
+        vectors = tuple(tuple(row["embedding"]) for row in rows)
+        return Embeddings(vectors, usage, answer.model or model, _request_id(answer))
+
+    async def close(self) -> None:
+        """LiteLLM keeps its connections for the process."""
+
+    async def _completion(self, request: ModelRequest, *, stream: bool) -> Any:
+        litellm = await load()
+        headers = {"Idempotency-Key": request.key, "traceparent": request.traceparent}
+        try:
+            async with asyncio.timeout(request.stall_seconds):
+                return await litellm.acompletion(
+                    **request_body(request, stream=stream),
+                    **self._given,
+                    # Not every provider knows every parameter; what a schema asks for is checked by the caller.
+                    drop_params=True,
+                    extra_headers={name: value for name, value in headers.items() if value},
+                )
+        except TimeoutError:
+            raise errors.stalled(request.stall_seconds) from None
+        except Exception as error:  # whatever a provider's adapter raises
+            raise self._failed(error, None) from None
+
+    async def _next(self, chunks: Any, collected: Collected) -> Any:
+        seconds = collected.request.stall_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise errors.stalled(seconds, collected.request_id, collected.spent()) from None
+        except Exception as error:
+            raise self._failed(error, collected) from None
+
+    def _ended_early(self, answer: Any, collected: Collected) -> ProviderError:
+        if answer.chunks:
+            return errors.cut(collected.request_id, collected.spent())
+        return errors.failure(errors.INVALID, "The model's reply is empty.", request_id=collected.request_id)
+
+    def _failed(self, error: Exception, collected: Collected | None) -> ProviderError:
+        """What LiteLLM raised, in the words of the error model. Its class says little: most is 500 for it."""
+        if isinstance(error, ProviderError):
+            return error
+        kinds = {type(cause).__name__ for cause in _causes(error)}
+        usage, request_id = (collected.spent(), collected.request_id) if collected else (None, "")
+        if kinds & _UNREADABLE or "invalid response from LLM" in str(error):
+            message = "The model's reply cannot be read."
+            return errors.failure(errors.INVALID, message, request_id=request_id, usage=usage)
+        response = getattr(error, "response", None)
+        headers: Mapping[str, str] = getattr(response, "headers", None) or {}
+        if "MidStreamFallbackError" in kinds:
+            if kinds & _NOT_REACHED:
+                return errors.cut(request_id, usage)
+            inner = next((c for c in _causes(error) if type(c).__name__ == "APIError"), error)
+            body: Any = getattr(inner, "body", None) or {"message": str(inner)}
+            return errors.from_event({"error": body}, secrets=self._secrets, usage=usage)
+        if kinds & _NOT_REACHED:
+            return errors.failure(
+                errors.UNAVAILABLE, "The model provider cannot be reached, or ended the connection."
+            )
+        code = {
+            "ContextWindowExceededError": "context_length_exceeded",
+            "ContentPolicyViolationError": "content_policy_violation",
+        }.get(type(error).__name__)
+        body = getattr(error, "body", None) or {"message": str(getattr(error, "message", error))}
+        if code and isinstance(body, dict):
+            body = {**body, "code": code}
+        status = getattr(error, "status_code", None)
+        return errors.from_status(
+            status if isinstance(status, int) and status >= 300 else 500,
+            {"error": body},
+            headers,
+            now=time.time(),
+            secrets=self._secrets,
+            request_id=headers.get("x-request-id", ""),
+        )
+
+
+async def load() -> Any:
+    """LiteLLM, loaded once and off the event loop. Raises ProviderError if it is not installed."""
+    # Two first calls at once both wait for the one import: Python's own lock sees to that.
+    return sys.modules["litellm"] if _ready.is_set() else await asyncio.to_thread(_load)
+
+
+def _load() -> Any:
+    # It reads these while it is imported: else it fetches a price list and reads .env files.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
+    try:
+        litellm: Any = importlib.import_module("litellm")
+    except ImportError:
+        message = "LiteLLM is not installed; install kfm-server[litellm]."
+        raise errors.failure(errors.REJECTED, message) from None
+    litellm.suppress_debug_info = True
+    litellm.num_retries = 0
+    for name in ("callbacks", "success_callback", "failure_callback"):
+        setattr(litellm, name, [])
+    # It takes a hundred equal chunks in a row for a fault; a table or a line may well hold them.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.CRITICAL + 1)  # its lines may hold what was asked
+    _ready.set()
+    return litellm
+
+
+def _message(message: Any) -> dict[str, Any]:
+    """A message of LiteLLM's, or a piece of one, as OpenAI's JSON."""
+    found: dict[str, Any] = {"content": message.content}
+    inner = message.__dict__
+    found["reasoning_content"] = inner.get("reasoning_content")
+    extra: Any = inner.get("provider_specific_fields") or {}
+    found["refusal"] = getattr(message, "refusal", None) or extra.get("refusal")
+    if message.tool_calls:
+        found["tool_calls"] = [
+            {
+                "index": getattr(call, "index", None),
+                "id": call.id,
+                "function": {"name": call.function.name, "arguments": call.function.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return found
+
+
+def _usage(usage: Any) -> TokenUsage | None:
+    """Tokens as the provider reported them; LiteLLM says zero where it did not."""
+    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+        return None
+    return TokenUsage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+
+
+def _request_id(answer: Any) -> str:
+    hidden: Any = getattr(answer, "_hidden_params", None) or {}
+    headers: Any = hidden.get("additional_headers") or {}
+    return str(headers.get("llm_provider-x-request-id") or getattr(answer, "id", None) or "")[:200]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
