@@ -195,7 +195,7 @@ async def test_the_token_is_sent_and_its_absence_is_typed() -> None:
 async def test_lists_go_on_page_by_page(kfm: Client) -> None:
     for index in range(5):
         await kfm.turns.start(f"turn {index}")
-    first, token = await kfm.turns.page(page_size=2)
+    first, token = await kfm.turns.list().page(page_size=2)
     assert len(first) == 2
     assert token
     assert len([t async for t in kfm.turns.list()]) == 5

@@ -359,7 +359,7 @@ async def test_lists_are_paged_newest_first_and_filtered(live: Client) -> None:
     seen: list[str] = []
     token, sizes = "", list[int]()
     while True:
-        turns, token = await live.turns.page(session_id=session, page_size=2, page_token=token)
+        turns, token = await live.turns.list(session_id=session).page(token, 2)
         seen += [t.turn_id for t in turns]
         sizes.append(len(turns))
         if not token:

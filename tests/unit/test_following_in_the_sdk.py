@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from xenocomm._gen.errors import Unavailable
 from xenocomm._gen.pool import pb
+from xenocomm.connection import Connection
 from xenocomm.follow import Follower
-from xenocomm.transport import Stream, Transport
+from xenocomm.transport import Options, Stream, Transport
 
 Answer = Callable[[Any, int], None]
 
@@ -33,8 +34,8 @@ class Server(Transport):
     """A transport to a server that answers each stream with one response."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__("nowhere", "", 1, 1)
-        self.connected = True
+        super().__init__(Connection("nowhere"), Options(1, 1))
+        self.connection.connected = True
         self.opened = 0
         self._answer = answer
 

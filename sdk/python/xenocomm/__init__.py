@@ -18,14 +18,22 @@ if TYPE_CHECKING:
         BusyMode,
         Envelope,
         Limits,
+        Message,
         Outcome,
         Part,
+        Personality,
+        Role,
+        Session,
         SettleAs,
+        Start,
         Turn,
         TurnState,
         TurnUpdate,
+        Usage,
     )
     from xenocomm.client import Client
+    from xenocomm.deltas import Discard, Missed, Piece
+    from xenocomm.events import EventWatch
     from xenocomm.failures import (
         ConnectFailed,
         ResultTimeout,
@@ -36,39 +44,84 @@ if TYPE_CHECKING:
         TurnUnsuccessful,
     )
     from xenocomm.handle import TurnHandle
+    from xenocomm.output import OutputMismatch
+    from xenocomm.paging import Listing, Page
+    from xenocomm.raw import Raw
+    from xenocomm.server import VersionSkew
+    from xenocomm.sync import SyncClient
 
 _HOMES = {
-    "Client": "xenocomm.client",
-    "TurnHandle": "xenocomm.handle",
-    "XenocommError": "xenocomm._gen.errors",
-    **dict.fromkeys(
-        ("BusyMode", "Envelope", "Limits", "Outcome", "Part", "SettleAs", "Turn", "TurnState", "TurnUpdate"),
-        "xenocomm._gen.types",
+    "_gen.errors": ("XenocommError",),
+    "_gen.types": (
+        "BusyMode",
+        "Envelope",
+        "Limits",
+        "Message",
+        "Outcome",
+        "Part",
+        "Personality",
+        "Role",
+        "Session",
+        "SettleAs",
+        "Start",
+        "Turn",
+        "TurnState",
+        "TurnUpdate",
+        "Usage",
     ),
-    **dict.fromkeys(
-        (
-            "ConnectFailed",
-            "ResultTimeout",
-            "TurnCancelled",
-            "TurnFailed",
-            "TurnNeedsPerson",
-            "TurnTimedOut",
-            "TurnUnsuccessful",
-        ),
-        "xenocomm.failures",
+    "client": ("Client",),
+    "deltas": (
+        "Discard",
+        "Missed",
+        "Piece",
     ),
+    "events": ("EventWatch",),
+    "failures": (
+        "ConnectFailed",
+        "ResultTimeout",
+        "TurnCancelled",
+        "TurnFailed",
+        "TurnNeedsPerson",
+        "TurnTimedOut",
+        "TurnUnsuccessful",
+    ),
+    "handle": ("TurnHandle",),
+    "output": ("OutputMismatch",),
+    "paging": (
+        "Listing",
+        "Page",
+    ),
+    "raw": ("Raw",),
+    "server": ("VersionSkew",),
+    "sync": ("SyncClient",),
 }
+"""Where each public name is at home."""
+_HOME = {name: f"xenocomm.{home}" for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BusyMode",
     "Client",
     "ConnectFailed",
+    "Discard",
     "Envelope",
+    "EventWatch",
     "Limits",
+    "Listing",
+    "Message",
+    "Missed",
     "Outcome",
+    "OutputMismatch",
+    "Page",
     "Part",
+    "Personality",
+    "Piece",
+    "Raw",
     "ResultTimeout",
+    "Role",
+    "Session",
     "SettleAs",
+    "Start",
+    "SyncClient",
     "Turn",
     "TurnCancelled",
     "TurnFailed",
@@ -78,6 +131,8 @@ __all__ = [
     "TurnTimedOut",
     "TurnUnsuccessful",
     "TurnUpdate",
+    "Usage",
+    "VersionSkew",
     "XenocommError",
     "errors",
     "types",
@@ -88,8 +143,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
     if name in ("errors", "types"):
         value: Any = import_module(f"xenocomm._gen.{name}")
-    elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
     else:
         raise AttributeError(f"module 'xenocomm' has no attribute {name!r}")
     globals()[name] = value

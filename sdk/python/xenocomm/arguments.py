@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 from typing import Any
 
@@ -16,6 +18,7 @@ Input = str | Part | Mapping[str, Any] | Sequence[str | Part | Mapping[str, Any]
 """A message: text, a part, JSON data such as `{"plan": ...}`, or several of these."""
 
 _LONGEST_S = 315_576_000_000  # what a protobuf Duration holds
+_MOST_DOLLARS = 1_000_000_000
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})")
 
 
@@ -72,13 +75,36 @@ def labels(value: object) -> dict[str, str]:
 
 
 def limits(value: object) -> Any:
-    """The protobuf message of Limits, or of a mapping of its fields."""
+    """The protobuf message of Limits, or of a mapping of its fields, `max_cost` (US dollars), `step_timeout` (seconds)."""
     kind = pb("kfm.type.v1.Limits")
     if isinstance(value, Limits):
         return value.to_pb()
     if isinstance(value, Mapping):
-        return build(kind, value, "limits.")
+        fields: dict[str, Any] = dict(value)
+        if "max_cost" in fields:
+            fields["max_cost_nanos"] = nanos("limits.max_cost", fields.pop("max_cost"))
+        if isinstance(fields.get("step_timeout"), int | float):
+            fields["step_timeout"] = timedelta(seconds=seconds("limits.step_timeout", fields["step_timeout"]))
+        return build(kind, fields, "limits.")
     raise refuse("limits", f"must be Limits or a mapping of its fields, not {_shown(value)}")
+
+
+def nanos(name: str, dollars: object) -> int:
+    """Dollars as a Decimal, a number or text, in 10^-9 dollars, rounded down. InvalidArgument names `name`."""
+    if isinstance(dollars, bool) or not isinstance(dollars, Decimal | int | float | str):
+        raise refuse(name, f"must be US dollars, as 0.05, not {_shown(dollars)}")
+    try:
+        amount = Decimal(str(dollars))
+    except InvalidOperation:
+        raise refuse(name, f"must be US dollars, as 0.05, not {_shown(dollars)}", "form") from None
+    if not amount.is_finite() or not 0 <= amount <= _MOST_DOLLARS:
+        raise refuse(name, f"must be US dollars from 0 to {_MOST_DOLLARS}, not {_shown(dollars)}", "range")
+    return int(amount.scaleb(9))
+
+
+def new_key() -> str:
+    """A fresh idempotency key."""
+    return uuid.uuid4().hex
 
 
 def parts(message: object) -> list[Any]:

@@ -1,21 +1,31 @@
 """The client: one connection, and what can be asked over it."""
 
-import os
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
+from typing import Any, TypeVar
 
-from xenocomm import arguments
+from xenocomm import arguments, config
 from xenocomm._gen.types import GetServerInfoResponse
+from xenocomm.connection import Connection
 from xenocomm.dead_letters import DeadLetters
-from xenocomm.transport import Transport
+from xenocomm.events import Events
+from xenocomm.personalities import Personalities
+from xenocomm.raw import Raw, recorded
+from xenocomm.server import Server
+from xenocomm.sessions import Sessions
+from xenocomm.tracing import Spans
+from xenocomm.transport import Options, Transport
 from xenocomm.turns import Turns
 
-DEFAULT_ENDPOINT = "127.0.0.1:50051"
+T = TypeVar("T")
 
 
 class Client:
     """A client of one server. Use it as `async with Client() as kfm:`, in one event loop.
 
-    Nothing is sent before the first call. `kfm.turns` starts and finds turns; `kfm.dead_letters` is for operators.
+    Nothing is sent before the first call. `kfm.turns` starts and finds turns, `kfm.sessions` has what was said,
+    `kfm.personalities` who may answer, `kfm.events` what happens anywhere; `kfm.server` and `kfm.dead_letters` are for
+    operators.
     """
 
     def __init__(
@@ -23,21 +33,43 @@ class Client:
         endpoint: str | None = None,
         token: str | None = None,
         *,
-        timeout: float = 30.0,
-        retries: int = 5,
+        profile: str | None = None,
+        tls_ca: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        spans: bool = False,
+        log_content: bool = False,
     ) -> None:
-        """Settings that are None come from KFM_ENDPOINT (else 127.0.0.1:50051) and KFM_TOKEN.
+        """Settings that are None come from the profile that is named here, else from KFM_ENDPOINT, KFM_TOKEN and KFM_TLS_CA,
+        else from the profile that KFM_PROFILE names, else hold 127.0.0.1:50051, 30 s and 5. InvalidArgument.
 
-        `timeout` is the total of one call with all its retries, in seconds. `retries` bounds the attempts after the
-        first while no server has ever answered: a refused connection shows within about three seconds, a host that
-        answers nothing or a name that no resolver knows within about fifteen. InvalidArgument.
+        `tls_ca`: a file of certificates in PEM, or `system`; without it there is no TLS. `timeout` is the total of one call
+        with all its retries, in seconds. `retries` bounds the attempts after the first while no server has ever answered: a
+        refused connection shows within about three seconds, a host that answers nothing or a name that no resolver knows
+        within about fifteen. `metadata` is sent with every call. `spans` makes an OpenTelemetry span of every call.
+        `log_content` lets requests into the debug log of `xenocomm`, which otherwise holds names and numbers only.
         """
-        self.endpoint = arguments.endpoint(endpoint or os.environ.get("KFM_ENDPOINT") or DEFAULT_ENDPOINT)
-        token = arguments.token(os.environ.get("KFM_TOKEN", "") if token is None else token)
-        timeout = arguments.seconds("timeout", timeout, positive=True)
-        self._transport = Transport(self.endpoint, token, timeout, retries)
-        self.turns = Turns(self._transport)
-        self.dead_letters = DeadLetters(self._transport)
+        given = {"endpoint": endpoint or None, "token": token, "tls_ca": tls_ca}
+        found = config.load({**given, "timeout": timeout, "retries": retries}, profile)
+        options = Options(
+            found.timeout,
+            found.retries,
+            config.metadata(metadata or {}),
+            Spans(found.endpoint) if spans else None,
+            log_content,
+        )
+        self._over(Transport(Connection(found.endpoint, found.token, found.roots()), options))
+
+    def _over(self, transport: Transport) -> None:
+        self._transport = transport
+        self.endpoint = transport.endpoint
+        self.turns = Turns(transport)
+        self.sessions = Sessions(transport)
+        self.personalities = Personalities(transport)
+        self.events = Events(transport)
+        self.server = Server(transport)
+        self.dead_letters = DeadLetters(transport)
 
     async def __aenter__(self) -> "Client":
         return self
@@ -47,9 +79,42 @@ class Client:
     ) -> None:
         await self.close()
 
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> "Client":
+        """A client over the same connection, with other options; `metadata` is sent besides what is sent already.
+
+        Closing either closes both. InvalidArgument.
+        """
+        changed: dict[str, Any] = {}
+        if timeout is not None:
+            changed["timeout"] = arguments.seconds("timeout", timeout, positive=True)
+        if retries is not None:
+            changed["retries"] = config.retries(retries)
+        if metadata is not None:
+            more = dict(config.metadata(metadata))
+            kept = tuple(pair for pair in self._transport.options.metadata if pair[0] not in more)
+            changed["metadata"] = (*kept, *more.items())
+        client = object.__new__(type(self))
+        client._over(self._transport.having(**changed))
+        return client
+
+    async def with_raw(self, call: Awaitable[T]) -> Raw[T]:
+        """What a call returns together with metadata, trailers and status of each of its attempts.
+
+            raw = await kfm.with_raw(kfm.turns.get(turn_id))
+
+        Only unary calls are noted.
+        """
+        return await recorded(call)
+
     async def server_info(self) -> GetServerInfoResponse:
-        """Which release the server speaks and what it can do."""
-        return GetServerInfoResponse.from_pb(await self._transport.call("AdminService.GetServerInfo", {}))
+        """`server.info()`: which release the server speaks and what it can do. Warns with VersionSkew."""
+        return await self.server.info()
 
     async def close(self) -> None:
         """Close the connection; turns go on. The client cannot be used again: RuntimeError."""

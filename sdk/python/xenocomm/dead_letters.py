@@ -1,9 +1,8 @@
 """`kfm.dead_letters`: messages that a consumer could not take. For operators."""
 
-from collections.abc import AsyncIterator
-
 from xenocomm._gen.types import DeadLetter
-from xenocomm.handle import new_key
+from xenocomm.arguments import new_key
+from xenocomm.paging import Listing, Page
 from xenocomm.transport import Transport
 
 
@@ -14,17 +13,15 @@ class DeadLetters:
         """Made by Client."""
         self._transport = transport
 
-    async def list(self, *, group: str = "") -> AsyncIterator[DeadLetter]:
+    def list(self, *, group: str = "", page_size: int = 0) -> Listing[DeadLetter]:
         """All, oldest first, without their bytes."""
-        token = ""
-        while True:
-            fields = {"group": group, "page_size": 200, "page_token": token}
+
+        async def fetch(token: str, size: int) -> Page[DeadLetter]:
+            fields = {"group": group, "page_size": size, "page_token": token}
             answer = await self._transport.call("AdminService.ListDeadLetters", fields)
-            for message in answer.dead_letters:
-                yield DeadLetter.from_pb(message)
-            token = answer.next_page_token
-            if not token:
-                return
+            return Page([DeadLetter.from_pb(m) for m in answer.dead_letters], answer.next_page_token)
+
+        return Listing(fetch, page_size)
 
     async def get(self, dead_letter_id: str) -> DeadLetter:
         """One, with its bytes. DeadLetterNotFound."""

@@ -1,15 +1,16 @@
 """A turn in the caller's hand."""
 
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, overload
 
+from xenocomm._gen.errors import DeadlineExceeded
 from xenocomm._gen.types import (
     Envelope,
     ExplainTurnResponse,
+    Message,
     Part,
     SettleAs,
     Turn,
@@ -17,17 +18,17 @@ from xenocomm._gen.types import (
     TurnStateEvent,
     TurnUpdate,
 )
-from xenocomm.arguments import member, seconds
+from xenocomm.arguments import member, new_key, seconds
+from xenocomm.deltas import Delta, Kind, pieces
 from xenocomm.failures import WAITS_FOR_PERSON, ResultTimeout, TurnNeedsPerson, check_outcome
 from xenocomm.follow import Follower
+from xenocomm.output import parse
+from xenocomm.paging import Listing
+from xenocomm.sessions import Sessions
 from xenocomm.transport import Stream, Transport
 
+T = TypeVar("T")
 _LONGEST_WAIT_S = 60.0
-
-
-def new_key() -> str:
-    """A fresh idempotency key."""
-    return uuid.uuid4().hex
 
 
 def text_of(output: Iterable[Part]) -> str:
@@ -82,14 +83,20 @@ class TurnHandle:
     async def text(self, *, timeout: float | None = None) -> AsyncIterator[str]:
         """The answer's text as it forms; joined, the pieces are the answer.
 
-        An attempt that starts over cannot take back what was yielded: then the whole answer follows on a new line.
+        What cannot be taken back, as the text of an earlier step or of an attempt that starts over, stands before it on
+        lines of its own.
         """
-        shown = ""
+        shown, writer = "", ("", 0)
         async with aclosing(self.updates(timeout=timeout)) as updates:
             async for update in updates:
-                if update.delta is not None and update.delta.text:
-                    shown += update.delta.text
-                    yield update.delta.text
+                delta = update.delta
+                if delta is not None and delta.text:
+                    if shown and writer != (delta.step_key, delta.attempt):
+                        shown = ""
+                        yield "\n"
+                    writer = delta.step_key, delta.attempt
+                    shown += delta.text
+                    yield delta.text
                 event = update.event.event if update.event else None
                 if isinstance(event, TurnStateEvent) and event.output:
                     whole = text_of(event.output)
@@ -97,6 +104,60 @@ class TurnHandle:
                     if rest:
                         yield rest
                     shown = whole
+
+    def deltas(self, *kinds: Kind, timeout: float | None = None) -> AsyncGenerator[Delta, None]:
+        """Output as it forms: a `Piece` of one of the kinds (`text`, `reasoning`, `tool_arguments`, `progress`; all when none
+        is named), a `Discard` when a new attempt voids a step's pieces so far, a `Missed` where some were dropped.
+        """
+        updates = self.updates(timeout=timeout)
+        return pieces(updates, kinds) if kinds else pieces(updates)
+
+    def text_deltas(self, *, timeout: float | None = None) -> AsyncGenerator[Delta, None]:
+        """`deltas("text")`."""
+        return self.deltas("text", timeout=timeout)
+
+    async def until_done(
+        self,
+        on_update: Callable[[TurnUpdate], object] | None = None,
+        *,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> Turn:
+        """Read the stream to the turn's end, hand each update to `on_update`, and return as `result` does.
+
+        A wait for a person ends the reading, too: TurnNeedsPerson, or with `check=False` the turn as it stands.
+        ResultTimeout after `timeout` seconds.
+        """
+        try:
+            async with aclosing(self.updates(timeout=timeout)) as updates:
+                async for update in updates:
+                    if on_update is not None:
+                        on_update(update)
+                    event = update.event.event if update.event else None
+                    if isinstance(event, TurnStateEvent) and event.wait_reason in WAITS_FOR_PERSON:
+                        turn = await self.get()
+                        if turn.wait_reason in WAITS_FOR_PERSON:
+                            break
+        except DeadlineExceeded as late:
+            raise ResultTimeout(late.message) from late
+        return await self.result(check=check)
+
+    @overload
+    async def output(self, kind: type[T], *, timeout: float | None = None) -> T: ...
+    @overload
+    async def output(self, kind: Mapping[str, Any], *, timeout: float | None = None) -> Any: ...
+    async def output(self, kind: Any, *, timeout: float | None = None) -> Any:
+        """Wait as `result` does, and read the answer into the type that the turn was started with as `output`.
+
+        OutputMismatch, with the turn, if it does not fit.
+        """
+        return parse(await self.result(timeout=timeout), kind)
+
+    async def session_messages(self, *, page_size: int = 0) -> Listing[Message]:
+        """What was said in the turn's session, oldest first: message and answer of each turn that ended."""
+        if not self.session_id:
+            self.session_id = (await self.get()).session_id
+        return Sessions(self._transport).messages(self.session_id, page_size=page_size)
 
     async def result(self, *, timeout: float | None = None, check: bool = True) -> Turn:
         """Wait for the end and return the turn with its plan, attempts and output.

@@ -1,36 +1,25 @@
-"""One channel, and calls over it: typed errors, retries under the same key, total deadlines."""
+"""Calls over a connection: typed errors, retries under the same key, total deadlines."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 
+from xenocomm import tracing
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.methods import METHODS
-from xenocomm._gen.pool import pb
 from xenocomm.arguments import build
+from xenocomm.connection import Connection, Metadata
 from xenocomm.failures import TRANSIENT, ConnectFailed, Unreachable, from_rpc
+from xenocomm.raw import RawCall, recording, texts
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.max_send_message_length", 64 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Retries are ours: the channel would repeat calls without knowing their total deadline.
-    ("grpc.enable_retries", 0),
-    # Two clients of one process are two connections, so that closing one never disturbs the other.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A reader that is slow lets the server know soon; the default window swallows megabytes.
-    ("grpc.http2.bdp_probe", 0),
-]
-_CONNECT_S = 5.0
-_ON_THE_WAY = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+_log = logging.getLogger("xenocomm")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
@@ -42,19 +31,39 @@ def pause_s(attempt: int, error: XenocommError | None = None) -> float:
     return max(pause, asked * random.uniform(1.0, 1.25))
 
 
-class Transport:
-    """A lazily connected channel to one endpoint. Not shared between event loops."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How calls are made. `timeout` is the total of a unary call with all its retries, in seconds; `retries` bounds
+    those before a first success; `metadata` is sent besides ours; `log_content` lets requests into the log."""
 
-    def __init__(self, endpoint: str, token: str, timeout: float, retries: int) -> None:
-        """`timeout` is the total of a unary call with all its retries, in seconds; `retries` bounds those before a first success."""
-        self.endpoint = endpoint
-        self.timeout = timeout
-        self.retries = retries
-        self.connected = False
-        self._closed = False
-        self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
-        self._channel: grpc.aio.Channel | None = None
-        self._calls: dict[str, tuple[Any, type[Any]]] = {}
+    timeout: float = 30.0
+    retries: int = 5
+    metadata: Metadata = ()
+    spans: "tracing.Spans | None" = None
+    log_content: bool = False
+
+
+class Transport:
+    """Calls over one connection, with one set of options."""
+
+    def __init__(self, connection: Connection, options: Options) -> None:
+        """Several transports may share a connection."""
+        self.connection = connection
+        self.options = options
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port` of the server."""
+        return self.connection.endpoint
+
+    @property
+    def timeout(self) -> float:
+        """Total of a unary call, in seconds."""
+        return self.options.timeout
+
+    def having(self, **changed: Any) -> "Transport":
+        """The same connection, with some options changed."""
+        return Transport(self.connection, replace(self.options, **changed))
 
     async def call(self, rpc: str, fields: Mapping[str, Any], timeout: float | None = None) -> Any:
         """Make a unary call, e.g. `TurnService.GetTurn`, and return its protobuf response.
@@ -62,26 +71,35 @@ class Transport:
         What is transient is tried again until the total deadline, and, while no server has ever answered, at most
         `retries` times; then the last failure is raised. Every attempt sends the same bytes, the idempotency key included.
         """
-        stub, request_class = self._stub(rpc)
+        with self._span(rpc):
+            return await self._call(rpc, fields, self.timeout if timeout is None else timeout)
+
+    async def _call(self, rpc: str, fields: Mapping[str, Any], total: float) -> Any:
+        stub, request_class = self.connection.stub(rpc)
         request = build(request_class, fields)
-        total = self.timeout if timeout is None else timeout
         ends = time.monotonic() + total
         attempt = 0
         refused: XenocommError | None = None
         while True:
-            left = ends - time.monotonic()
+            began = time.monotonic()
+            left = ends - began
             try:
-                await self.reach(left)
-                answer = await stub(request, timeout=max(left, 0.001), metadata=self._metadata)
+                await self.connection.reach(left)
+                call = stub(request, timeout=max(left, 0.001), metadata=self._metadata())
+                answer = await call
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc(error, self.endpoint)
+                _note(rpc, attempt, error, began)
             except Unreachable as error:
                 failure = error
             except asyncio.CancelledError:
-                failure = _cancelled_by_peer(self._channel is None)
+                failure = _cancelled_by_peer(self.connection.closed)
             else:
-                self.connected = True
+                self.connection.connected = True
+                await _note_success(rpc, attempt, call, began)
+                self._told(rpc, request, attempt, began, None)
                 return answer
+            self._told(rpc, request, attempt, began, failure)
             if refused is not None and isinstance(failure, DeadlineExceeded):
                 # What the server answered last says more than that the time is up.
                 raise refused from failure
@@ -94,63 +112,47 @@ class Transport:
             refused = failure
             await asyncio.sleep(pause)
 
-    async def reach(self, longest: float) -> None:
-        """Before the first success: wait until the channel is connected or has failed to. Unreachable after a few seconds.
-
-        A call on a channel that neither connects nor fails, as when no resolver answers, would wait for its own deadline.
-        """
-        channel = self._open()
-        if self.connected:
-            return
-        bound = max(0.001, min(longest, _CONNECT_S))
-        try:
-            async with asyncio.timeout(bound):
-                while (state := channel.get_state(try_to_connect=True)) in _ON_THE_WAY:
-                    await channel.wait_for_state_change(state)
-        except TimeoutError:
-            raise Unreachable(f"No server answers at {self.endpoint}: no connection in {bound:g} s") from None
-        self._open()  # raises if it was closed meanwhile
-
     def may_retry(self, failure: XenocommError, attempt: int) -> bool:
         """Whether a transient failure may be tried again: freely once a server has answered, else a few times."""
         if not isinstance(failure, ConnectFailed):
-            self.connected = True
-        return self.connected or (attempt <= self.retries and not isinstance(failure, Unreachable))
+            self.connection.connected = True
+        return self.connection.connected or (
+            attempt <= self.options.retries and not isinstance(failure, Unreachable)
+        )
 
     def stream(self, rpc: str, fields: Mapping[str, Any]) -> "Stream":
         """Open a server stream, once: who reads it re-attaches."""
-        stub, request_class = self._stub(rpc)
-        return Stream(self, stub(build(request_class, fields), metadata=self._metadata))
+        stub, request_class = self.connection.stub(rpc)
+        request = build(request_class, fields)
+        self._told(rpc, request, 0, time.monotonic(), None)
+        return Stream(self, stub(request, metadata=self._metadata()))
 
     async def close(self) -> None:
-        """Close the channel for good; calls at work are cancelled."""
-        self._closed = True
-        channel, self._channel = self._channel, None
-        self._calls.clear()
-        if channel is not None:
-            await channel.close()
+        """Close the connection for good; calls at work are cancelled."""
+        await self.connection.close()
 
-    def _open(self) -> grpc.aio.Channel:
-        if self._closed:
-            raise RuntimeError("this Client is closed: use it inside its `async with`, or make another")
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
-        return self._channel
+    def _span(self, rpc: str) -> AbstractContextManager[None]:
+        spans = self.options.spans
+        return nullcontext() if spans is None else spans.around(METHODS[rpc].path)
 
-    def _stub(self, rpc: str) -> tuple[Any, type[Any]]:
-        channel = self._open()
-        found = self._calls.get(rpc)
-        if found is None:
-            method = METHODS[rpc]
-            kind = channel.unary_stream if method.server_streaming else channel.unary_unary
-            request, response = pb(method.request), pb(method.response)
-            stub = kind(
-                method.path,
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            )
-            found = self._calls[rpc] = (stub, request)
-        return found
+    def _metadata(self) -> Metadata:
+        given = self.options.metadata
+        traced = () if any(key == "traceparent" for key, _ in given) else tracing.current()
+        return (*self.connection.metadata, *given, *traced)
+
+    def _told(
+        self, rpc: str, request: Any, attempt: int, began: float, failure: XenocommError | None
+    ) -> None:
+        # Neither the token nor what people said: names, numbers and reasons, unless content was asked for.
+        level = logging.DEBUG if failure is None else logging.INFO
+        if not _log.isEnabledFor(level):
+            return
+        how = "fine" if failure is None else failure.reason
+        ms = (time.monotonic() - began) * 1000
+        content = f": {request}".replace("\n", " ") if self.options.log_content else ""
+        _log.log(
+            level, "%s attempt %d at %s: %s, %.1f ms%s", rpc, attempt + 1, self.endpoint, how, ms, content
+        )
 
 
 class Stream:
@@ -165,13 +167,13 @@ class Stream:
     async def read(self) -> Any:
         """The next response, or None when the server has ended the stream well. Leaves the stream open."""
         try:
-            await self._transport.reach(self._transport.timeout)
+            await self._transport.connection.reach(self._transport.timeout)
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._transport.endpoint) from None
         except asyncio.CancelledError:
             raise _cancelled_by_peer(self._closed) from None
-        self._transport.connected = True
+        self._transport.connection.connected = True
         if response is grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue]
             return None
         return response
@@ -188,3 +190,18 @@ def _cancelled_by_peer(closed_here: bool) -> XenocommError:
     if closed_here or task is None or task.cancelling():
         raise asyncio.CancelledError
     return Unavailable("the server or the transport cancelled the call")
+
+
+def _note(rpc: str, attempt: int, error: grpc.aio.AioRpcError, began: float) -> None:
+    calls = recording()
+    if calls is not None:
+        sent, after = texts(error.initial_metadata()), texts(error.trailing_metadata())
+        taken = time.monotonic() - began
+        calls.append(RawCall(rpc, attempt + 1, error.code().name, error.details() or "", sent, after, taken))
+
+
+async def _note_success(rpc: str, attempt: int, call: Any, began: float) -> None:
+    calls = recording()
+    if calls is not None:
+        sent, after = texts(await call.initial_metadata()), texts(await call.trailing_metadata())
+        calls.append(RawCall(rpc, attempt + 1, "OK", "", sent, after, time.monotonic() - began))

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from xenocomm import arguments
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.pool import pb
 from xenocomm._gen.types import BusyMode, Envelope, Limits, Turn, TurnState
-from xenocomm.arguments import Input
+from xenocomm.arguments import Input, new_key
 from xenocomm.failures import TRANSIENT
-from xenocomm.handle import TurnHandle, new_key
+from xenocomm.handle import TurnHandle
+from xenocomm.output import schema_json
+from xenocomm.paging import Listing, Page
 from xenocomm.transport import Stream, Transport, pause_s
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -31,15 +35,19 @@ class Turns:
         personality: str = "",
         on_busy: BusyMode | str = BusyMode.UNSPECIFIED,
         timeout: float | timedelta | None = None,
-        limits: Limits | Mapping[str, int] | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        output: type[Any] | Mapping[str, Any] | None = None,
         idempotency_key: str = "",
         watch: bool = False,
     ) -> TurnHandle:
         """Hand a message in; the turn is durable when this returns. SessionBusy, InvalidArgument, IdempotencyConflict.
 
-        `message` is text, a Part, JSON data such as `{"plan": ...}`, or a list of these. `timeout` (seconds) ends the turn itself. With `watch` the same call also opens the stream that the handle's
-        first reader takes over, which saves a round trip to a caller that reads at once.
+        `message` is text, a Part, JSON data such as `{"plan": ...}`, or a list of these. `timeout` (seconds) ends the turn
+        itself. `limits`, such as `{"max_tokens": 20_000, "max_cost": "0.05"}`: Limits, or its fields with the cost in US
+        dollars. `output` asks for an answer in this type, or of this JSON Schema: `turn.output(kind)` reads it. With `watch`
+        the same call also opens the stream that the handle's first reader takes over, which saves a round trip to a caller
+        that reads at once.
         """
         spec = {
             "session_id": session_id,
@@ -49,6 +57,7 @@ class Turns:
             "timeout": _duration(timeout),
             "limits": None if limits is None else arguments.limits(limits),
             "labels": arguments.labels(labels or {}),
+            "output_schema_json": "" if output is None else schema_json(output),
         }
         fields = {
             "turn": arguments.build(pb("kfm.turn.v1.TurnSpec"), spec),
@@ -59,9 +68,33 @@ class Turns:
         answer = await self._transport.call("TurnService.SubmitTurn", fields)
         return TurnHandle(self._transport, answer.turn_id, answer.session_id)
 
-    async def run(self, message: Input, *, wait: float | None = None, check: bool = True, **how: Any) -> Turn:
-        """Start a turn and wait, for `wait` seconds if given, for its end. `how` as for `start`, failures as for `result`."""
-        handle = await self.start(message, **how)
+    @overload
+    async def run(
+        self,
+        message: Input,
+        *,
+        output: None = None,
+        wait: float | None = None,
+        check: bool = True,
+        **how: Any,
+    ) -> Turn: ...
+    @overload
+    async def run(self, message: Input, *, output: type[T], wait: float | None = None, **how: Any) -> T: ...
+    @overload
+    async def run(
+        self, message: Input, *, output: Mapping[str, Any], wait: float | None = None, **how: Any
+    ) -> Any: ...
+    async def run(
+        self, message: Input, *, output: Any = None, wait: float | None = None, check: bool = True, **how: Any
+    ) -> Any:
+        """Start a turn and wait, for `wait` seconds if given, for its end. `how` as for `start`, failures as for `result`.
+
+        With `output`, a dataclass, TypedDict, pydantic model or JSON Schema, returns the answer in that type in place of the
+        turn. OutputMismatch, with the turn, if it does not fit.
+        """
+        handle = await self.start(message, output=output, **how)
+        if output is not None:
+            return await handle.output(output, timeout=wait)
         return await handle.result(timeout=wait, check=check)
 
     def attach(self, turn_id: str) -> TurnHandle:
@@ -72,46 +105,34 @@ class Turns:
         """The turn as it is now. TurnNotFound."""
         return await self.attach(turn_id).get()
 
-    async def page(
+    def list(
         self,
         *,
         session_id: str = "",
         state: TurnState | str = TurnState.UNSPECIFIED,
-        page_size: int = 50,
-        page_token: str = "",
-    ) -> tuple[list[Turn], str]:
-        """One page of turns without their steps, newest first, and the token of the next; empty at the end."""
-        fields = {
-            "session_id": session_id,
-            "state": arguments.member("state", TurnState, state),
-            "page_size": page_size,
-            "page_token": page_token,
-        }
-        answer = await self._transport.call("TurnService.ListTurns", fields)
-        return [Turn.from_pb(t) for t in answer.turns], answer.next_page_token
+        page_size: int = 0,
+    ) -> Listing[Turn]:
+        """All turns that match, without their steps, newest first."""
+        number = arguments.member("state", TurnState, state)
 
-    async def list(
-        self, *, session_id: str = "", state: TurnState | str = TurnState.UNSPECIFIED
-    ) -> AsyncIterator[Turn]:
-        """All turns that match, newest first, page by page."""
-        token = ""
-        while True:
-            turns, token = await self.page(session_id=session_id, state=state, page_token=token)
-            for turn in turns:
-                yield turn
-            if not token:
-                return
+        async def fetch(token: str, size: int) -> Page[Turn]:
+            fields = {"session_id": session_id, "state": number, "page_size": size, "page_token": token}
+            answer = await self._transport.call("TurnService.ListTurns", fields)
+            return Page([Turn.from_pb(t) for t in answer.turns], answer.next_page_token)
 
-    async def history(self, turn_id: str, *, after: int = 0) -> AsyncIterator[Envelope]:
-        """The durable events of a turn so far, without following it."""
-        while True:
-            fields = {"turn_id": turn_id, "after_sequence": after, "page_size": 1000}
+        return Listing(fetch, page_size)
+
+    def history(self, turn_id: str, *, after: int = 0, page_size: int = 1000) -> Listing[Envelope]:
+        """The durable events of a turn so far, without following it. A page's token is the last sequence on it."""
+
+        async def fetch(token: str, size: int) -> Page[Envelope]:
+            since = int(token) if token.isdecimal() else after
+            fields = {"turn_id": turn_id, "after_sequence": since, "page_size": size}
             answer = await self._transport.call("TurnService.ListTurnEvents", fields)
-            for message in answer.events:
-                yield Envelope.from_pb(message)
-                after = message.sequence
-            if not answer.more:
-                return
+            events = [Envelope.from_pb(message) for message in answer.events]
+            return Page(events, str(events[-1].sequence) if answer.more and events else "")
+
+        return Listing(fetch, page_size)
 
     async def _open(self, fields: dict[str, Any]) -> TurnHandle:
         ends = time.monotonic() + self._transport.timeout

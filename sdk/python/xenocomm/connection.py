@@ -1,0 +1,96 @@
+"""One channel to one endpoint: opened when first used, shared by all clients that were made from one."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from xenocomm._gen.methods import METHODS
+from xenocomm._gen.pool import pb
+from xenocomm.failures import Unreachable
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Retries are ours: the channel would repeat calls without knowing their total deadline.
+    ("grpc.enable_retries", 0),
+    # Two clients of one process are two connections, so that closing one never disturbs the other.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A reader that is slow lets the server know soon; the default window swallows megabytes.
+    ("grpc.http2.bdp_probe", 0),
+]
+_CONNECT_S = 5.0
+_ON_THE_WAY = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class Connection:
+    """Not shared between event loops."""
+
+    def __init__(self, endpoint: str, token: str = "", roots: bytes | None = None) -> None:
+        """`roots`: certificates in PEM that the server's must go back to, empty for those of gRPC; None is without TLS."""
+        self.endpoint = endpoint
+        self.connected = False
+        self.closed = False
+        self.metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._roots = roots
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: dict[str, tuple[Any, type[Any]]] = {}
+
+    def stub(self, rpc: str) -> tuple[Any, type[Any]]:
+        """What makes a call of an RPC, e.g. `TurnService.GetTurn`, and the class of its request. RuntimeError once closed."""
+        channel = self._open()
+        found = self._stubs.get(rpc)
+        if found is None:
+            method = METHODS[rpc]
+            kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+            request, response = pb(method.request), pb(method.response)
+            stub = kind(
+                method.path,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            found = self._stubs[rpc] = (stub, request)
+        return found
+
+    async def reach(self, longest: float) -> None:
+        """Before the first success: wait until the channel is connected or has failed to. Unreachable after a few seconds.
+
+        A call on a channel that neither connects nor fails, as when no resolver answers, would wait for its own deadline.
+        """
+        channel = self._open()
+        if self.connected:
+            return
+        bound = max(0.001, min(longest, _CONNECT_S))
+        try:
+            async with asyncio.timeout(bound):
+                while (state := channel.get_state(try_to_connect=True)) in _ON_THE_WAY:
+                    await channel.wait_for_state_change(state)
+        except TimeoutError:
+            raise Unreachable(f"No server answers at {self.endpoint}: no connection in {bound:g} s") from None
+        self._open()  # raises if it was closed meanwhile
+
+    async def close(self) -> None:
+        """Close the channel for good; calls at work are cancelled."""
+        self.closed = True
+        channel, self._channel = self._channel, None
+        self._stubs.clear()
+        if channel is not None:
+            await channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self.closed:
+            raise RuntimeError("this Client is closed: use it inside its `async with`, or make another")
+        if self._channel is None:
+            if self._roots is None:
+                self._channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
+            else:
+                credentials = grpc.ssl_channel_credentials(self._roots or None)
+                self._channel = grpc.aio.secure_channel(self.endpoint, credentials, options=_OPTIONS)
+        return self._channel
