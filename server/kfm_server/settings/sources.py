@@ -11,7 +11,7 @@ from kfm_server.settings.readers import Untyped
 from kfm_server.settings.schema import KEYS, SettingsError
 
 MAX_FILE_BYTES = 1024 * 1024
-_ELSEWHERE = frozenset({"KFM_CONFIG", "KFM_ENDPOINT", "KFM_FAILPOINTS"})
+_ELSEWHERE = frozenset({"KFM_CONFIG", "KFM_ENDPOINT", "KFM_FAILPOINTS", "KFM_PROFILE", "KFM_TLS_CA"})
 """Variables that are read, but are no settings of the server."""
 
 
