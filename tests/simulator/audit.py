@@ -52,6 +52,8 @@ class _TurnLog:
     steps: dict[str, _Call] = field(default_factory=dict[str, _Call])
     definitions: dict[str, types.PlanStep] = field(default_factory=dict[str, types.PlanStep])
     forked: bool = False
+    tokens: int = 0
+    """What results told of model calls, each once."""
     folded: Turn | None = None
 
 
@@ -177,6 +179,7 @@ class Auditor:
         if not step.open and not (result.synthesised and review):
             self.broken(f"I5 {name}: attempt {envelope.attempt} is answered a second time")
         step.open, step.last = False, result
+        log.tokens += result.metrics.usage.input_tokens + result.metrics.usage.output_tokens
 
     def _controlled(self, log: _TurnLog, asked: ev.TurnControlEvent) -> None:
         match asked.verb:
@@ -204,6 +207,9 @@ class Auditor:
             log.finished = change
             if self._active.get(log.session_id) == turn_id:
                 del self._active[log.session_id]
+            billed = change.usage.input_tokens + change.usage.output_tokens
+            if billed != log.tokens:
+                self.broken(f"I6 {turn_id} bills {billed} tokens; its calls used {log.tokens}")
             unanswered = [k for k, s in log.steps.items() if s.open]
             if unanswered:
                 self.broken(f"{turn_id} ends with unanswered calls: {', '.join(unanswered)}")

@@ -267,6 +267,8 @@ class Client:
             return self._stubborn()
         if draw < 0.15:
             return self._together()
+        if draw < 0.3:
+            return self._in_words()
         steps: list[dict[str, Any]] = []
         for n in range(dice.randint(1, 4)):
             before = [s["key"] for s in steps]
@@ -300,6 +302,19 @@ class Client:
     def _stubborn(self) -> api.TurnSpec:
         """One step that fails nearly always and backs off for seconds, alone in its session: only a timer helps it."""
         return _spec(6, _call("s0", self.dice.choice(("idem", "tx", "do")), 1.8, 0.0))
+
+    def _in_words(self) -> api.TurnSpec:
+        """A message that a model has to plan."""
+        return api.TurnSpec(
+            session_id=self.dice.choice(self.town.sessions),
+            personality=self.dice.choice(("", "reactor", "planner")),
+            input=[types.Part(text="Think of something.")],
+            limits=types.Limits(
+                max_model_calls=self.dice.choice((0, 0, 3)),
+                max_tokens=self.dice.choice((0, 0, 200)),
+                max_attempts=self.dice.choice((0, 2)),
+            ),
+        )
 
     def _together(self) -> api.TurnSpec:
         """Steps that end at nearly one time, one of them badly, while another keeps the turn open."""

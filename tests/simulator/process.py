@@ -15,6 +15,7 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
+from kfm_server.steps.middleware import Handler
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tool_catalogue import catalogue_digest
 from kfm_server.turns.decide.draft import World
@@ -22,6 +23,7 @@ from kfm_server.turns.decide.draft import World
 from tests.simulator.database import Connection, Database
 from tests.simulator.ledger import SimTool
 from tests.simulator.loop import Host, host_context
+from tests.simulator.models import MODELS, PERSONALITIES
 
 EPOCH_US = 1_700_000_000_000_000
 
@@ -52,6 +54,7 @@ class Process:
         tools: dict[str, SimTool],
         dice: random.Random,
         report: Callable[[str], None],
+        model: Handler,
         may_start: Callable[[], bool],
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -76,11 +79,13 @@ class Process:
             tools_digest=catalogue_digest(catalogue),
             schema_release="sim",
             max_queued_turns=6,
+            personalities=PERSONALITIES,
+            models=MODELS,
         )
         self.broadcaster = Broadcaster()
         parts = LaneParts(
             journal=connection,
-            runner=StepProcessor(tools, catalogue, clock),
+            runner=StepProcessor(tools, catalogue, clock, models=model),
             clock=clock,
             world=world,
             broadcaster=self.broadcaster,

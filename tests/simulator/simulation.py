@@ -18,6 +18,7 @@ from tests.simulator.clients import Client, Operator, Town
 from tests.simulator.database import Database
 from tests.simulator.ledger import Ledger, Row, make_tools
 from tests.simulator.loop import Stuck, VirtualLoop
+from tests.simulator.models import make_model
 from tests.simulator.process import Process, VirtualClock
 
 PARTITIONS = 3
@@ -50,6 +51,7 @@ class Simulation:
         self.dice = random.Random(f"{seed}:faults")
         self.ledger = Ledger()
         self.tools = make_tools(self.ledger, seed)
+        self.model = make_model(self.ledger, seed)
         clock = VirtualClock(loop)
         self.database = Database(random.Random(f"{seed}:database"), clock, self.ledger, PARTITIONS)
         self.auditor = Auditor(self.database.memory, self.ledger)
@@ -130,7 +132,9 @@ class Simulation:
             return all(p.ready or p.host.dead or not p.exclusive for p in before)
 
         name = f"p{len(self.processes)}"
-        process = Process(name, self.database, self.tools, self.dice, self.auditor.broken, may_start)
+        process = Process(
+            name, self.database, self.tools, self.dice, self.auditor.broken, self.model, may_start
+        )
         process.exclusive = take_over
         self.processes.append(process)
         process.start(take_over=take_over)
