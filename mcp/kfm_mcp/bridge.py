@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 import structlog
 from mcp.server.context import ServerRequestContext
-from mcp_types import CallToolResult, InputRequiredResult, TextContent
+from mcp_types import CallToolRequestParams, CallToolResult, InputRequiredResult, TextContent
 from xenocomm._gen.errors import XenocommError
 from xenocomm._gen.pool import pb
 from xenocomm._gen.types import SettleAs
 from xenocomm.failures import ConnectFailed
 
-from kfm_mcp import failures, views
+from kfm_mcp import elicit, failures, views
 from kfm_mcp.arguments import Refused, as_json, split
 from kfm_mcp.catalogue import LONGEST_WAIT_S, ToolEntry, entries, offered
 from kfm_mcp.gateway import Gateway
@@ -53,24 +53,25 @@ class Bridge:
         """Whether steps that wait for a person can be answered here."""
         return "kfm_step_answer" in self.tools
 
-    async def call(self, context: Context, name: str, arguments: Mapping[str, Any] | None) -> Answer | None:
+    async def call(self, context: Context, params: CallToolRequestParams) -> Answer | None:
         """Run one tool; what fails is an answer too. None if there is no such tool."""
-        entry = self.tools.get(name)
+        entry = self.tools.get(params.name)
         if entry is None:
-            return self._off(name)
+            return self._off(params.name)
         try:
-            return _answer(await self._run(context, entry, arguments))
+            answer = await self._run(context, entry, params)
+            return answer if isinstance(answer, InputRequiredResult) else _answer(answer)
         except Refused as wrong:
             return failed(str(wrong))
         except XenocommError as error:
             if isinstance(error, ConnectFailed):
-                log.error("no_server", endpoint=self.gateway.endpoint, tool=name)
+                log.error("no_server", endpoint=self.gateway.endpoint, tool=entry.name)
             return failed(failures.words(error))
 
     async def _run(
-        self, context: Context, entry: ToolEntry, arguments: Mapping[str, Any] | None
-    ) -> views.View:
-        request, own = split(entry, arguments)
+        self, context: Context, entry: ToolEntry, params: CallToolRequestParams
+    ) -> views.View | InputRequiredResult:
+        request, own = split(entry, params.arguments)
         full = own.get("detail") == "full"
         turn_id: str = getattr(request, "turn_id", "")
         if turn_id:
@@ -79,7 +80,8 @@ class Bridge:
             case "kfm_turn_start":
                 return await self._start(context, entry, request)
             case "kfm_turn_wait":
-                return await self._wait(context, entry, request, full, bool(own.get("attached")))
+                answer = await self._wait(context, entry, request, attached=bool(own.get("attached")))
+                return await self._with_person(context, params, answer, full=full)
             case "kfm_turns_list":
                 request.page_size = min(request.page_size or 20, 50)
                 return views.turns(as_json(await self.gateway.call(entry.rpc, request)), full=full)
@@ -105,9 +107,7 @@ class Bridge:
         again = self.starts.started(answer.turn_id, *identity)
         return views.started(answer.turn_id, answer.session_id, again)
 
-    async def _wait(
-        self, context: Context, entry: ToolEntry, request: Any, full: bool, attached: bool
-    ) -> views.View:
+    async def _wait(self, context: Context, entry: ToolEntry, request: Any, *, attached: bool) -> Any:
         asked = (
             request.timeout.ToTimedelta()
             if request.HasField("timeout")
@@ -117,8 +117,24 @@ class Bridge:
         request.timeout.FromTimedelta(timedelta(seconds=bound))
         async with self._cancelled_with(request.turn_id if attached else ""):
             async with told(context, self.gateway, request.turn_id):
-                answer = await self.gateway.call(entry.rpc, request, longest=bound)
-        return self._turn(answer, full=full)
+                return await self.gateway.call(entry.rpc, request, longest=bound)
+
+    async def _with_person(
+        self, context: Context, params: CallToolRequestParams, answer: Any, *, full: bool
+    ) -> views.View | InputRequiredResult:
+        """The turn as it is; but if a step of it needs a person, and the client can ask one, as it is after the answer."""
+        step = elicit.waiting_step(as_json(answer.turn))
+        if step is None or not self.answerable or not elicit.shows_forms(context):
+            return self._turn(answer, full=full)
+        said = await elicit.ask(context, step, params.input_responses)
+        if isinstance(said, InputRequiredResult):
+            return said
+        if said is None:
+            return self._turn(answer, full=full)
+        entry = self.tools[said[0]]
+        request, _ = split(entry, {"turn_id": answer.turn.turn_id, **said[1]})
+        _key_control(entry, request)
+        return self._turn(await self.gateway.call(entry.rpc, request), full=full)
 
     @contextlib.asynccontextmanager
     async def _cancelled_with(self, turn_id: str) -> AsyncGenerator[None]:
