@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import os
 import signal
@@ -19,6 +20,7 @@ import orjson
 import structlog
 import uvloop
 from kfm.catalogue.events import SCHEMA_RELEASE
+from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
 from kfm_server import failpoints, logs, metrics
 from kfm_server.bus.audit import audit_group
@@ -34,12 +36,10 @@ from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
 from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.personality_service import PersonalityService
-from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.ids import new_id
 from kfm_server.journal import embedded
-from kfm_server.journal.history import PostgresSessionRows
 from kfm_server.journal.history import PostgresSessionRows
 from kfm_server.journal.leases import PostgresLeases
 from kfm_server.journal.migrate import MigrationError, migrate
@@ -47,10 +47,8 @@ from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
+from kfm_server.runtime.announcing import Announcer
 from kfm_server.runtime.broadcaster import Broadcaster
-from kfm_server.runtime.conversation import Conversation
-from kfm_server.runtime.event_feed import EventFeed
-from kfm_server.runtime.event_tail import EventTail
 from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
@@ -59,7 +57,7 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
-from kfm_server.settings import Config, Settings, SettingsError
+from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, TurnLimits
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
@@ -94,6 +92,7 @@ _EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.Interface
 def run(config: Config, on_ready: Callable[[Endpoints], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; answers the exit code. Raises StartFailed if it does not come to serve."""
     logs.configure(config.settings.log_level)
+    logs.hide(config.settings.secrets)
     ready = False
 
     def tell(endpoints: Endpoints) -> None:
@@ -125,6 +124,7 @@ async def _main(config: Config, on_ready: Callable[[Endpoints], None]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, config.asked.set)
     async with serve(config) as endpoints:
         failpoints.hit(_READY)
         on_ready(endpoints)
@@ -163,11 +163,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
-        world = World(
-            tools=tools.catalogue,
-            tools_digest=tools.digest,
-            schema_release=SCHEMA_RELEASE,
-        )
+        world = _world(tools, settings)
         parts = LaneParts(
             journal=journal,
             runner=StepProcessor(tools.tools, tools.catalogue, clock),
@@ -200,7 +196,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             broadcaster=broadcaster,
             feeds=feeds,
             clock=clock,
-            defaults=TurnDefaults(),
+            defaults=_turn_defaults(settings.limits),
         )
         metrics.SESSIONS_IN_MEMORY.set_function(lambda: sessions.count)
         metrics.PARTITIONS_OWNED.set_function(lambda: len(sessions.owned))
@@ -219,12 +215,27 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for consumed in (audit_group(bus), METRICS)
         ]
 
+        async def go_by(old: Settings, new: Settings) -> None:
+            logs.set_level(new.log_level)
+            logs.hide(new.secrets)
+            sessions.reconfigure(_world(tools, new))
+            manager.reconfigure(_turn_defaults(new.limits))
+
+        announcer = Announcer(leases=leases, partitions=settings.partitions, clock=clock, ids=new_id)
+
+        async def tell(change: Change) -> None:
+            try:
+                await announcer.announce(ConfigChangedEvent(digest=change.digest, changed=change.applied))
+            except JournalUnavailable as away:
+                log.warning("config_change_not_announced", error=str(away))
+
+        reloader = ConfigReloader(config, go_by, tell)
+
         def decided() -> None:
             keeper.wake()
             for consumer in consumers:
                 consumer.poke()
 
-        tail = EventTail(journal, clock)
         tail = EventTail(journal, clock)
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
@@ -232,14 +243,11 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             history=Conversation(journal, PostgresSessionRows(journal.rows)),
             events=EventFeed(journal, tail, clock, settings.partitions),
             personalities=PersonalityService(
-                lambda: (config.settings.personalities, config.settings.default_personality), tools.catalogue.keys
-            ),
-            history=Conversation(journal, PostgresSessionRows(journal.rows)),
-            events=EventFeed(journal, tail, clock, settings.partitions),
-            personalities=PersonalityService(
-                lambda: (config.settings.personalities, config.settings.default_personality), tools.catalogue.keys
+                lambda: (config.settings.personalities, config.settings.default_personality),
+                tools.catalogue.keys,
             ),
             dead_letters=DeadLetterDesk(bus, decided),
+            config=reloader,
             info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
@@ -275,9 +283,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
-        stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
-        consuming.append(group.spawn(tail.run(), "events"))
+        consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(tail.run(), "events"))
         if settings.retention_days:
             keep = timedelta(days=settings.retention_days)
@@ -322,6 +329,30 @@ def _prepare(config: Config) -> ToolRegistry:
     return tools
 
 
+def _world(tools: ToolRegistry, settings: Settings) -> World:
+    return World(
+        tools=tools.catalogue,
+        tools_digest=tools.digest,
+        schema_release=SCHEMA_RELEASE,
+        personalities=settings.personalities,
+        default_personality=settings.default_personality,
+        models=settings.models,
+    )
+
+
+def _turn_defaults(limits: TurnLimits) -> TurnDefaults:
+    return TurnDefaults(
+        timeout_us=int(limits.timeout * 1_000_000),
+        max_steps=limits.max_steps,
+        max_attempts=limits.max_attempts,
+        max_in_flight=limits.max_in_flight,
+        step_timeout_us=int(limits.step_timeout * 1_000_000),
+        max_model_calls=limits.max_model_calls,
+        max_tokens=limits.max_tokens,
+        max_cost_nanos=limits.max_cost_nanos,
+    )
+
+
 @contextlib.contextmanager
 def _named(setting: str) -> Generator[None]:
     try:
@@ -338,7 +369,8 @@ class _Group:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run it as a task of the process."""
-        return self._tasks.create_task(work, name=name)
+        # Without the context of the call that happens to start it: its trace is not this task's.
+        return self._tasks.create_task(work, name=name, context=contextvars.Context())
 
     def fail(self, error: BaseException) -> None:
         """A part that everything needs has died: say so and end at once; the journal has the truth."""

@@ -18,3 +18,12 @@ BUS_SECONDS = Histogram(
 BUS_FAILURES = Counter("kfm_bus_failures_total", "Attempts of deliveries that failed.", ["group", "topic"])
 BUS_DEAD_LETTERS = Counter("kfm_bus_dead_letters_total", "Messages that were buried.", ["group", "topic"])
 BUS_LAG = Gauge("kfm_bus_lag", "Events that a consumer group has yet to read here.", ["group"])
+CONFIG_RELOADS = Counter(
+    "kfm_config_reloads_total", "Readings of the configuration after the start.", ["outcome"]
+)
+CONFIG_IN_ERROR = Gauge(
+    "kfm_config_in_error", "1 while the latest reading could not be used; the one before is in force."
+)
+CONFIG_LOADED_AT = Gauge(
+    "kfm_config_loaded_at_seconds", "When the configuration in force was read, in Unix time."
+)

@@ -17,7 +17,7 @@ from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
 
-from tests.e2e.toy_turns import ToyDeadLetters, ToyTurns
+from tests.e2e.toy_turns import ToyConfig, ToyDeadLetters, ToyTurns
 
 IMAGE = files("kfm.catalogue").joinpath("image.binpb").read_bytes()
 
@@ -46,6 +46,7 @@ async def toy_door(
         events=EventFeed(journal, EventTail(journal, clock), clock, journal.partitions),
         personalities=PersonalityService(lambda: ({}, ""), tuple),
         dead_letters=ToyDeadLetters(),
+        config=ToyConfig(),
         info=ServerInfo("0", "1.1.0", ("planner.rules",)),
         health=health,
         image=IMAGE,

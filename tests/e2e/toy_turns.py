@@ -221,3 +221,14 @@ class ToyDeadLetters:
     ) -> None:
         await self.get(ctx, dead_letter_id)
         del self.held[dead_letter_id]
+
+
+class ToyConfig:
+    """One setting."""
+
+    def show(self) -> admin_service_pb2.GetConfigResponse:
+        values = [admin_service_pb2.ConfigValue(name="log_level", value_json='"info"', source="default")]
+        return admin_service_pb2.GetConfigResponse(values=values)
+
+    async def reload(self) -> admin_service_pb2.ReloadConfigResponse:
+        return admin_service_pb2.ReloadConfigResponse()

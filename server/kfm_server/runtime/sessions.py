@@ -14,6 +14,7 @@ from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
 from kfm_server.ports.bus import SessionHolds
 from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease
+from kfm_server.runtime.announcing import announced
 from kfm_server.runtime.facts import Asked, Submitted, TakenOver, refusal
 from kfm_server.runtime.history import decode_event, fold_stored_turn
 from kfm_server.runtime.loading import SessionLoader
@@ -204,6 +205,9 @@ class Sessions:
             return False
         try:
             envelope, payload = decode_event(item.envelope)
+            if entry := announced(item, envelope, owner.epoch):
+                await self._record(entry, owner)
+                return True
             if item.claim is None or not isinstance(payload, ev.TurnEvent | ev.TurnControlEvent):
                 raise EventUndecodable(f"{envelope.type} is no request with a key")
         except KfmError as bad:
@@ -241,8 +245,11 @@ class Sessions:
     async def _refuse(self, item: InboxItem, owner: OwnedPartition, bad: KfmError) -> None:
         """Leave the refusal for whoever accepted the request, and be done with the row."""
         claim = None if item.claim is None else refusal(item.claim, item.id, bad)
+        await self._record(Entry(item.partition, owner.epoch, claim=claim, consumed=(item.id,)), owner)
+
+    async def _record(self, entry: Entry, owner: OwnedPartition) -> None:
         try:
-            await self._journal.append(Entry(item.partition, owner.epoch, claim=claim, consumed=(item.id,)))
+            await self._journal.append(entry)
         except Fenced:
             owner.fenced()
 

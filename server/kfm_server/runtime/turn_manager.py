@@ -79,6 +79,10 @@ class TurnManager:
         self._ids = ids
         self._delivery = Delivery(journal=journal, leases=leases, sessions=sessions, clock=clock, ids=ids)
 
+    def reconfigure(self, defaults: TurnDefaults) -> None:
+        """What turns get from now on where their request says nothing."""
+        self._defaults = defaults
+
     async def submit(
         self, ctx: ExecutionContext, spec: api.TurnSpec, key: str, digest: bytes, rpc: str
     ) -> Accepted:

@@ -1,5 +1,6 @@
 """The configuration in force: read at the start, read again when asked or when its files change, swapped whole."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -35,6 +36,8 @@ class Config:
         self._tools: Collection[str] | None = None
         self.loaded_at = time.time()
         self.last_error = ""
+        self.asked = asyncio.Event()
+        """Set it to have everything read again."""
 
     @classmethod
     def load(
@@ -102,11 +105,15 @@ class Config:
             found.check_tools(self._tools)
         return found
 
+    def would_be(self, found: Reading) -> Reading:
+        """What would be in force: the reading, but for what needs a restart."""
+        return reading.in_force(self._reading, found)
+
     def take(self, found: Reading) -> Change:
         """Put a reading in force, but for what needs a restart."""
         old = self._reading
         names = reading.changed(old, found)
-        self._reading = reading.in_force(old, found)
+        self._reading = self.would_be(found)
         self.loaded_at, self.last_error = time.time(), ""
         applied = set(reading.changed(old, self._reading))
         return Change(

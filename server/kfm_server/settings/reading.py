@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,6 @@ class Reading:
         """SHA-256 in hex over names and values, secrets as they are shown."""
         body = {name: value.shown for name, value in self.values.items()}
         return hashlib.sha256(canonical_json(body).encode()).hexdigest()
-
-    @property
-    def secrets(self) -> Iterator[Secret]:
-        """Every secret among the values."""
-        return (v.value for v in self.values.values() if isinstance(v.value, Secret) and v.value)
 
     def check_tools(self, known: Collection[str]) -> None:
         """SettingsError if a personality names a tool that there is not."""

@@ -1,5 +1,6 @@
 """What can be set: the typed settings, and one table that says how each is named and read, and when a change counts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,16 +26,17 @@ class TurnLimits:
     max_steps: int = 100
     max_attempts: int = 3
     max_in_flight: int = 16
-    max_model_calls: int = 100
-    max_tokens: int = 1_000_000
+    max_model_calls: int = 50
+    max_tokens: int = 0
     max_cost_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """`[telemetry]`: where traces go, which share of them, and whether they hold what was said."""
+    """`[telemetry]`: where traces go, with which headers, which share of them, and whether they hold what was said."""
 
     otlp_endpoint: str = ""
+    otlp_headers: Secret = NO_SECRET
     sample_ratio: float = 1.0
     capture_content: bool = False
 
@@ -82,6 +84,20 @@ class Settings:
     )
     """by name"""
 
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that must not be shown, whole and in the parts that are secret by themselves."""
+        url, headers = self.database_url.reveal(), self.telemetry.otlp_headers.reveal()
+        password = re.match(r"[a-z]+://[^:/@]*:([^@/]+)@", url)
+        parts = [password[1] if password else "", *re.findall(r"=(?:Bearer |Basic )?([^,]+)", headers)]
+        kept = (
+            self.token,
+            self.database_url,
+            *map(Secret, parts),
+            *(m.api_key for m in self.models.values()),
+        )
+        return tuple(filter(None, kept))
+
 
 Kind = Literal["plain", "secret"]
 
@@ -115,6 +131,9 @@ def _limit(name: str, read: Reader, field: str = "") -> Key:
 
 
 _address = readers.text(300)
+_headers = readers.matching(
+    r"[a-z0-9_.-]+=[ -+\--~]+(,[a-z0-9_.-]+=[ -+\--~]+)*", "of the form name=value, more of them after commas"
+)
 _DAY = 86_400.0
 KEYS: tuple[Key, ...] = (
     _top("home", readers.directory, in_file=False),
@@ -145,6 +164,7 @@ KEYS: tuple[Key, ...] = (
         readers.matching(r"https?://[^/@\s]+/?", "of the form http://host:port, without a path or a user"),
         variable="KFM_OTLP_ENDPOINT",
     ),
+    Key("telemetry.otlp_headers", _headers, False, "secret", variable="KFM_OTLP_HEADERS"),
     Key("telemetry.sample_ratio", readers.number(0, 1), True, variable="KFM_TELEMETRY_SAMPLE_RATIO"),
     Key("telemetry.capture_content", readers.flag, True, variable="KFM_TELEMETRY_CAPTURE_CONTENT"),
 )

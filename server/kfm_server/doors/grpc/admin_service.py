@@ -1,4 +1,4 @@
-"""AdminService: what the server is, and dead letters."""
+"""AdminService: what the server is, its configuration, and dead letters."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,13 +38,26 @@ class DeadLetters(Protocol):
     ) -> None: ...
 
 
+class Configuration(Protocol):
+    """The settings in force."""
+
+    def show(self) -> admin_service_pb2.GetConfigResponse:
+        """All of them, secrets left out."""
+        ...
+
+    async def reload(self) -> admin_service_pb2.ReloadConfigResponse:
+        """Read them again. Raises ConfigInvalid, and then nothing has changed."""
+        ...
+
+
 class AdminService:
     """The bodies of kfm.admin.v1.AdminService, by the names of its RPCs."""
 
     SERVICE = "kfm.admin.v1.AdminService"
 
-    def __init__(self, info: ServerInfo, dead_letters: DeadLetters) -> None:
+    def __init__(self, info: ServerInfo, dead_letters: DeadLetters, config: Configuration) -> None:
         """`info` does not change while the server runs."""
+        self._config = config
         self._info = info
         self._dead_letters = dead_letters
 
@@ -55,6 +68,14 @@ class AdminService:
             schema_release=self._info.schema_release,
             capabilities=self._info.capabilities,
         )
+
+    async def GetConfig(self, call: Call, request: _pb.GetConfigRequest) -> _pb.GetConfigResponse:
+        """The settings in force, and where each was set."""
+        return self._config.show()
+
+    async def ReloadConfig(self, call: Call, request: _pb.ReloadConfigRequest) -> _pb.ReloadConfigResponse:
+        """Read the settings again, and say what changed."""
+        return await self._config.reload()
 
     async def ListDeadLetters(
         self, call: Call, request: _pb.ListDeadLettersRequest

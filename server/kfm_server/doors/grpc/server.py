@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2_grpc
 from kfm.catalogue.methods import METHODS
 
 from kfm_server.doors.binding import check_bind, join_address, split_address
-from kfm_server.doors.grpc.admin_service import AdminService, DeadLetters, ServerInfo
+from kfm_server.doors.grpc.admin_service import AdminService, Configuration, DeadLetters, ServerInfo
 from kfm_server.doors.grpc.drain import Drain
 from kfm_server.doors.grpc.event_service import Events, EventService
 from kfm_server.doors.grpc.health import Health
@@ -37,6 +37,7 @@ class GrpcDoor:
         events: Events,
         personalities: PersonalityService,
         dead_letters: DeadLetters,
+        config: Configuration,
         info: ServerInfo,
         health: Health,
         image: bytes,
@@ -56,7 +57,7 @@ class GrpcDoor:
             SessionService(history),
             EventService(events, self._drain),
             personalities,
-            AdminService(info, dead_letters),
+            AdminService(info, dead_letters, config),
         )
         self._reflection = Reflection(image)
         self._server: grpc.aio.Server | None = None
