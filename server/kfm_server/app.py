@@ -47,6 +47,7 @@ from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
+from kfm_server.providers.factory import Providers
 from kfm_server.runtime.announcing import Announcer
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.conversation import Conversation
@@ -58,6 +59,7 @@ from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, TurnLimits
+from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
@@ -164,9 +166,13 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
         world = _world(tools, settings)
+        providers = Providers(settings.models)
+        stack.push_async_callback(providers.close)
+        history = Conversation(journal, PostgresSessionRows(journal.rows))
+        models = model_step(providers.get, tools.catalogue, history)
         parts = LaneParts(
             journal=journal,
-            runner=StepProcessor(tools.tools, tools.catalogue, clock),
+            runner=StepProcessor(tools.tools, tools.catalogue, clock, models=models),
             clock=clock,
             world=world,
             broadcaster=broadcaster,
@@ -218,6 +224,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         async def go_by(old: Settings, new: Settings) -> None:
             logs.set_level(new.log_level)
             logs.hide(new.secrets)
+            providers.reconfigure(new.models)
             sessions.reconfigure(_world(tools, new))
             manager.reconfigure(_turn_defaults(new.limits))
 
@@ -240,7 +247,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         grpc_door = GrpcDoor(
             address=settings.grpc_address,
             turns=manager,
-            history=Conversation(journal, PostgresSessionRows(journal.rows)),
+            history=history,
             events=EventFeed(journal, tail, clock, settings.partitions),
             personalities=PersonalityService(
                 lambda: (config.settings.personalities, config.settings.default_personality),

@@ -29,7 +29,7 @@ from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.replies import AskedCall, Reply
 
 ModelLookup = Callable[[str], tuple[ModelProvider, ModelSpec]]
-"""A configured model by name. Raises KeyError."""
+"""A configured model by name. Raises LookupError."""
 
 LEAST_OUTPUT = 16
 """A call is not made if the limits leave fewer tokens than this for its answer."""
@@ -48,7 +48,7 @@ def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistor
         assert recipe is not None
         try:
             provider, spec = models(recipe.model)
-        except KeyError:
+        except LookupError:
             return failed("REASON_MODEL_NOT_FOUND", f"The model {recipe.model!r} is not configured any more.")
         context = attempt.context
         try:
