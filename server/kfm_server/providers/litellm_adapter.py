@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from kfm_server.ports.models import (
     Embeddings,
@@ -156,13 +156,10 @@ class LiteLLMProvider:
         if kinds & _UNREADABLE or "invalid response from LLM" in str(error):
             message = "The model's reply cannot be read."
             return errors.failure(errors.INVALID, message, request_id=request_id, usage=usage)
-        response = getattr(error, "response", None)
-        headers: Mapping[str, str] = getattr(response, "headers", None) or {}
+        headers, body = _headers(error), _body(error)
         if "MidStreamFallbackError" in kinds:
             if kinds & _NOT_REACHED:
                 return errors.cut(request_id, usage)
-            inner = next((c for c in _causes(error) if type(c).__name__ == "APIError"), error)
-            body: Any = getattr(inner, "body", None) or {"message": str(inner)}
             return errors.from_event({"error": body}, secrets=self._secrets, usage=usage)
         if kinds & _NOT_REACHED:
             return errors.failure(
@@ -172,8 +169,7 @@ class LiteLLMProvider:
             "ContextWindowExceededError": "context_length_exceeded",
             "ContentPolicyViolationError": "content_policy_violation",
         }.get(type(error).__name__)
-        body = getattr(error, "body", None) or {"message": str(getattr(error, "message", error))}
-        if code and isinstance(body, dict):
+        if code:
             body = {**body, "code": code}
         status = getattr(error, "status_code", None)
         return errors.from_status(
@@ -245,6 +241,28 @@ def _request_id(answer: Any) -> str:
     hidden: Any = getattr(answer, "_hidden_params", None) or {}
     headers: Any = hidden.get("additional_headers") or {}
     return str(headers.get("llm_provider-x-request-id") or getattr(answer, "id", None) or "")[:200]
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    """The headers of the provider's answer, wherever LiteLLM has left them."""
+    for cause in _causes(error):
+        for found in (
+            getattr(getattr(cause, "response", None), "headers", None),
+            getattr(cause, "litellm_response_headers", None),
+            getattr(cause, "headers", None),
+        ):
+            if found and "date" in found:  # what LiteLLM makes up has none
+                return found
+    return {}
+
+
+def _body(error: Exception) -> dict[str, Any]:
+    """The provider's own error, if LiteLLM has kept it; else LiteLLM's words."""
+    for cause in _causes(error):
+        found: Any = getattr(cause, "body", None)
+        if isinstance(found, dict):
+            return cast("dict[str, Any]", found)
+    return {"message": str(getattr(error, "message", error))}
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -5,7 +5,6 @@ connection. Answers are bounded by MAX_BODY_BYTES, collect.MAX_REPLY_CHARS and s
 """
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -45,8 +44,8 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 class OpenAIProvider:
     """One endpoint and one key, over one pool of connections. See ports.models.ModelProvider.
 
-    base_url: up to and with `/v1`; empty is OpenAI's. User and password in it are sent as basic authentication if
-    there is no key. Raises ValueError if it is no http or https URL; the message does not hold it.
+    base_url: up to and with `/v1`, without user and password; empty is OpenAI's. Raises ValueError if it is no such
+    http or https address; the message does not hold it.
     """
 
     def __init__(self, base_url: str = "", api_key: Secret = NO_SECRET) -> None:
@@ -56,16 +55,14 @@ class OpenAIProvider:
             url = URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("base_url is no http:// or https:// address")
+        if url.raw_user or url.raw_password:
+            raise ValueError("base_url holds a user or a password; what calls carry is api_key")
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         self._secrets: tuple[str, ...] = ()
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key.reveal()}"
             self._secrets = (api_key.reveal(),)
-        elif url.user or url.password:
-            basic = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
-            self._headers["Authorization"] = f"Basic {basic}"
-            self._secrets = (basic, url.password or "")
-        self._url = url.with_user(None)
+        self._url = url
         self._limit_key = "max_completion_tokens" if url.host == "api.openai.com" else "max_tokens"
         self._chat_url, self._embed_url = self._url / "chat/completions", self._url / "embeddings"
         self._session: aiohttp.ClientSession | None = None
