@@ -112,6 +112,11 @@ class Collected:
                 return None if id and tool.id and id != tool.id else tool
         return None
 
+    @property
+    def said(self) -> bool:
+        """Whether anything has come: text, reasoning or a tool call."""
+        return bool(self._size or self._tools)
+
     def spent(self) -> TokenUsage:
         """What it has cost so far: as reported, else estimated."""
         if self.usage is not None:

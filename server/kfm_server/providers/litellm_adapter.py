@@ -91,6 +91,9 @@ class LiteLLMProvider:
                 raise self._ended_early(answer, collected)
             if any(getattr(told, "usage", None) for told in answer.chunks):  # else it has counted itself
                 collected.usage = _usage(usage)
+                if not collected.said and collected.usage and collected.usage.output_tokens:
+                    # Tokens were written and nothing came: LiteLLM drops the pieces of a refusal.
+                    collected.say("", refused=True)
         finally:
             await answer.aclose()
         yield collected.reply()
@@ -199,6 +202,7 @@ def _load() -> Any:
         raise errors.failure(errors.REJECTED, message) from None
     litellm.suppress_debug_info = True
     litellm.num_retries = 0
+    litellm.DEFAULT_MAX_RETRIES = 0  # embeddings take a bound of 0 for none, and then this one
     for name in ("callbacks", "success_callback", "failure_callback"):
         setattr(litellm, name, [])
     # It takes a hundred equal chunks in a row for a fault; a table or a line may well hold them.

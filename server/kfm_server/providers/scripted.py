@@ -84,7 +84,7 @@ async def _failed(
     if failure.kind == "stall":
         await asyncio.sleep(stall_seconds)
         return errors.stalled(stall_seconds, request_id, spent)
-    if failure.kind == "cut":
+    if failure.kind == "cut" or (failure.kind == "empty" and spent):
         return errors.cut(request_id, spent)
     if failure.kind in ("bad_json", "wrong_type", "empty"):
         return errors.failure(

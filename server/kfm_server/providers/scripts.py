@@ -29,6 +29,8 @@ FailureKind = Literal[
     "wrong_type",
     "empty",
 ]
+_MIDWAY: Final = ("cut", "stall", "error_event", "bad_json", "empty")
+"""What may go wrong in the middle of a stream."""
 MAX_SCRIPT_BYTES: Final = 4 * 1024 * 1024
 """Largest script."""
 DEMO: Final = "demo"
@@ -219,7 +221,10 @@ def _failure(raw: Any, place: str) -> ScriptedFailure:
         _typed(given, name, int, place)
     if not 300 <= given.get("status", 500) <= 599:
         raise ScriptInvalid(f"{place}.status is no status of a failure: 300 to 599")
-    return ScriptedFailure(**given)
+    failure = ScriptedFailure(**given)
+    if failure.after_chunks and failure.kind not in _MIDWAY:
+        raise ScriptInvalid(f"{place}: after_chunks goes with {', '.join(_MIDWAY)}")
+    return failure
 
 
 def _object(raw: Any, place: str, known: set[str]) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ class DevServer:
         entry.status = 200
         await response.prepare(request)
         failure = played.failure
-        for count, chunk in enumerate(wire.chunks(played, model, with_usage=with_usage)):
+        for count, chunk in enumerate(wire.chunks(played, model, with_usage=with_usage), -1):
             data = b"data: " + orjson.dumps(chunk) + b"\n\n"
             if failure is not None and count >= failure.after_chunks:
                 if failure.kind == "stall":

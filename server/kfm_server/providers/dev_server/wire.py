@@ -65,11 +65,15 @@ def chunks(played: Played, model: str, *, with_usage: bool) -> Iterator[dict[str
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**head, "choices": [choice], **empty}
 
-    role: dict[str, Any] = {"role": "assistant"}
+    begun = False
     for piece in played.pieces():
-        yield chunk(role | _delta(piece, played))
-        role = {}
-    yield chunk(role, played.finish)
+        if not begun:
+            yield chunk(
+                {"role": "assistant", "content": None if piece.kind == "tool" else "", "refusal": None}
+            )
+            begun = True
+        yield chunk(_delta(piece, played))
+    yield chunk({}, played.finish)
     if with_usage and played.usage:
         yield {**head, "choices": [], "usage": _usage(played.usage)}
 
