@@ -3,12 +3,15 @@
 import contextlib
 from collections.abc import AsyncGenerator
 
+import uvicorn
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from kfm_mcp.bridge import Bridge
-from kfm_mcp.server import build_server
+from kfm_mcp.server import Extra, build_server
 
 MAX_SESSIONS = 1_000
 """Sessions of the older era at once; more are refused with 503 until some end."""
@@ -22,7 +25,7 @@ _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 class McpEndpoint:
     """An ASGI application; it serves inside `running`."""
 
-    def __init__(self, bridge: Bridge, *, host: str) -> None:
+    def __init__(self, bridge: Bridge, *, host: str, extra: Extra | None = None) -> None:
         """`host` is the address of this machine alone where it listens: then the Host and Origin of a request must be of
         this machine, so that a page of another site, which DNS led here, cannot call it. If it is empty, others can
         reach this: they need the token, which no such page has.
@@ -40,7 +43,7 @@ class McpEndpoint:
             ],
         )
         self._manager = StreamableHTTPSessionManager(
-            build_server(bridge),
+            build_server(bridge, extra),
             security_settings=security,
             session_idle_timeout=SESSION_IDLE_S,
             max_request_body_size=MAX_BODY_BYTES,
@@ -59,3 +62,19 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         await self._manager.handle_request(scope, receive, send)
+
+
+async def serve(bridge: Bridge, host: str, port: int, extra: Extra | None = None) -> None:
+    """Serve `/mcp` alone at a loopback address until the process is told to stop."""
+    endpoint = McpEndpoint(bridge, host=host, extra=extra)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        async with endpoint.running():
+            yield
+
+    app = Starlette(routes=[Route("/mcp", endpoint)], lifespan=lifespan)
+    settings = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2
+    )
+    await uvicorn.Server(settings).serve()

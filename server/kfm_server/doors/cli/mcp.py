@@ -19,6 +19,16 @@ _DEFAULT = "127.0.0.1:50051"
 
 Groups = Annotated[list[str] | None, typer.Option("--group", help="A group of tools to add: steps.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Offer only tools that change nothing.")]
+Conformance = Annotated[
+    int,
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve http://127.0.0.1:PORT/mcp with the fixtures of the official conformance suite instead.",
+        hidden=True,
+    ),
+]
 Start = Annotated[bool, typer.Option("--start", help="Start a server if none runs, and stop it at the end.")]
 
 
@@ -28,6 +38,7 @@ def mcp(
     group: Groups = None,
     read_only: ReadOnly = False,
     start: Start = False,
+    conformance: Conformance = 0,
 ) -> None:
     """Serve MCP on standard input and output, for hosts such as editors and desktop agents.
 
@@ -65,7 +76,13 @@ def mcp(
             err=True,
         )
     try:
-        anyio.run(serve, bridge)
+        if conformance:
+            from kfm_mcp.conformance.fixtures import Fixtures
+            from kfm_mcp.http import serve as serve_http
+
+            anyio.run(serve_http, bridge, "127.0.0.1", conformance, Fixtures())
+        else:
+            anyio.run(serve, bridge)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     finally:
