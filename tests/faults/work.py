@@ -77,7 +77,8 @@ async def run_and_watch(
 async def follow(kfm: Client, key: str, message: str, watched: Watched, seconds: float = 60.0) -> Turn:
     """The same with a client of the caller's."""
     async with asyncio.timeout(seconds):
-        handle = await kfm.turns.start([Part(data_json=message)], idempotency_key=key)
+        part = Part(data_json=message) if message.startswith("{") else Part(text=message)
+        handle = await kfm.turns.start([part], idempotency_key=key)
         watched.turn_id = handle.id
         async with contextlib.aclosing(handle.updates(timeout=seconds)) as updates:
             async for update in updates:
