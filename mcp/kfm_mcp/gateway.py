@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from xenocomm import Client
+from xenocomm.connection import Connection
 from xenocomm.failures import ConnectFailed
 from xenocomm.handle import TurnHandle
+from xenocomm.transport import Options, Transport
 
 CALL_S = 10.0
 """Seconds that a call may take with its retries, beside what it was asked to wait."""
@@ -15,16 +16,17 @@ _RETRIES = 2
 class Gateway:
     """One connection, made when it is first needed and made anew when the server is found elsewhere."""
 
-    def __init__(self, find: Callable[[], str], token: str = "") -> None:
-        """`find` answers where the server should be now, as `host:port`."""
+    def __init__(self, find: Callable[[], str], token: str = "", roots: bytes | None = None) -> None:
+        """`find` answers where the server should be now, as `host:port`; `roots` are the certificates of TLS, None is without."""
         self._find = find
         self._token = token
-        self._client: Client | None = None
+        self._roots = roots
+        self._transport: Transport | None = None
 
     @property
     def endpoint(self) -> str:
         """Where the server was last looked for."""
-        return self._client.endpoint if self._client else self._find()
+        return self._transport.endpoint if self._transport else self._find()
 
     async def call(self, rpc: str, request: Any, *, longest: float = 0.0) -> Any:
         """Make a unary call with a protobuf request, under the same key until it is answered. XenocommError.
@@ -42,19 +44,19 @@ class Gateway:
 
     def turn(self, turn_id: str) -> TurnHandle:
         """A handle on a turn, for watching it."""
-        return self._connected().turns.attach(turn_id)
+        return TurnHandle(self._connected(), turn_id)
 
     async def close(self) -> None:
         """Close the connection. The next call opens another."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
 
     async def _call(self, rpc: str, fields: dict[str, Any], longest: float) -> Any:
-        transport = getattr(self._connected(), "_transport")  # noqa: B009
-        return await transport.call(rpc, fields, timeout=CALL_S + longest)
+        return await self._connected().call(rpc, fields, timeout=CALL_S + longest)
 
-    def _connected(self) -> Client:
-        if self._client is None:
-            self._client = Client(self._find(), self._token, timeout=CALL_S, retries=_RETRIES)
-        return self._client
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            connection = Connection(self._find(), self._token, self._roots)
+            self._transport = Transport(connection, Options(CALL_S, _RETRIES))
+        return self._transport

@@ -15,7 +15,6 @@ from kfm_server.doors.cli.console import Endpoint, Token
 
 _START_S = 60.0
 _STOP_S = 20.0
-_DEFAULT = "127.0.0.1:50051"
 
 Groups = Annotated[list[str] | None, typer.Option("--group", help="A group of tools to add: steps.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Offer only tools that change nothing.")]
@@ -54,22 +53,20 @@ def mcp(
             raise
         typer.echo("error: MCP is an extra of this package: install kfm-server[mcp]", err=True)
         raise typer.Exit(2) from None
-    from xenocomm import arguments
+    from xenocomm import config
 
     _log_to_stderr()
-    named = endpoint or os.environ.get("KFM_ENDPOINT", "")
-    if named:
-        arguments.endpoint(named)
-    secret = arguments.token(os.environ.get("KFM_TOKEN", "") if token is None else token)
+    known = config.load({"endpoint": endpoint or None, "token": token})
+    said = bool(endpoint or os.environ.get("KFM_ENDPOINT")) or known.endpoint != config.DEFAULT_ENDPOINT
 
     def find() -> str:
-        return named or _from_home() or _DEFAULT
+        return known.endpoint if said else _from_home() or known.endpoint
 
     try:
-        bridge = Bridge(Gateway(find, secret), tuple(group or ()), read_only)
+        bridge = Bridge(Gateway(find, known.token, known.roots()), tuple(group or ()), read_only)
     except ValueError as wrong:
         raise typer.BadParameter(str(wrong), param_hint="--group") from None
-    child = _start_server(secret) if start and not _answers(find()) else None
+    child = _start_server(known.token) if start and not _answers(find()) else None
     if child is None and not _answers(find()):
         typer.echo(
             f"kfm mcp: no KFM server answers at {find()}; tools say so until one is started (kfm dev, or kfm mcp --start)",
