@@ -1,8 +1,10 @@
 """A model of the simulator: what it says is drawn from the seed, the step's key and its attempt."""
 
 import asyncio
+import itertools
 import json
 import random
+from typing import Any
 
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
@@ -71,10 +73,13 @@ def _call(dice: random.Random) -> AskedCall:
 def _plan(dice: random.Random) -> Reply:
     if dice.random() < 0.2:
         return Reply("I would rather not plan.")
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"key": f"s{n}", "tool": dice.choice((*_TOOLS, "nothing")), "arguments": _arguments(dice)}
         for n in range(dice.randint(0, 3))
     ]
+    for before, step in itertools.pairwise(steps):
+        if dice.random() < 0.5:
+            step["depends_on"] = [before["key"]]
     return Reply(json.dumps({"steps": steps}))
 
 

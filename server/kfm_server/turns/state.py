@@ -151,9 +151,17 @@ def fatal(turn: Turn, step: Step) -> bool:
         return False
     if step.definition.kind in MODEL_KINDS:
         return step is turn.last_step
+    return not is_told(turn, step)
+
+
+def is_told(turn: Turn, step: Step) -> bool:
+    """Whether a model is told how the step ended: its failure, or why it was left out, is then an answer like another."""
+    if step.phase == api.STEP_STATE_SKIPPED and (step.attempt or step.error is None):
+        return False  # it was not left out: the turn ended before it
     key = step.definition.key
-    later = turn.steps.values()
-    return not any(s.definition.kind in MODEL_KINDS and key in s.definition.depends_on for s in later)
+    return any(
+        s.definition.kind in MODEL_KINDS and key in s.definition.depends_on for s in turn.steps.values()
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kfm_server.turns.decide.ending import end, finish, outcome_unknown
 from kfm_server.turns.decide.grow import grow
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.decide.waiting import back_off, wait
-from kfm_server.turns.state import Step, fatal, is_over
+from kfm_server.turns.state import MODEL_KINDS, Step, fatal, is_over, is_told
 from kfm_server.turns.times import timestamp
 
 
@@ -70,6 +70,7 @@ def _advance_turn(draft: Draft, turn_id: str) -> None:
     while True:
         for key in tuple(turn.steps):
             _mend(draft, turn_id, key)
+            _leave_out(draft, turn_id, key)
         if not grow(draft, turn_id):
             break
         turn = draft.turn(turn_id)
@@ -136,6 +137,23 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
         asked_us = int(step.error.metadata.get("retry_after_ms", "0") or "0") * 1000 if step.error else 0
         if draft.now_us + asked_us < turn.deadline_us:  # who asks for more time than there is, has failed
             back_off(draft, turn_id, key, step.tries or step.attempt, asked_us)
+
+
+def _leave_out(draft: Draft, turn_id: str, key: str) -> None:
+    """A step that follows one without a result can never run; where a model is told of that, it is left out."""
+    turn = draft.turn(turn_id)
+    step = turn.steps[key]
+    if step.phase != api.STEP_STATE_PENDING or step.definition.kind in MODEL_KINDS:
+        return
+    before = (turn.steps[name] for name in step.definition.depends_on)
+    lost = next((s for s in before if is_over(s) and s.phase != api.STEP_STATE_SUCCEEDED), None)
+    if lost is None or fatal(turn, lost) or not is_told(turn, step):
+        return
+    why = error("REASON_STEP_FAILED", f"it follows {lost.definition.key}, which did not succeed")
+    draft.record(
+        turn_id,
+        ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_SKIPPED, error=why, synthesised=True),
+    )
 
 
 def _undo(draft: Draft, turn_id: str, step: Step) -> None:

@@ -10,7 +10,7 @@ from kfm_server.turns.decide.draft import World, error
 from kfm_server.turns.plan_validation import validate_plan
 from kfm_server.turns.planners import plan
 from kfm_server.turns.planners.types import Refused
-from kfm_server.turns.state import MODEL_KINDS, Turn, fatal
+from kfm_server.turns.state import MODEL_KINDS, Turn, is_told
 
 _KEPT_STATUS = {
     api.STEP_STATE_FAILED: ev.STEP_STATUS_FAILED,
@@ -78,7 +78,7 @@ def taken_over(parent: Turn, plan_id: str, first: str) -> tuple[ev.PlanEvent, li
             synthesised=True,
         )
         for k, s in kept.items()
-        if s.output_json or (s.phase in _KEPT_STATUS and not fatal(parent, s))
+        if s.output_json or (s.phase in _KEPT_STATUS and is_told(parent, s))
     ]
     return plan_event, results
 

@@ -243,6 +243,21 @@ def test_what_no_repair_mends_is_left_out_with_a_record() -> None:
     assert sorted(start.step_key for start in d.starts) == ["a", "b"]
 
 
+def test_what_follows_a_step_that_failed_is_left_out_and_the_model_is_told() -> None:
+    second = {"key": "b", "tool": "todo_store", "arguments": {"action": "list"}, "depends_on": ["a"]}
+    d = desk("plan")
+    d.say("turn_1", "add, then list")
+    d.reply("plan", json.dumps({"steps": [PLAN["steps"][0], second]}))
+    d.ended("turn_1", "a", 1, ev.STEP_STATUS_FAILED, retryable=False)
+    assert d.step("turn_1", "b").phase == api.STEP_STATE_SKIPPED
+    assert [start.step_key for start in d.starts] == ["answer"]
+    recipe = recipe_of(d.turn("turn_1"), d.step("turn_1", "answer"))
+    assert recipe is not None and [call.error for call in recipe.rounds[0].calls] == [
+        "it failed",
+        "it follows a, which did not succeed",
+    ]
+
+
 def test_a_plan_without_steps_is_answered_at_once() -> None:
     d = desk("plan")
     d.say("turn_1", "thank you")
