@@ -13,7 +13,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
@@ -28,7 +28,8 @@ from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
 from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
-from kfm_server.bus.turn_metrics import METRICS
+from kfm_server.bus.turn_metrics import turn_metrics
+from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
 from kfm_server.doors.grpc.admin_service import ServerInfo
@@ -58,11 +59,14 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
-from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, TurnLimits
+from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, Telemetry, TurnLimits
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
+
+if TYPE_CHECKING:
+    from kfm_server.telemetry import OtlpTracing
 
 log = structlog.get_logger(__name__)
 _READY = failpoints.declare("process.ready")
@@ -166,13 +170,17 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
         world = _world(tools, settings)
+        owner = new_id("proc")
+        tracing = _tracing(settings.telemetry, owner)
         providers = Providers(settings.models)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         models = model_step(providers.get, tools.catalogue, history)
         parts = LaneParts(
             journal=journal,
-            runner=StepProcessor(tools.tools, tools.catalogue, clock, models=models),
+            runner=StepProcessor(
+                tools.tools, tools.catalogue, clock, models=models, traced=tracing is not None
+            ),
             clock=clock,
             world=world,
             broadcaster=broadcaster,
@@ -186,7 +194,6 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             if health.serving("journal") != up:
                 group.spawn(health.set_all(up), "health")
 
-        owner = new_id("proc")
         feeds = Feeds(
             leases=leases,
             sessions=sessions,
@@ -210,6 +217,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
         metrics.WATCHER_UNSENT.set_function(lambda: broadcaster.most_unsent)
+        groups = [audit_group(bus), turn_metrics(journal)]
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+            groups.append(TurnTraces(journal, tracing, clock).group)
         consumers = [
             Consumer(
                 consumed,
@@ -218,13 +229,15 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
                 assigned=lambda: {p: owner.epoch for p, owner in sessions.owned.items()},
                 clock=clock,
             )
-            for consumed in (audit_group(bus), METRICS)
+            for consumed in groups
         ]
 
         async def go_by(old: Settings, new: Settings) -> None:
             logs.set_level(new.log_level)
             logs.hide(new.secrets)
             providers.reconfigure(new.models)
+            if tracing is not None:
+                tracing.reconfigure(new.telemetry.sample_ratio, new.telemetry.capture_content)
             sessions.reconfigure(_world(tools, new))
             manager.reconfigure(_turn_defaults(new.limits))
 
@@ -260,13 +273,14 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
             token=settings.token.reveal(),
             limits=Limits(max_in_flight=settings.max_in_flight, max_streams=settings.max_streams),
+            tracing=tracing,
         )
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
         bound = grpc_door.bind()
         http_door = HttpDoor(
             address=settings.http_address,
-            parts=health.parts,
+            parts=lambda: health.parts() | {"config": not config.last_error},
             grpc=lambda: bound,
             token=settings.token.reveal(),
         )
@@ -292,6 +306,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
         consuming.append(group.spawn(reloader.run(), "config"))
+        if tracing is not None:
+            consuming.append(group.spawn(tracing.run(), "traces"))
         consuming.append(group.spawn(tail.run(), "events"))
         if settings.retention_days:
             keep = timedelta(days=settings.retention_days)
@@ -344,6 +360,23 @@ def _world(tools: ToolRegistry, settings: Settings) -> World:
         personalities=settings.personalities,
         default_personality=settings.default_personality,
         models=settings.models,
+    )
+
+
+def _tracing(telemetry: Telemetry, instance: str) -> "OtlpTracing | None":
+    """Where traces go; None if nowhere: then nothing of OpenTelemetry is imported."""
+    if not telemetry.otlp_endpoint:
+        return None
+    try:
+        from kfm_server.telemetry import OtlpTracing
+    except ImportError as error:
+        raise SettingsError(f"KFM_OTLP_ENDPOINT: install kfm-server[telemetry]: {error}") from None
+    return OtlpTracing(
+        telemetry.otlp_endpoint,
+        telemetry.otlp_headers,
+        instance,
+        sample_ratio=telemetry.sample_ratio,
+        capture_content=telemetry.capture_content,
     )
 
 

@@ -27,3 +27,16 @@ CONFIG_IN_ERROR = Gauge(
 CONFIG_LOADED_AT = Gauge(
     "kfm_config_loaded_at_seconds", "When the configuration in force was read, in Unix time."
 )
+SPANS_SENT = Counter("kfm_spans_sent_total", "Spans that the collector took.")
+SPANS_DROPPED = Counter("kfm_spans_dropped_total", "Spans that nobody got.", ["reason"])
+MODEL_CALLS = Counter(
+    "kfm_model_calls_total", "Calls of models, every attempt counted.", ["model", "outcome"]
+)
+MODEL_TOKENS = Counter("kfm_model_tokens_total", "Tokens of model calls.", ["model", "direction"])
+MODEL_COST = Counter("kfm_model_cost_usd_total", "US dollars that model calls cost.", ["model"])
+MODEL_SECONDS = Histogram(
+    "kfm_model_call_seconds",
+    "Time of model calls.",
+    ["model"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)

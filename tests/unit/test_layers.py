@@ -23,6 +23,7 @@ VOCABULARY = frozenset(
         "recipe",
         "secret",
         "tool_catalogue",
+        "trace_ids",
     }
 )
 """Modules that every room may use; of ours they know only each other."""
@@ -31,6 +32,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "__main__": frozenset(),
     "logs": VOCABULARY,
+    "telemetry": VOCABULARY | {"ports"},
     "settings": VOCABULARY | {"ports"},
     "ports": VOCABULARY,
     "turns": VOCABULARY,

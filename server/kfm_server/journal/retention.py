@@ -40,12 +40,12 @@ _FLOOR = """
 select least(
     (select "offset" from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval
         order by at desc limit 1),
-    (select min("offset") from kfm.consumer_offsets where partition = $1 and consumer_group <> 'engine'),
+    (select min("offset") from kfm.consumer_offsets where partition = $1 and consumer_group not in ('engine', 'traces')),
     (select min("offset") - 1 from kfm.holds where partition = $1),
     (select max("offset") - 1 from kfm.journal where partition = $1)
 )
 where exists (select from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval)
-    and exists (select from kfm.consumer_offsets where partition = $1 and consumer_group <> 'engine')
+    and exists (select from kfm.consumer_offsets where partition = $1 and consumer_group not in ('engine', 'traces'))
 """
 _FORGET_MARKS = """
 delete from kfm.marks where partition = $1 and at < (

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server import failpoints
 from kfm_server.canonical import clean_text
 from kfm_server.clock import Clock, SystemClock
+from kfm_server.context import work_done, work_on
 from kfm_server.ports.steps import Attempt, AttemptResult, Progress
 from kfm_server.ports.tools import Tool, ToolCall, ToolError
 from kfm_server.steps.middleware import (
@@ -27,6 +29,7 @@ from kfm_server.steps.middleware import (
     with_tool,
 )
 from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.trace_ids import attempt_traceparent
 
 MAX_PROGRESS = 4096
 """Longest progress message that is passed on, in characters."""
@@ -49,6 +52,7 @@ class StepProcessor:
         models: Handler | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         layers: Sequence[Middleware] = (),
+        traced: bool = False,
     ) -> None:
         """Compose the chain.
 
@@ -60,7 +64,9 @@ class StepProcessor:
             models: performs model and plan steps (steps/model_step.py); without it there are none.
             max_result_bytes: largest output, as canonical JSON.
             layers: further layers, innermost: they see validated arguments within the deadline.
+            traced: an attempt has a span of its own: what it calls gets that one as its parent.
         """
+        self._traced = traced
         clock = clock or SystemClock()
         log = log if log is not None else structlog.get_logger("kfm.steps").bind()
         around, within = with_log(log, clock), with_deadline(clock)
@@ -85,7 +91,22 @@ class StepProcessor:
     async def run(self, attempt: Attempt, progress: Progress, connection: Any = None) -> AttemptResult:
         """Perform the attempt within its deadline; raises nothing but cancellation (see ports/steps)."""
         handle = self._handlers.get(attempt.kind, _unknown)
-        return await handle(Invocation(attempt, progress, connection))
+        context = attempt.context
+        stated = work_on(
+            trace_id=context.trace_id,
+            turn_id=attempt.turn_id,
+            step_key=attempt.step_key,
+            tenant_id=context.tenant_id,
+        )
+        if self._traced:
+            of_attempt = attempt_traceparent(
+                context.trace_id, context.traceparent, attempt.turn_id, attempt.step_key, attempt.attempt
+            )
+            attempt = replace(attempt, context=replace(context, traceparent=of_attempt))
+        try:
+            return await handle(Invocation(attempt, progress, connection))
+        finally:
+            work_done(stated)
 
 
 async def _unknown(invocation: Invocation) -> AttemptResult:

@@ -21,17 +21,20 @@ from kfm.catalogue.errors import DeadlineExceeded, Internal, KfmError, Unauthent
 from kfm.catalogue.methods import Method
 from prometheus_client import Counter, Histogram
 
-from kfm_server.context import ExecutionContext
+from kfm_server.context import ExecutionContext, work_on
 from kfm_server.doors.binding import token_matches
 from kfm_server.doors.grpc.errors import to_status
 from kfm_server.doors.grpc.limits import Gate, Limits
 from kfm_server.doors.grpc.validation import parse
+from kfm_server.ports.tracing import Span, Tracing
+from kfm_server.trace_ids import in_ratio, new_span_id, parse_traceparent, traceparent
 
 _log = structlog.get_logger("kfm.door.grpc")
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 AT_OWNER = "kfm-at-owner"
 """Metadata of a call that another process makes: it is answered here or sent back, never passed on."""
+_LEFT = "REASON_CANCELLED"
+"""Of a call that neither answered nor failed: its caller left."""
 _HEALTH = "/grpc.health.v1.Health/"
 
 _calls = Counter(
@@ -50,12 +53,15 @@ class Call:
     """One call, as a service sees it.
 
     `remaining_s` is None when the caller set no deadline. `at_owner`: another process asks this one as the owner.
+    `parent_id`: the caller's span, `began_us`: when the call came; both for its own span.
     """
 
     ctx: ExecutionContext
     request_id: str
     remaining_s: float | None
     at_owner: bool = False
+    parent_id: str = ""
+    began_us: int = 0
 
 
 UnaryBody = Callable[[Call, Any], Awaitable[Message]]
@@ -67,8 +73,9 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Edge:
     """Makes gRPC handlers out of the bodies that services write."""
 
-    def __init__(self, limits: Limits, gate: Gate, token: str = "") -> None:
-        """With an empty token no call needs one."""
+    def __init__(self, limits: Limits, gate: Gate, token: str = "", tracing: Tracing | None = None) -> None:
+        """With an empty token no call needs one; without tracing calls make no spans."""
+        self._tracing = tracing
         self._limits = limits
         self._gate = gate
         self._token = token
@@ -86,8 +93,8 @@ class Edge:
 
         async def unary(raw: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
             began = time.perf_counter()
-            call = self._call(context)
-            scope: asyncio.Timeout | None = None
+            call = self._call(method.path, context)
+            reason, scope = _LEFT, None
             try:
                 self._authorise(context)
                 with gate.stream() if waits else gate.unary(method.read_only):
@@ -95,10 +102,14 @@ class Edge:
                     async with asyncio.timeout(None if waits else limits.unary_timeout_s) as scope:
                         answer = await body(call, request)
                     raw_answer = answer.SerializeToString()
+                reason = ""
             except Exception as error:
                 if isinstance(error, TimeoutError) and scope is not None and scope.expired():
                     error = DeadlineExceeded()
+                reason = reason_of(error)
                 return await self._fail(method.path, error, call, context)
+            finally:
+                self._trace(method, call, reason)
             ok.inc()
             seconds.observe(time.perf_counter() - began)
             return raw_answer
@@ -110,7 +121,7 @@ class Edge:
         limits, gate = self._limits, self._gate
 
         async def stream(raw: bytes, context: ServicerContext[bytes, bytes]) -> AsyncGenerator[bytes, None]:
-            call = self._call(context)
+            call, reason = self._call(method.path, context), _LEFT
             try:
                 self._authorise(context)
                 with gate.stream():
@@ -124,8 +135,12 @@ class Edge:
                             raw_answer = answer.SerializeToString()
                             del answer  # an idle stream keeps nothing of what it has sent
                             yield raw_answer
+                reason = ""
             except Exception as error:
+                reason = reason_of(error)
                 await self._fail(method.path, error, call, context)
+            finally:
+                self._trace(method, call, reason)
             ok.inc()
 
         return stream
@@ -148,14 +163,14 @@ class Edge:
                         async for answer in answers:
                             yield answer
             except KfmError as error:
-                await self._fail(path, error, self._call(context), context)
+                await self._fail(path, error, self._call(path, context), context)
 
         async def watch_health(request: Any, context: ServicerContext[Any, Any]) -> None:
             try:
                 with self._gate.health_watch():
                     await behaviour(request, context)
             except KfmError as error:
-                await self._fail(path, error, self._call(context), context)
+                await self._fail(path, error, self._call(path, context), context)
 
         if path.startswith(_HEALTH):
             if inner.unary_stream is None:
@@ -170,7 +185,7 @@ class Edge:
 
         async def refuse(requests: AsyncIterator[bytes], context: ServicerContext[bytes, bytes]) -> bytes:
             del requests
-            call = self._call(context)
+            call = self._call("unknown", context)
             try:
                 self._authorise(context)
                 raise Unimplemented(f"The server has no method {path[:200]}.")
@@ -187,25 +202,50 @@ class Edge:
                 return
         raise Unauthenticated("Send the token as metadata `authorization: Bearer <token>`.")
 
-    def _call(self, context: ServicerContext[Any, Any]) -> Call:
-        request_id = traceparent = trace_id = ""
-        at_owner = False
+    def _call(self, path: str, context: ServicerContext[Any, Any]) -> Call:
+        request_id = handed_on = trace_id = parent_id = ""
+        at_owner = sampled = False
         for key, value in context.invocation_metadata() or ():
             if isinstance(value, bytes):
                 continue
             if key == "x-request-id" and _REQUEST_ID.match(value):
                 request_id = value
-            elif key == "traceparent" and (match := _TRACEPARENT.match(value)):
-                traceparent, trace_id = value, match[1]
+            elif key == "traceparent" and (parent := parse_traceparent(value)):
+                handed_on = value
+                trace_id, parent_id, sampled = parent
             elif key == AT_OWNER:
                 at_owner = True
         fresh = "" if request_id and trace_id else uuid.uuid4().hex
+        trace_id, request_id, began_us = trace_id or fresh, request_id or fresh, 0
+        if self._tracing is not None:
+            began_us = time.time_ns() // 1000
+            sampled = sampled if parent_id else in_ratio(trace_id, self._tracing.sample_ratio)
+            handed_on = traceparent(trace_id, new_span_id(), sampled)
+        work_on(trace_id=trace_id, request_id=request_id, rpc=path)  # the task is this call's alone
         ctx = ExecutionContext(
             principal="token" if self._token else "anonymous",
-            trace_id=trace_id or fresh,
-            traceparent=traceparent,
+            trace_id=trace_id,
+            traceparent=handed_on,
         )
-        return Call(ctx, request_id or fresh, context.time_remaining(), at_owner)
+        return Call(ctx, request_id, context.time_remaining(), at_owner, parent_id, began_us)
+
+    def _trace(self, method: Method, call: Call, reason: str) -> None:
+        mine = parse_traceparent(call.ctx.traceparent)
+        if self._tracing is None or mine is None or not mine[2]:
+            return
+        self._tracing.put(
+            Span(
+                call.ctx.trace_id,
+                mine[1],
+                call.parent_id,
+                f"{method.service}/{method.name}",
+                call.began_us,
+                time.time_ns() // 1000,
+                "server",
+                {"rpc.system": "grpc", "rpc.service": method.service, "rpc.method": method.name},
+                error=reason,
+            )
+        )
 
     async def _fail(self, path: str, error: Exception, call: Call, context: ServicerContext[Any, Any]) -> Any:
         if isinstance(error, KfmError):
@@ -229,6 +269,11 @@ class Edge:
         _calls.labels(path, error.reason).inc()
         code, message, trailer = to_status(error, call.request_id)
         await context.abort(code, message, trailer)
+
+
+def reason_of(error: Exception) -> str:
+    """The reason that a caller is told."""
+    return error.reason if isinstance(error, KfmError) else "REASON_INTERNAL"
 
 
 class Router(grpc.GenericRpcHandler):

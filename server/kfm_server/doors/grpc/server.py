@@ -19,6 +19,7 @@ from kfm_server.doors.grpc.reflection import Reflection
 from kfm_server.doors.grpc.session_service import SessionService
 from kfm_server.doors.grpc.turn_service import Turns, TurnService
 from kfm_server.ports.history import SessionHistory
+from kfm_server.ports.tracing import Tracing
 
 
 class BindFailed(OSError):
@@ -43,6 +44,7 @@ class GrpcDoor:
         image: bytes,
         token: str = "",
         limits: Limits | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token."""
         check_bind(address, token)
@@ -51,7 +53,7 @@ class GrpcDoor:
         self._limits = limits or Limits()
         self.gate = Gate(self._limits)
         self._drain = Drain()
-        self._edge = Edge(self._limits, self.gate, token)
+        self._edge = Edge(self._limits, self.gate, token, tracing)
         self._services = (
             TurnService(turns, self._drain),
             SessionService(history),
