@@ -250,7 +250,7 @@ async def test_a_failure_ends_as_the_error_model_says_and_is_asked_once(
     error = await kit.failed({"failure": failure}, stream=stream)
     assert (error.reason, error.retryable) == (reason, retryable)
     if kit.server is not None and failure["kind"] == "stall":
-        kit.server.await_ended("left")
+        await kit.server.await_ended("left")
     assert error.retry_after_ms == (3000 if failure.get("retry_after") else 0)
 
 
@@ -295,7 +295,7 @@ async def test_leaving_a_stream_closes_its_connection(kit: Kit) -> None:
         async for _ in items:
             break
     if kit.server is not None:
-        kit.server.await_ended("left")
+        await kit.server.await_ended("left")
 
 
 async def test_the_key_of_a_call_and_its_trace_go_with_it(kit: Kit) -> None:

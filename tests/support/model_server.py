@@ -1,5 +1,6 @@
 """The development server of models in a process of its own."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -56,10 +57,10 @@ class ModelServer:
         """How often it was asked since then."""
         return self._call("requests", None)["count"]
 
-    def await_ended(self, how: str, seconds: float = 10.0) -> None:
-        """Wait, bounded, until the last request ended so."""
+    async def await_ended(self, how: str, seconds: float = 10.0) -> None:
+        """Wait, bounded, until the last request ended so; the caller's own connections go on meanwhile."""
         until = time.monotonic() + seconds
-        while (found := self.requests()[-1]["ended"]) != how:
+        while (found := (await asyncio.to_thread(self.requests))[-1]["ended"]) != how:
             assert time.monotonic() < until, f"it is {found} and not {how}"
 
     def _post(self, verb: str, body: Any) -> None:

@@ -211,6 +211,9 @@ def _load() -> Any:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.setLevel(logging.CRITICAL + 1)  # its lines may hold what was asked
+    # What its first call would otherwise load on the event loop, for most of a second.
+    importlib.import_module("openai.resources")
+    litellm.token_counter(model="gpt-4o", text="warm")
     _ready.set()
     return litellm
 

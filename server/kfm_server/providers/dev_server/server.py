@@ -29,7 +29,9 @@ MODELS: Final = ("scripted", "scripted-embed")
 
 @dataclass
 class Entry:
-    """One request: no header that holds a key. ended: how its answer ended: `answered`, `cut` or `left` by the caller."""
+    """One request: no header that holds a key. ended: how its answer ended: `open`, `answered`, `cut`, or
+    `left` by the caller.
+    """
 
     path: str
     model: str
@@ -37,7 +39,7 @@ class Entry:
     traceparent: str
     body: Any
     status: int = 0
-    ended: str = "left"
+    ended: str = "open"
 
 
 @dataclass
@@ -112,7 +114,7 @@ class DevServer:
             data = b"data: " + orjson.dumps(chunk) + b"\n\n"
             if failure is not None and count >= failure.after_chunks:
                 if failure.kind == "stall":
-                    await asyncio.Event().wait()  # until the caller leaves
+                    await _stall(entry)
                 if failure.kind == "error_event":
                     told = wire.error(500, failure.message, code=failure.code or None)
                     await response.write(b"data: " + orjson.dumps(told) + b"\n\n")
@@ -139,8 +141,7 @@ class DevServer:
         entry.status, entry.ended = 200, "answered"
         match failure.kind:
             case "stall":
-                entry.ended = "left"
-                await asyncio.Event().wait()
+                await _stall(entry)
             case "cut":
                 response = web.StreamResponse(headers=headers)
                 response.content_type = "application/json"
@@ -239,6 +240,15 @@ def _refused(entry: Entry, error: BadRequest | NoRule) -> web.Response:
 def _answered(entry: Entry, body: Any, played: Played) -> web.Response:
     entry.status, entry.ended = 200, "answered"
     return _json(body, headers={"x-request-id": played.request_id})
+
+
+async def _stall(entry: Entry) -> None:
+    """Hold the connection until the caller leaves."""
+    entry.ended = "open"
+    try:
+        await asyncio.Event().wait()
+    finally:
+        entry.ended = "left"
 
 
 def _cut(request: web.Request, entry: Entry, response: web.StreamResponse) -> web.StreamResponse:
