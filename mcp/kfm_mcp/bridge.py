@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +33,8 @@ KEY_META = "kfm/idempotency_key"
 """Where a host may name the key of a start without its model's knowledge."""
 KEY_HEADER = "idempotency-key"
 _CANCEL_S = 5.0
+_NEW_S = 3.0
+"""Seconds within which a turn counts as started by the call that names it."""
 
 
 @dataclass(slots=True)
@@ -105,7 +108,16 @@ class Bridge:
         request.idempotency_key = self.starts.key(*identity)
         answer = await self.gateway.call(entry.rpc, request)
         again = self.starts.started(answer.turn_id, *identity)
+        if not again and self.starts.young:
+            again = await self._was_there(answer.turn_id)
         return views.started(answer.turn_id, answer.session_id, again)
+
+    async def _was_there(self, turn_id: str) -> bool:
+        """Whether the turn is older than this call can have made it: then a process before this one started it."""
+        answer = await self.gateway.call(
+            "TurnService.GetTurn", pb("kfm.turn.v1.GetTurnRequest")(turn_id=turn_id)
+        )
+        return time.time() - answer.turn.submitted_at.ToMilliseconds() / 1000 > _NEW_S
 
     async def _wait(self, context: Context, entry: ToolEntry, request: Any, *, attached: bool) -> Any:
         asked = (
