@@ -9,6 +9,7 @@ import pytest
 from xenocomm import Client
 
 from tests.support.live import LiveServer
+from tests.support.model_server import ModelServer
 
 TOOLS = "tests.support.ledger:TOOLS"
 
@@ -32,4 +33,65 @@ def live_server() -> Generator[LiveServer]:
 async def live(live_server: LiveServer) -> AsyncIterator[Client]:
     """A client of the live server."""
     async with Client(live_server.grpc, timeout=15) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def model_server() -> Generator[ModelServer]:
+    """The development server of models, in a process of its own; each test plays its own script."""
+    server = ModelServer(token="key-of-the-stub")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+ADAPTERS = {"direct": ("openai", "scripted"), "lite": ("litellm", "openai/scripted")}
+"""By the first part of a personality's name: provider, and the model as it names it."""
+HASTY_SECONDS = 1.0
+"""Timeout of a call for personalities whose names begin with `hasty-`."""
+
+
+@pytest.fixture(scope="session")
+def model_live_server(model_server: ModelServer) -> Generator[LiveServer]:
+    """`kfm serve` with models behind HTTP. Personalities: `direct-react`, `lite-plan` and so on."""
+    home = Path(tempfile.mkdtemp(prefix="kfm-models-"))
+    home.chmod(0o755)
+    sections: list[str] = []
+    for adapter, (provider, model), timeout in (
+        (name, of, seconds) for name, of in ADAPTERS.items() for seconds in (20.0, HASTY_SECONDS)
+    ):
+        name = f"hasty-{adapter}" if timeout == HASTY_SECONDS else adapter
+        sections.append(
+            f"""
+[models.{name}]
+provider = "{provider}"
+model = "{model}"
+base_url = "{model_server.url}"
+api_key = "env:STUB_KEY"
+timeout = {timeout}
+max_output_tokens = 20000
+input_usd_per_million = 1.0
+output_usd_per_million = 2.0
+"""
+        )
+        for planner in ("react", "plan", "hybrid"):
+            sections.append(f'[personalities.{name}-{planner}]\nplanner = "{planner}"\nmodels = ["{name}"]\n')
+    (home / "config.toml").write_text("\n".join(sections))
+    environment = {"LEDGER_FILE": str(home / "ledger.jsonl"), "STUB_KEY": model_server.token}
+    server = LiveServer(home, tools=TOOLS, environment=environment)
+    try:
+        server.start()
+        yield server
+        assert server.stop() == 0, server.log_tail()
+    finally:
+        server.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+async def model_live(model_live_server: LiveServer) -> AsyncIterator[Client]:
+    """A client of it."""
+    async with Client(model_live_server.grpc, timeout=60) as client:
         yield client
