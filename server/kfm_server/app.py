@@ -48,7 +48,7 @@ from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.journal import JournalUnavailable
-from kfm_server.providers.factory import Providers
+from kfm_server.providers.factory import ModelsInvalid, Providers
 from kfm_server.runtime.announcing import Announcer
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.conversation import Conversation
@@ -62,6 +62,8 @@ from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, Telemetry, TurnLimits
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.tools.http_fetch import http_fetch_tools
+from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 
@@ -91,7 +93,7 @@ class StartFailed(Exception):
         self.exit_code = 2 if all(isinstance(error, _WRONG_SETTINGS) for error in causes) else 1
 
 
-_WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused)
+_WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused, ModelsInvalid)
 _EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
 
 
@@ -232,10 +234,13 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for consumed in groups
         ]
 
-        async def go_by(old: Settings, new: Settings) -> None:
-            logs.set_level(new.log_level)
+        async def go_by(new: Settings) -> None:
             logs.hide(new.secrets)
-            providers.reconfigure(new.models)
+            try:
+                providers.reconfigure(new.models)
+            except ModelsInvalid as error:
+                raise SettingsError(str(error)) from None
+            logs.set_level(new.log_level)
             if tracing is not None:
                 tracing.reconfigure(new.telemetry.sample_ratio, new.telemetry.capture_content)
             sessions.reconfigure(_world(tools, new))
@@ -341,8 +346,10 @@ def _prepare(config: Config) -> ToolRegistry:
     with _named("KFM_ADVERTISED_ADDRESS"):
         if settings.advertised_address:
             check_advertised(settings.advertised_address)
+    with _named("KFM_HTTP_FETCH_ALLOW"):
+        fetch = http_fetch_tools(filter(None, map(str.strip, settings.http_fetch_allow.split(","))))
     with _named("KFM_TOOLS"):
-        tools = build_registry(settings.tools)
+        tools = build_registry(settings.tools, fetch)
     config.require_tools(tools.catalogue.keys())
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -397,7 +404,7 @@ def _turn_defaults(limits: TurnLimits) -> TurnDefaults:
 def _named(setting: str) -> Generator[None]:
     try:
         yield
-    except (BindRefused, ToolsInvalid) as error:
+    except (BindRefused, ToolsInvalid, PatternInvalid) as error:
         raise SettingsError(f"{setting}: {error}") from error
 
 

@@ -75,12 +75,16 @@ class LiveServer:
         endpoints = json.loads(path.read_text())
         self.grpc, self.http = endpoints["grpc"], endpoints["http"]
 
-    def gauge(self, name: str) -> int:
-        """What a gauge or counter without labels stands at."""
+    def metrics(self) -> str:
+        """What /metrics says."""
         bearer = {"Authorization": f"Bearer {self.environment.get('KFM_TOKEN', '')}"}
         request = urllib.request.Request(f"http://{self.http}/metrics", headers=bearer)
         with urllib.request.urlopen(request, timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
+            return answer.read().decode()
+
+    def gauge(self, name: str) -> int:
+        """What a gauge or counter without labels stands at."""
+        lines = self.metrics().splitlines()
         return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
 
     def await_gauge(self, name: str, value: int, seconds: float = 10.0) -> None:

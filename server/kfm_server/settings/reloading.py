@@ -15,8 +15,8 @@ from kfm_server.settings.config import Change, Config
 from kfm_server.settings.schema import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
-Apply = Callable[[Settings, Settings], Awaitable[None]]
-"""Makes the process go by the second in place of the first. Whole or not at all; SettingsError refuses."""
+Apply = Callable[[Settings], Awaitable[None]]
+"""Makes the process go by these. Whole or not at all; SettingsError refuses."""
 Tell = Callable[[Change], Awaitable[None]]
 """Tells of what was put in force."""
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -78,11 +78,11 @@ class ConfigReloader:
 
     async def _reload(self) -> Change:
         async with self._one_at_a_time:
-            config, old = self._config, self._config.settings
+            config = self._config
             try:
                 self._read = await asyncio.to_thread(_stamp, config.in_force.files)
                 found = await asyncio.to_thread(config.read_again)
-                await self._apply(old, config.would_be(found).settings)
+                await self._apply(config.would_be(found).settings)
             except SettingsError as error:
                 config.failed(error)
                 metrics.CONFIG_RELOADS.labels("refused").inc()

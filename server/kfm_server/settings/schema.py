@@ -57,6 +57,8 @@ class Settings:
     """visible ASCII that every door asks for, 8 characters or more beyond loopback; empty asks for none"""
     tools: str = ""
     """more tools, as `module:ATTRIBUTE`, separated by commas"""
+    http_fetch_allow: str = ""
+    """hosts that the tool http_fetch may reach, separated by commas: `example.com`, `*.example.com` or `*`, each with `:port` for another one than 80 and 443; empty: there is no such tool"""
     partitions: int = 16
     """1 to 1024; fixed once a database is initialised"""
     advertised_address: str = ""
@@ -142,6 +144,7 @@ KEYS: tuple[Key, ...] = (
     _top("database_url", readers.database_url, kind="secret"),
     _top("token", readers.token, kind="secret"),
     _top("tools", readers.text()),
+    _top("http_fetch_allow", readers.text()),
     _top("partitions", readers.whole(1, 1024)),
     _top("advertised_address", _address),
     _top("retention_days", readers.whole(0, 36_500)),
