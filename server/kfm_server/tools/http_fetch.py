@@ -51,7 +51,7 @@ class HttpFetch:
         timeout_seconds: float = TIMEOUT_SECONDS,
         allow_loopback: bool = False,
     ) -> None:
-        """`allow` and `allow_loopback` as Outbound has them. Raises ValueError."""
+        """`allow` and `allow_loopback` as Outbound has them. Raises PatternInvalid."""
         self._outbound = Outbound(allow, allow_loopback=allow_loopback)
         self._max_bytes = max_bytes
         self._timeout = timeout_seconds
@@ -164,7 +164,7 @@ class HttpFetch:
 
 
 def http_fetch_tools(allow: Iterable[str]) -> list[Tool]:
-    """The tool, if any host is allowed; else none. Raises ValueError for a pattern that is none."""
+    """The tool, if any host is allowed; else none. Raises PatternInvalid for a pattern that is none."""
     patterns = tuple(allow)
     return [HttpFetch(patterns)] if patterns else []
 

@@ -33,6 +33,10 @@ _NEVER6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002:
 _lookups = ThreadPoolExecutor(4, thread_name_prefix="tool-lookup")
 
 
+class PatternInvalid(ValueError):
+    """What should be a pattern of hosts is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     host: str
@@ -50,7 +54,7 @@ class Outbound:
 
     `allow`: `example.com`, `*.example.com` (all below it, not itself), `*` (any), each with `:port` for another port than
     80 for http and 443 for https. Addresses that are not public are refused whatever is allowed, unless `allow_loopback`,
-    which is for tests, lets those of loopback pass. Raises ValueError for a pattern that is none.
+    which is for tests, lets those of loopback pass. Raises PatternInvalid for a pattern that is none.
     """
 
     def __init__(self, allow: Iterable[str], *, allow_loopback: bool = False) -> None:
@@ -75,7 +79,7 @@ class Outbound:
             raise ToolError(f"{host[:80]} is an address in a form that is not accepted; write it as a.b.c.d.")
         if not any(rule.fits(host, port, _DEFAULT_PORTS[url.scheme]) for rule in self._rules):
             raise ToolError(
-                f"{host[:80]}, port {port}, is not among the hosts that may be fetched (http_fetch.allow)."
+                f"{host[:80]}, port {port}, is not among the hosts that may be fetched (http_fetch_allow)."
             )
 
     def check_address(self, address: Address) -> None:
@@ -129,7 +133,7 @@ def _rule(pattern: str) -> _Rule:
     match = _PATTERN.fullmatch(pattern.lower())
     port = int(match["port"]) if match and match["port"] else None
     if match is None or port == 0 or (port or 0) > 65535:
-        raise ValueError(
+        raise PatternInvalid(
             f"{pattern!r} is no pattern of hosts: example.com, *.example.com or *, and :port if need be"
         )
     return _Rule(match["host"].strip("*[]"), port)

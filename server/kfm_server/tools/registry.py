@@ -70,10 +70,13 @@ def load_tools(names: str) -> list[Tool]:
     return tools
 
 
-def build_registry(extra: str = "") -> ToolRegistry:
-    """The registry of the built-in tools and of those that the setting `extra` names. Raises ToolsInvalid."""
+def build_registry(extra: str = "", configured: Iterable[Tool] = ()) -> ToolRegistry:
+    """The registry of the built-in tools, of configured ones, and of those that the setting `extra` names.
+
+    Raises ToolsInvalid.
+    """
     try:
-        return ToolRegistry((*BUILTIN_TOOLS.values(), *load_tools(extra)))
+        return ToolRegistry((*BUILTIN_TOOLS.values(), *configured, *load_tools(extra)))
     except ToolsInvalid:
         raise
     except Exception as error:  # what a tool says of itself is the operator's code, too
