@@ -165,7 +165,6 @@ async def test_a_conversation_goes_on_with_the_results_of_its_tools(kit: Kit) ->
     assert reply.text == "one two / two"
 
 
-@pytest.mark.requirement("FT20")
 @pytest.mark.parametrize(("first", "second"), [("a", "a"), ("", "")])
 async def test_tool_calls_with_the_same_id_or_none_get_ids_of_their_own(
     kit: Kit, first: str, second: str
@@ -181,7 +180,6 @@ async def test_tool_calls_with_the_same_id_or_none_get_ids_of_their_own(
     assert [use.arguments_json for use in reply.tool_uses] == ['{"expression": "1"}', '{"expression": "2"}']
 
 
-@pytest.mark.requirement("FT20")
 async def test_arguments_that_are_no_json_come_as_the_model_wrote_them(kit: Kit) -> None:
     kit.play({"reply": {"tools": [{"name": "calculator", "raw": '{"expression": oops', "id": "a"}]}})
     reply = await kit.both(kit.request(tools=TOOLS))
@@ -237,7 +235,6 @@ FAILURES = [
 ]
 
 
-@pytest.mark.requirement("FT20")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(
     ("failure", "reason", "retryable"),
@@ -254,7 +251,6 @@ async def test_a_failure_ends_as_the_error_model_says_and_is_asked_once(
     assert error.retry_after_ms == (3000 if failure.get("retry_after") else 0)
 
 
-@pytest.mark.requirement("FT20")
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -272,7 +268,6 @@ async def test_a_stream_that_fails_midway_tells_what_it_has_cost(kit: Kit, kind:
     assert (error.usage.output_tokens, error.usage.known) == (6, False)
 
 
-@pytest.mark.requirement("FT20")
 async def test_a_failure_may_pass_and_the_retry_gets_the_reply(kit: Kit) -> None:
     kit.play({"reply": {"text": "at last"}, "failure": {"kind": "status", "status": 500, "first": 2}})
     for _ in range(2):
@@ -281,7 +276,6 @@ async def test_a_failure_may_pass_and_the_retry_gets_the_reply(kit: Kit) -> None
     assert (await kit.provider.generate(kit.request())).text == "at last"
 
 
-@pytest.mark.requirement("FT20")
 async def test_an_answer_of_a_hundred_thousand_tokens_comes_whole(kit: Kit) -> None:
     kit.play({"reply": {"text": "word ", "repeat": 100_000, "chunk_chars": 500}})
     _, reply = await kit.streamed(kit.request())
