@@ -5,14 +5,13 @@ Pure: the same three give the same prompt, and its digest is recorded, so that a
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import canonical_json, parse_json
+from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
 from kfm_server.models import ModelSpec
 from kfm_server.ports.history import Exchange
 from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
@@ -104,13 +103,16 @@ def digest_of(request: ModelRequest) -> str:
     """SHA-256 in hex over all of a call that the answer depends on."""
     body = [
         request.model,
-        [asdict(message) for message in request.messages],
+        [
+            [m.role, m.text, [[u.id, u.name, u.arguments_json] for u in m.tool_uses], m.tool_use_id]
+            for m in request.messages
+        ],
         [[tool.name, tool.description, dict(tool.input_schema)] for tool in request.tools],
         None if request.output_schema is None else dict(request.output_schema),
         request.max_output_tokens,
         request.temperature,
     ]
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    return hashlib.sha256(canonical_parsed(body).encode()).hexdigest()
 
 
 def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:
@@ -123,7 +125,7 @@ def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ())
         size += (
             len(tool.name)
             + len(tool.description.encode())
-            + len(canonical_json(dict(tool.input_schema)))
+            + len(canonical_parsed(dict(tool.input_schema)))
             + 24
         )
     return -(-size // 3)
