@@ -93,6 +93,13 @@ class LiveServer:
         while (found := self.gauge(name)) != value:
             assert time.monotonic() < until, f"{name} is {found} and not {value}"
 
+    def await_metric(self, line: str, seconds: float = 10.0) -> str:
+        """Wait, bounded, until /metrics has the line; answers all of it."""
+        until = time.monotonic() + seconds
+        while line not in (found := self.metrics()).splitlines():
+            assert time.monotonic() < until, f"there is no {line}"
+        return found
+
     def kill(self) -> None:
         """kill -9."""
         if self.process is not None and self.process.poll() is None:
