@@ -100,8 +100,8 @@ async def test_no_server_is_exit_code_nine() -> None:
 async def test_dead_letters_are_listed_shown_and_dropped(server: Running) -> None:
     assert [d["dead_letter_id"] for d in json.loads((await kfm(server, "dlq", "list"))[1])] == ["evt_1"]
     assert json.loads((await kfm(server, "dlq", "show", "evt_1"))[1])["original"] == "AP8="
-    assert (await kfm(server, "dlq", "drop", "evt_1"))[0] == 0
-    assert (await kfm(server, "dlq", "drop", "evt_1"))[0] == 3
+    assert (await kfm(server, "dlq", "drop", "evt_1", "--yes"))[0] == 0
+    assert (await kfm(server, "dlq", "drop", "evt_1", "--yes"))[0] == 3
 
 
 async def test_doctor_names_each_check(server: Running) -> None:

@@ -179,7 +179,7 @@ async def test_a_drop_gives_the_turn_up_and_the_session_goes_on_without_it(site:
     (row,) = rows
     shown = await site.kfm("dlq", "show", row["dead_letter_id"])
     assert shown["session_id"] == site.held
-    await site.kfm("dlq", "drop", row["dead_letter_id"])
+    await site.kfm("dlq", "drop", "--yes", row["dead_letter_id"])
     async with site.client() as kfm:
         third = await let_go(kfm, site.held)
         for turn in (second, third):
@@ -285,7 +285,7 @@ async def test_a_drop_ends_the_turn_at_which_the_engine_fails(site: Site) -> Non
     await site.spoil(first.id, undecidable)
     async with site.client() as kfm:
         letter = await engine_letter(kfm)
-        await site.kfm("dlq", "drop", letter.dead_letter_id)
+        await site.kfm("dlq", "drop", "--yes", letter.dead_letter_id)
         done = await kfm.turns.attach(second.id).result(timeout=LIMIT)
         assert done.outcome == Outcome.SUCCEEDED
         given_up = await kfm.turns.attach(first.id).get()

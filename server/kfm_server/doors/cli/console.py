@@ -1,41 +1,29 @@
-"""What all commands share: options, one client per command, output, exit codes."""
+"""What all commands share: options, one client per command, failures on stderr, exit codes."""
 
 import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+from kfm_server.doors.cli.printing import clean
 
 if TYPE_CHECKING:
     from xenocomm import Client, XenocommError
 
 
-class Format(StrEnum):
-    """How a command prints."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Output = Annotated[
-    Format | None, typer.Option("-o", "--output", help="table or json; a table on a terminal, else JSON.")
-]
 Endpoint = Annotated[
     str | None, typer.Option(help="host:port of the server; else KFM_ENDPOINT, else 127.0.0.1:50051.")
 ]
 Token = Annotated[str | None, typer.Option(help="Bearer token; else KFM_TOKEN.")]
 Key = Annotated[str, typer.Option("--key", help="Idempotency key; made up when absent.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
 UNREACHABLE = 9
 INTERRUPTED = 130
-
-
-def as_json(output: Format | None) -> bool:
-    """Whether to print JSON: when asked to, or when nobody watches a terminal."""
-    return output == Format.JSON or (output is None and not sys.stdout.isatty())
 
 
 def seconds(text: str) -> float:
@@ -61,18 +49,49 @@ def standard_input(hint: str) -> str:
         ) from None
 
 
+def labels_of(given: list[str] | None) -> dict[str, str]:
+    """Labels of `name=value` each. BadParameter."""
+    pairs = [label.partition("=") for label in given or ()]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise typer.BadParameter(f"{bad[0]!r} is not name=value", param_hint="--label")
+    return {name: value for name, _, value in pairs}
+
+
+class Given:
+    """What stands before the command: `kfm --profile staging --no-input turn list`."""
+
+    profile: str | None = None
+    no_input: bool = False
+
+
 def with_client(endpoint: str | None, token: str | None, body: "Callable[[Client], Awaitable[None]]") -> None:
     """Run `body` with a client; its failures are for `entry.run`."""
-    from xenocomm import Client
 
     async def run() -> None:
-        async with Client(endpoint, token) as client:
+        async with client_of(endpoint, token) as client:
             await body(client)
 
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def client_of(endpoint: str | None, token: str | None, **options: Any) -> "Client":
+    """A client as the command line and the environment say."""
+    from xenocomm import Client
+
+    return Client(endpoint, token, profile=Given.profile, **options)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before what cannot be taken back. Only a terminal is asked; a program says `--yes`: BadParameter otherwise."""
+    if yes:
+        return
+    if Given.no_input or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise typer.BadParameter(f"{question}: nobody can be asked; say --yes", param_hint="--yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
 
 
 def show_error(error: "XenocommError", json_wanted: bool) -> None:
@@ -120,9 +139,11 @@ def _error_json(
     typer.echo(json.dumps({"error": found}, ensure_ascii=False), err=True)
 
 
-def interrupted(turn_id: str, json_wanted: bool) -> None:
+def interrupted(turn_id: str, json_wanted: bool, after: int = 0) -> None:
     """What Ctrl-C leaves behind, on stderr: the turn, which goes on, and how to come back to it or to end it."""
     follow, end = (f"kfm turn {verb} {turn_id}" for verb in ("tail", "cancel"))
+    if after:
+        follow += f" --from {after + 1}"
     if json_wanted:
         told = {"turn_id": turn_id, "follow": follow, "cancel": end} if turn_id else {"list": "kfm turn list"}
         _error_json("REASON_UNSPECIFIED", "interrupted; the turn goes on", told, (), INTERRUPTED)
@@ -136,38 +157,15 @@ def interrupted(turn_id: str, json_wanted: bool) -> None:
         )
 
 
+def detached(command: str, json_wanted: bool) -> None:
+    """After Ctrl-C in a tail: what goes on where it ended."""
+    if json_wanted:
+        _error_json("REASON_UNSPECIFIED", "interrupted", {"follow": command}, (), INTERRUPTED)
+    else:
+        typer.echo(f"\ninterrupted\n  go on with: {command}", err=True)
+
+
 def command_for(verb: str, turn_id: str, step_key: str) -> str:
     """What to type to end a wait; upper case is to be filled in."""
     rest = {"answer": " JSON", "settle": " --as succeeded|failed|retry"}.get(verb, "")
     return " ".join(word for word in ("kfm turn", verb, turn_id, step_key) if word) + rest
-
-
-def show_json(value: Any, *, line: bool = False) -> None:
-    """One of the SDK's values as JSON; `line` for one of many, each on its own line."""
-    from xenocomm.jsonable import to_json
-
-    text = json.dumps(to_json(value), ensure_ascii=False, indent=None if line else 2)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A plain table; control characters of the data are made visible, so that they cannot drive the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    Console().print(table)
-
-
-def clean(value: Any) -> str:
-    """Text that is safe on a terminal."""
-    if isinstance(value, Enum):
-        value = value.name
-    text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

@@ -4,16 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli.console import (
-    Endpoint,
-    Key,
-    Output,
-    Token,
-    as_json,
-    show_json,
-    show_table,
-    with_client,
-)
+from kfm_server.doors.cli.console import Endpoint, Key, Token, Yes, confirm, with_client
+from kfm_server.doors.cli.printing import Fields, Form, Format, Output, show_table
 
 if TYPE_CHECKING:
     from xenocomm import Client
@@ -28,35 +20,43 @@ _COLUMNS = ("ID", "GROUP", "TOPIC", "PARTITION", "OFFSET", "SESSION", "REASON")
 @app.command("list")
 def list_(
     group: Annotated[str, typer.Option(help="Only those of this consumer group.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 1000,
     output: Output = None,
+    fields: Fields = "",
     endpoint: Endpoint = None,
     token: Token = None,
 ) -> None:
     """List dead letters, oldest first."""
+    form = Form(output, fields)
 
     async def body(client: "Client") -> None:
-        letters = [letter async for letter in client.dead_letters.list(group=group)]
-        if as_json(output):
-            show_json(letters)
-        else:
-            show_table(_COLUMNS, [_row(letter) for letter in letters])
+        letters = await client.dead_letters.list(group=group).first(limit)
+        form.rows(letters, _COLUMNS, _row, "dead_letter_id")
 
     with_client(endpoint, token, body)
 
 
 @app.command()
-def show(letter_id: LetterId, output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
+def show(
+    letter_id: LetterId,
+    output: Output = None,
+    fields: Fields = "",
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
     """Show one with its original bytes."""
+    form = Form(output, fields)
 
     async def body(client: "Client") -> None:
         letter = await client.dead_letters.get(letter_id)
-        if as_json(output):
-            show_json(letter)
-            return
-        show_table(_COLUMNS, [_row(letter)])
-        if letter.error is not None:
-            typer.echo(f"error: {letter.error.message}")
-        typer.echo(f"original ({len(letter.original)} bytes): {letter.original.hex()}")
+
+        def table() -> None:
+            show_table(_COLUMNS, [_row(letter)])
+            if letter.error is not None:
+                typer.echo(f"error: {letter.error.message}")
+            typer.echo(f"original ({len(letter.original)} bytes): {letter.original.hex()}")
+
+        form.one(letter, table, "dead_letter_id")
 
     with_client(endpoint, token, body)
 
@@ -66,32 +66,40 @@ def replay(
     letter_id: LetterId, key: Key = "", output: Output = None, endpoint: Endpoint = None, token: Token = None
 ) -> None:
     """Hand it to its consumer again and lift the hold on its session."""
+    form = Form(output)
 
     async def body(client: "Client") -> None:
         await client.dead_letters.replay(letter_id, idempotency_key=key)
-        _done("replayed", letter_id, as_json(output))
+        _done("replayed", letter_id, form)
 
     with_client(endpoint, token, body)
 
 
 @app.command()
 def drop(
-    letter_id: LetterId, key: Key = "", output: Output = None, endpoint: Endpoint = None, token: Token = None
+    letter_id: LetterId,
+    yes: Yes = False,
+    key: Key = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
 ) -> None:
-    """Give it up and lift the hold on its session."""
+    """Give it up for good and lift the hold on its session. Asks first; a program says --yes."""
+    confirm(f"Drop {letter_id} for good?", yes)
+    form = Form(output)
 
     async def body(client: "Client") -> None:
         await client.dead_letters.drop(letter_id, idempotency_key=key)
-        _done("dropped", letter_id, as_json(output))
+        _done("dropped", letter_id, form)
 
     with_client(endpoint, token, body)
 
 
-def _done(what: str, letter_id: str, json_wanted: bool) -> None:
-    if json_wanted:
-        show_json({"dead_letter_id": letter_id, "done": what})
+def _done(what: str, letter_id: str, form: Form) -> None:
+    if form.json:
+        form.one({"dead_letter_id": letter_id, "done": what}, lambda: None, "")
     else:
-        typer.echo(f"{letter_id} {what}")
+        typer.echo(letter_id if form.format == Format.ID else f"{letter_id} {what}")
 
 
 def _row(letter: "DeadLetter") -> tuple[object, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import typer
 
-from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Output, Token, as_json, show_json, show_table
+from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Token, client_of
+from kfm_server.doors.cli.printing import Output, as_json, show_json, show_table
 
 Check = tuple[str, bool, str]
 
@@ -58,14 +59,11 @@ def _postgres() -> Check:
 
 
 async def _server(endpoint: str | None, token: str | None) -> list[Check]:
-    from xenocomm import Client, XenocommError
-    from xenocomm._gen.types import SCHEMA_RELEASE
+    from xenocomm import XenocommError
 
-    async with Client(endpoint, token, timeout=5, retries=1) as client:
+    async with client_of(endpoint, token, timeout=5, retries=1) as client:
         try:
-            info = await client.server_info()
+            info = await client.server.info()  # warns if it differs from this client
         except XenocommError as error:
             return [("server", False, f"{client.endpoint}: {error.message}")]
-    same = info.schema_release == SCHEMA_RELEASE
-    note = "" if same else f"; this client speaks {SCHEMA_RELEASE}, newer fields are not shown"
-    return [("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}{note}")]
+    return [("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}")]

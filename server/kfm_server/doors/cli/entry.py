@@ -3,11 +3,13 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
 
-from kfm_server.doors.cli.console import Format, as_json, refused, show_error
+from kfm_server.doors.cli.console import refused, show_error
+from kfm_server.doors.cli.printing import Format, as_json
 
 _OUTPUT_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
@@ -17,6 +19,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     if not sys.stdout:  # started with its output closed
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     json_wanted = as_json(_format(arguments))
+    warnings.showwarning = _warned
     try:
         _only_unicode(arguments)
         code: object = app(list(arguments), prog_name="kfm", standalone_mode=False)
@@ -42,6 +45,12 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _warned(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """One line on stderr, of warnings that are for users."""
+    if issubclass(category, UserWarning):
+        typer.echo(f"warning: {message}", err=True)
+
+
 def _usage(wrong: typer.TyperException, json_wanted: bool) -> int:
     if type(wrong).__name__ == "NoArgsIsHelpError":
         return 2  # the help was printed instead
@@ -56,7 +65,7 @@ def _usage(wrong: typer.TyperException, json_wanted: bool) -> int:
 
 def _format(arguments: Sequence[str]) -> Format | None:
     """The output format that was asked for, also when the rest of the line cannot be parsed."""
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for option, value in zip(arguments, [*arguments, ""][1:], strict=True):
         for form in Format:
             if option in (f"-o{form}", f"--output={form}") or (
                 option in ("-o", "--output") and value == form

@@ -12,22 +12,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli import dead_letters, doctor, entry, mcp, model_server, turns
+from kfm_server.doors.cli import (
+    completing,
+    config,
+    dead_letters,
+    describing,
+    doctor,
+    entry,
+    events,
+    mcp,
+    model_server,
+    personalities,
+    sessions,
+    starting,
+    turns,
+)
+from kfm_server.doors.cli.console import Given
 
 if TYPE_CHECKING:
     from kfm_server.app import Endpoints
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="KFM Agent Shell. Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found, 4 not allowed, "
     "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.",
 )
-app.command()(turns.run)
+app.command()(starting.run)
 app.add_typer(turns.app, name="turn")
+app.add_typer(sessions.app, name="session")
+app.add_typer(personalities.app, name="personality")
+app.add_typer(events.app, name="events")
+app.add_typer(config.app, name="config")
 app.add_typer(dead_letters.app, name="dlq")
 app.command()(doctor.doctor)
+app.command()(completing.completion)
 app.command("model-server")(model_server.model_server)
 app.command()(mcp.mcp)
 
@@ -56,9 +77,32 @@ Version = Annotated[
 ]
 
 
+def _describe(wanted: bool) -> None:
+    if wanted:
+        typer.echo(describing.describe(app))
+        raise typer.Exit
+
+
+Describe = Annotated[
+    bool,
+    typer.Option(
+        "--describe",
+        callback=_describe,
+        is_eager=True,
+        help="Show every command as JSON and exit, for programs.",
+    ),
+]
+Profile = Annotated[
+    str | None, typer.Option(help="Profile of ~/.config/kfm/profiles.toml; else KFM_PROFILE.")
+]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Never ask; what would be asked needs --yes.")]
+
+
 @app.callback()
-def _root(version: Version = False) -> None:
-    pass
+def _root(
+    profile: Profile = None, no_input: NoInput = False, version: Version = False, describe: Describe = False
+) -> None:
+    Given.profile, Given.no_input = profile, no_input
 
 
 @app.command()
@@ -157,6 +201,7 @@ def _pasted(name: str) -> str:
 
 def main() -> None:
     """The entry point."""
+    completing.prepare()
     sys.exit(entry.run(app, sys.argv[1:]))
 
 

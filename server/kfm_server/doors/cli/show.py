@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kfm_server.doors.cli.console import clean, command_for, show_json, show_table
+from kfm_server.doors.cli.console import command_for
+from kfm_server.doors.cli.printing import Form, Format, clean, show_table
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,23 +15,32 @@ if TYPE_CHECKING:
     from xenocomm._gen.types import ExplainTurnResponse
 
 
-def show_id(turn_id: str, session_id: str, json_wanted: bool) -> None:
+def show_id(turn_id: str, session_id: str, form: "Form") -> None:
     """A turn's id: alone, or as JSON beside its session."""
-    if json_wanted:
-        show_json({"turn_id": turn_id, "session_id": session_id})
+    if form.json:
+        form.one({"turn_id": turn_id, "session_id": session_id}, lambda: None, "")
     else:
         typer.echo(turn_id)
 
 
-def show_turn(turn: "Turn", json_wanted: bool, *, error: bool = True) -> None:
-    """A turn: its answer, how it stands, its error unless told not to, and its steps; or all of it as JSON."""
-    if json_wanted:
-        show_json(turn)
-        return
-    if answer := answer_text(turn):
-        typer.echo(answer)
+def show_turn(turn: "Turn", form: Form, *, error: bool = True, answer: bool = True) -> None:
+    """A turn: its answer, how it stands, what it used, its error and its steps, the answer and the error unless told not to;
+    or as the form says."""
+    form.one(turn, lambda: _turn_table(turn, error=error, answer=answer), "turn_id")
+
+
+def show_result(turn: "Turn", form: Form, *, shown: str = "") -> None:
+    """As `show_turn`, of one that was followed: `shown` is what stands on the screen already of its answer."""
+    show_turn(
+        turn, form, answer=form.format != Format.TABLE or not shown or answer_text(turn) != clean(shown)
+    )
+
+
+def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
+    if answer and (text := answer_text(turn)):
+        typer.echo(text)
     outcome = clean(turn.outcome) if turn.outcome else clean(turn.state)
-    typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}")
+    typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}{usage_text(turn)}")
     if turn.error is not None and error:
         typer.echo(f"error: {clean(turn.error.message)} [{clean(turn.error.reason)}]")
     rows: list[tuple[Any, ...]] = []
@@ -45,6 +55,15 @@ def show_turn(turn: "Turn", json_wanted: bool, *, error: bool = True) -> None:
         show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
 
 
+def usage_text(turn: "Turn") -> str:
+    """What its models used, in words; nothing where none was called."""
+    used = turn.usage
+    if used is None or not used.model_calls:
+        return ""
+    cost = f", {used.cost_nanos / 1e9:.6f} USD" if used.cost_nanos else ""
+    return f"  {used.model_calls} model calls, {used.input_tokens}+{used.output_tokens} tokens{cost}"
+
+
 def show_waits(turn_id: str, found: "ExplainTurnResponse") -> None:
     """What a turn waits for, a paragraph for each, with what to type to end it."""
     typer.echo(f"{turn_id}  {clean(found.state)}" + ("" if found.waits else "  waits for nothing"))
@@ -54,9 +73,9 @@ def show_waits(turn_id: str, found: "ExplainTurnResponse") -> None:
             where = f" behind turn {wait.blocking_turn_id}"
         typer.echo(clean(f"\n{_name(wait.reason)}{where}"))
         if wait.since is not None:
-            typer.echo(f"  since     {_time(wait.since)}")
+            typer.echo(f"  since     {time_of(wait.since)}")
         if wait.until is not None:
-            typer.echo(clean(f"  until     {_time(wait.until)}, then {wait.then}"))
+            typer.echo(clean(f"  until     {time_of(wait.until)}, then {wait.then}"))
         for number, verb in enumerate(wait.ended_by):
             step = wait.step_key if _name(verb) in ("answer", "settle") else ""
             label = "        " if number else "ended by"
@@ -67,8 +86,9 @@ def _name(member: object) -> str:
     return clean(member).lower().replace("_", " ")
 
 
-def _time(at: "datetime") -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
+def time_of(at: "datetime | None") -> str:
+    """A time to the second, in UTC."""
+    return "" if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def answer_text(turn: "Turn", most: int = 0) -> str:
