@@ -4,6 +4,7 @@ Pure: the same three give the same prompt, and its digest is recorded, so that a
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,6 +26,8 @@ MAX_OUTCOME = 32_768
 MAX_EXCHANGES: Final = 20
 """Most earlier turns of the session that a model is shown."""
 
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
+"""What providers do not take in the name of a tool; a model may have made up any."""
 _PLAN_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -173,7 +176,9 @@ def _reply(turn: Round) -> list[Message]:
     """A reply and what its calls came to, under ids of our own: a provider's may be missing, or given twice."""
     reply = read_reply(turn.reply_json)
     uses = tuple(
-        ToolUse(call_id(outcome), asked.name, asked.arguments_json or "{}")
+        ToolUse(
+            call_id(outcome), _UNFIT.sub("_", asked.name)[:64] or "_", _object_or_none(asked.arguments_json)
+        )
         for asked, outcome in zip(reply.calls, turn.calls, strict=False)
     )
     return [
@@ -183,6 +188,14 @@ def _reply(turn: Round) -> list[Message]:
             for outcome in turn.calls[: len(uses)]
         ),
     ]
+
+
+def _object_or_none(arguments_json: str) -> str:
+    """The arguments as the model wrote them, if they are an object: providers refuse a conversation with any other."""
+    try:
+        return arguments_json if isinstance(parse_json(arguments_json), dict) else "{}"
+    except ValueError:
+        return "{}"
 
 
 def call_id(outcome: CallOutcome) -> str:
