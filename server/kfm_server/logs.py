@@ -141,6 +141,10 @@ _COMMON: tuple[Any, ...] = (
 class _Handler(logging.Handler):
     """Writes the records of the standard library in the same form."""
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Only what is loud enough, also of a library that sets its own level."""
+        return record.levelno >= max(_level, logging.WARNING)
+
     def emit(self, record: logging.LogRecord) -> None:
         """One line; what cannot be formatted is said without its arguments."""
         try:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kfm_server.doors.binding import check_bind, join_address, split_address, token_matches
+from kfm_server.doors.http.facts import WithFacts
 from kfm_server.doors.http.mcp import McpMount
 from kfm_server.doors.http.problems import problem
 
@@ -76,7 +77,7 @@ class HttpDoor:
         self._address = address
         self._server = _Server(
             uvicorn.Config(
-                build_app(parts, token, self._mcp),
+                WithFacts(build_app(parts, token, self._mcp)),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
