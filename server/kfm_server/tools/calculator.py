@@ -22,6 +22,9 @@ MAX_RESULT: Final = 10**300
 SHOWN_DIGITS: Final = 15
 """Significant digits shown of a result that is not a short decimal."""
 
+_INT_BITS: Final = 63
+"""Integers of more are not numbers of JSON as it is kept here."""
+
 Number = int | Fraction
 
 _TOKENS = re.compile(
@@ -284,8 +287,8 @@ class Calculator:
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Compute `expression`.
 
-        Answers `expression`; `result`, a number (a double where it is not a small integer); `exact`, whether `result`
-        as it is written is all of it; and `text`. Raises ToolError.
+        Answers `expression`; `result`, a number (a double where it is not an integer of 63 bits); `exact`, whether
+        `result` as it is written is all of it; `text`; and `digits`, all of a larger integer. Raises ToolError.
         """
         expression: str = arguments["expression"]
         given: dict[str, int | float] = arguments.get("variables", {})
@@ -294,13 +297,15 @@ class Calculator:
         }
         value, exact = evaluate(expression, variables)
         text, whole = shown(value, exact)
-        number = value if isinstance(value, int) and abs(value) <= 1 << 53 else float(text)
+        large = isinstance(value, int) and value.bit_length() > _INT_BITS
+        number = value if isinstance(value, int) and not large else float(text)
         line = " ".join(expression.split())
         if variables:
             line += " with " + ", ".join(f"{name} = {given[name]}" for name in variables)
-        return {
+        answer = {
             "expression": expression,
             "result": number,
             "exact": whole and Fraction(repr(number)) == value,
             "text": f"{line} {'=' if whole else '≈'} {text}",
         }
+        return answer | {"digits": text} if large and whole else answer

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kfm_server.canonical import canonical_json, parse_json
 from kfm_server.ports.tools import ToolCall, ToolError
 from kfm_server.tools.calculator import Calculator, evaluate, shown
 
@@ -168,7 +169,8 @@ def test_a_result_that_is_too_small_or_lost_in_rounding_is_refused(expression: s
 
 async def test_the_number_is_exact_only_where_it_is_all_of_the_value() -> None:
     for expression, exact in (
-        ("10 ** 17 + 1", False),
+        ("10 ** 17 + 1", True),
+        ("10 ** 20 + 1", False),
         ("2 ** 53", True),
         ("0.1 + 0.2", True),
         ("10 ** 21", True),
@@ -176,6 +178,22 @@ async def test_the_number_is_exact_only_where_it_is_all_of_the_value() -> None:
         answer = await Calculator().call({"expression": expression}, _CALL)
         assert answer["exact"] is exact, expression
         assert " = " in answer["text"]
+
+
+async def test_an_integer_is_exact_also_in_the_data() -> None:
+    for expression, result, digits in (
+        ("2 ** 53 + 1", 9007199254740993, None),
+        ("2 ** 63 - 1", 2**63 - 1, None),
+        ("-(2 ** 63) + 1", -(2**63) + 1, None),
+        ("2 ** 63 + 1", 9.22337203685478e18, "9223372036854775809"),
+        ("2 ** 100", 1.2676506002282294e30, "1267650600228229401496703205376"),
+    ):
+        answer = await Calculator().call({"expression": expression}, _CALL)
+        assert answer["result"] == pytest.approx(result, rel=1e-12)
+        assert type(answer["result"]) is type(result)
+        assert digits is not None or answer["result"] == result
+        assert answer.get("digits") == digits
+        assert parse_json(canonical_json(answer)) == answer
 
 
 async def test_variables_carry_earlier_results() -> None:

@@ -22,6 +22,8 @@ _DATE_OR_PHONE = re.compile(
 _FACTORIAL_OR_BULLET = re.compile(r"[\d)]\s*!|\n\s*[-+*]")
 _MIXED = re.compile(r"(?=.*\b(?:min|max|round)\b)(?=.*\d,\d{3}(?!\d)).*\d\s*,\s")
 """Some commas with spaces and some without: max(1,000, 5) may have two arguments or three."""
+_CALL = re.compile(r"\b(?:min|max|round)\s*\((?:[^()]|\([^()]*\))*\)", re.IGNORECASE)
+_GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
 _THEN = frozenset(("then", "next", "finally", "now"))
 
@@ -31,6 +33,14 @@ _ASKED = re.compile(
     r"(?:what(?:'s|s| is)|how much is|calculate|compute|evaluate|work out|tell me what|solve)[\s:]+(?=\w|\()"
     r"(?!plus\b|minus\b|times\b|divided\b|multiplied\b|add\b|subtract\b|multiply\b|divide\b|mod)"
 )
+
+
+def commas_in_two_ways(text: str) -> bool:
+    """Whether 1,234 is one number in a place where it can be nothing else, and may be one or two in a function's call."""
+    inside = [match.span() for match in _CALL.finditer(text)]
+    numbers = [match.start() for match in _GROUPED.finditer(text)]
+    within = [any(start < at < end for start, end in inside) for at in numbers]
+    return any(within) and not all(within)
 
 
 def asks_anew(text: str) -> bool:
@@ -69,7 +79,7 @@ def read_arithmetic(text: str) -> str | None:
     body = _TAIL.sub("", body)
     if not body or len(body) > 900 or "@" in body or _DATE_OR_PHONE.search(body):
         return None
-    if _FACTORIAL_OR_BULLET.search(text) or _MIXED.match(body):
+    if _FACTORIAL_OR_BULLET.search(text) or _MIXED.match(body) or commas_in_two_ways(body):
         return None
     try:
         value = _Reader(tokens_of(body)).message()

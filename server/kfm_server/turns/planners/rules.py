@@ -7,7 +7,7 @@ from typing import Any, Final
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json
-from kfm_server.turns.planners.arithmetic import asks_anew, read_arithmetic
+from kfm_server.turns.planners.arithmetic import asks_anew, commas_in_two_ways, read_arithmetic
 from kfm_server.turns.planners.titles import NotUnderstood
 from kfm_server.turns.planners.todos import Before, read_todo
 from kfm_server.turns.planners.types import (
@@ -34,7 +34,7 @@ _HOW = (
     "for example: what is (-2) ** 2, and what is 17 mod 5"
 )
 _QUOTED = re.compile(
-    "\"([^\"\n]{1,600})\"|“([^”\n]{1,600})”|\u2018([^\u2019\n]{1,600})\u2019(?!\\w)|(?<![^\\s:(])'([^'\n]{1,600})'(?![^\\s.,;:!?)])|«([^»\n]{1,600})»"
+    "\"[^\"\n]{1,600}\"|“[^”\n]{1,600}”|\u2018[^\u2019\n]{1,600}\u2019(?!\\w)|(?<![^\\s:(])'[^'\n]{1,600}'(?![^\\s.,;:!?)])|«[^»\n]{1,600}»"
 )
 _HARD = re.compile(
     r"\s*;\s*|\s*\n\s*|(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bSt\.)(?<!\bvs\.)(?<=[.!?])\s+"
@@ -96,13 +96,17 @@ def _refuse(why: str, *, say_what: bool = True) -> Refused:
 
 
 def _read(text: str) -> list[_Action]:
+    if commas_in_two_ways(text):
+        raise NotUnderstood(
+            "a comma separates thousands in one place and what min, max or round take in another"
+        )
     expression = read_arithmetic(text)
     if expression is not None:
         return [_compute(expression)]
     quotes: list[str] = []
 
     def mark(match: re.Match[str]) -> str:
-        quotes.append(next(group for group in match.groups() if group is not None))
+        quotes.append(match[0])
         return f"\ue000{len(quotes) - 1}\ue001"
 
     marked = re.sub(r"[ \t\r]+", " ", _QUOTED.sub(mark, text))
@@ -193,7 +197,7 @@ def _compute(expression: str) -> _Action:
 
 
 def _plain(clause: str, quotes: list[str]) -> str:
-    text = re.sub("\ue000(\\d+)\ue001", lambda match: f'"{quotes[int(match[1])]}"', clause.strip())
+    text = re.sub("\ue000(\\d+)\ue001", lambda match: quotes[int(match[1])], clause.strip())
     return text if len(text) <= 120 else text[:119] + "…"
 
 

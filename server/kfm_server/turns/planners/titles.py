@@ -95,7 +95,7 @@ def read_title(text: str, quotes: list[str], *, infinitive: bool = False) -> str
     """
     text = text.strip().rstrip(".!, ")
     whole = MARKED.fullmatch(text)
-    title = _phrase(text, quotes, infinitive) if whole is None else quotes[int(whole[1])].strip()
+    title = _phrase(text, quotes, infinitive) if whole is None else quotes[int(whole[1])][1:-1].strip()
     if not 0 < len(title) <= MAX_TITLE or not any(letter.isalnum() for letter in title):
         raise NotUnderstood(f"a todo's title has 1 to {MAX_TITLE} characters, one of them a letter or digit")
     return title
@@ -142,4 +142,4 @@ def _phrase(text: str, quotes: list[str], infinitive: bool) -> str:
         raise NotUnderstood(f"the todo's title seems to go on behind {words[-1]!r}; {_QUOTE_IT}")
     if low.count("to") > 1 or len(words) > _MAX_WORDS:
         raise NotUnderstood(f"it is long for a title without quotes; {_QUOTE_IT}")
-    return MARKED.sub(lambda match: f'"{quotes[int(match[1])]}"', text)
+    return MARKED.sub(lambda match: quotes[int(match[1])], text)

@@ -154,7 +154,7 @@ def read_todo(clause: str, quotes: list[str], before: Before) -> TodoAction | No
 
     Args:
         clause: the text; quoted passages stand as marks that number `quotes`.
-        quotes: the quoted passages.
+        quotes: the quoted passages, with their marks.
         before: what stands before it in the same message.
 
     Raises:
