@@ -123,7 +123,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, dict[str, list
         }
         for _ in range(rounds):
             for name, (whole, stream) in clients.items():
-                count = calls if "litellm" not in name else max(10, calls // 4)
+                count = calls if "litellm" not in name else max(10, calls // 2)
                 row = found.setdefault(name, {"whole": [], "whole_ms": [], "stream": [], "stream_ms": []})
                 for kind, call, expected in (("whole", whole, 1), ("stream", stream, CHUNKS)):
                     used, median_ms = await window(call, count, expected)

@@ -81,7 +81,7 @@ class LiteLLMProvider:
         try:
             chunks = aiter(answer)
             while (chunk := await self._next(chunks, collected)) is not None:
-                usage = getattr(chunk, "usage", None) or usage
+                usage = _fields(chunk).get("usage") or usage
                 collected.model = collected.model or chunk.model or ""
                 for choice in chunk.choices[:1]:
                     for delta in take_message(_message(choice.delta), collected):
@@ -220,21 +220,24 @@ def _load() -> Any:
 
 def _message(message: Any) -> dict[str, Any]:
     """A message of LiteLLM's, or a piece of one, as OpenAI's JSON."""
-    found: dict[str, Any] = {"content": message.content}
-    inner = message.__dict__
-    found["reasoning_content"] = inner.get("reasoning_content")
-    extra: Any = inner.get("provider_specific_fields") or {}
-    found["refusal"] = getattr(message, "refusal", None) or extra.get("refusal")
-    if message.tool_calls:
+    found: dict[str, Any] = _fields(message)
+    if not found.get("refusal"):
+        found["refusal"] = (found.get("provider_specific_fields") or {}).get("refusal")
+    if found.get("tool_calls"):
         found["tool_calls"] = [
             {
                 "index": getattr(call, "index", None),
                 "id": call.id,
                 "function": {"name": call.function.name, "arguments": call.function.arguments},
             }
-            for call in message.tool_calls
+            for call in found["tool_calls"]
         ]
     return found
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """What a pydantic model holds, as it is: asking it for what is not there costs more than all else here."""
+    return {**model.__dict__, **(model.__pydantic_extra__ or {})}
 
 
 def _usage(usage: Any) -> TokenUsage | None:
