@@ -18,7 +18,10 @@ USER = {"role": "user", "content": "hello"}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASKED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "a", "content": "ok"}
-TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
 STRICT = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
 
 

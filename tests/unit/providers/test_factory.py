@@ -2,18 +2,15 @@
 
 import asyncio
 import json
-import sys
 from contextlib import aclosing
 
 import pytest
 from kfm_server.models import ModelSpec
-from kfm_server.ports.models import Message, ModelReply, ModelRequest, ProviderError
-from kfm_server.providers import litellm_adapter
+from kfm_server.ports.models import Message, ModelReply, ModelRequest
 from kfm_server.providers.factory import ModelsInvalid, Providers, UnknownModel
-from kfm_server.providers.litellm_adapter import LiteLLMProvider
 from kfm_server.secret import Secret
 
-from tests.support.raw_http import SSE, raw_server, whole
+from tests.support.raw_http import SSE
 
 pytestmark = pytest.mark.requirement("P1")
 HELLO = (Message("user", "hello"),)
@@ -86,21 +83,3 @@ async def test_a_call_under_way_ends_on_the_model_it_began_with() -> None:
     assert isinstance(last, ModelReply) and last.text == "ab"
     await providers.close()
     server.close()
-
-
-async def test_without_litellm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "litellm", None)
-    monkeypatch.setattr(litellm_adapter, "_ready", type(litellm_adapter._ready)())  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(ProviderError, match=r"kfm-server\[litellm\]") as caught:
-        await LiteLLMProvider().generate(ModelRequest("openai/m", HELLO))
-    assert not caught.value.retryable
-
-
-async def test_a_key_of_the_environment_is_not_sent_to_somebody_elses_endpoint(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY.reveal())
-    body = {"choices": [{"message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}
-    async with raw_server(whole(json.dumps(body))) as raw:
-        await LiteLLMProvider(raw.url).generate(ModelRequest("openai/m", HELLO))
-        assert KEY.reveal().encode() not in raw.requests[0]
