@@ -305,7 +305,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         data = "" if postgres is None else str(postgres.data)
         endpoints = Endpoints(bound, await http_door.start(), data)
         await health.set_all(True)
-        _write_endpoints(settings.home, endpoints)
+        stack.enter_context(_endpoints_told(settings.home, endpoints))
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
@@ -436,8 +436,16 @@ def _database_died(code: int) -> None:
     log.error("postgres_died", code=code)
 
 
-def _write_endpoints(home: Path, endpoints: Endpoints) -> None:
+@contextlib.contextmanager
+def _endpoints_told(home: Path, endpoints: Endpoints) -> Generator[None]:
+    """endpoints.json says where the doors listen, until they are closed."""
     text = orjson.dumps({"grpc": endpoints.grpc, "http": endpoints.http})
-    fresh = home / "endpoints.json.new"
+    fresh, file = home / "endpoints.json.new", home / "endpoints.json"
     fresh.write_bytes(text)
-    fresh.replace(home / "endpoints.json")
+    fresh.replace(file)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if file.read_bytes() == text:  # and not those of a server that came after
+                file.unlink()
