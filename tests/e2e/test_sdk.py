@@ -199,6 +199,9 @@ async def test_lists_go_on_page_by_page(kfm: Client) -> None:
     assert len([t async for t in kfm.turns.list()]) == 5
     history = [e.sequence async for e in kfm.turns.history(first[0].turn_id)]
     assert history == [1, 2, 3]
+    listing = kfm.turns.history(first[0].turn_id, page_size=2)
+    assert [[e.sequence for e in page.items] async for page in listing.pages()] == [[1, 2], [3]]
+    assert [t.turn_id for t in await kfm.turns.list().first(3)] == [f"turn_000{n}" for n in (4, 3, 2)]
 
 
 async def test_cancelling_a_reader_cancels_it_and_nothing_else(server: Running, kfm: Client) -> None:

@@ -47,7 +47,7 @@ class Client:
         `tls_ca`: a file of certificates in PEM, or `system`; without it there is no TLS. `timeout` is the total of one call
         with all its retries, in seconds. `retries` bounds the attempts after the first while no server has ever answered: a
         refused connection shows within about three seconds, a host that answers nothing or a name that no resolver knows
-        within about fifteen. `metadata` is sent with every call. `spans` makes an OpenTelemetry span of every call.
+        within about fifteen. `metadata` is sent with every call. `spans` makes an OpenTelemetry span of every call but those that follow.
         `log_content` lets requests into the debug log of `xenocomm`, which otherwise holds names and numbers only.
         """
         given = {"endpoint": endpoint or None, "token": token, "tls_ca": tls_ca}

@@ -71,7 +71,7 @@ class Transport:
         What is transient is tried again until the total deadline, and, while no server has ever answered, at most
         `retries` times; then the last failure is raised. Every attempt sends the same bytes, the idempotency key included.
         """
-        with self._span(rpc):
+        with self.span(rpc):
             return await self._call(rpc, fields, self.timeout if timeout is None else timeout)
 
     async def _call(self, rpc: str, fields: Mapping[str, Any], total: float) -> Any:
@@ -131,7 +131,8 @@ class Transport:
         """Close the connection for good; calls at work are cancelled."""
         await self.connection.close()
 
-    def _span(self, rpc: str) -> AbstractContextManager[None]:
+    def span(self, rpc: str) -> AbstractContextManager[None]:
+        """A span around the call of an RPC, if spans are asked for."""
         spans = self.options.spans
         return nullcontext() if spans is None else spans.around(METHODS[rpc].path)
 

@@ -64,7 +64,8 @@ class Turns:
             "idempotency_key": idempotency_key or new_key(),
         }
         if watch:
-            return await self._open(fields)
+            with self._transport.span("TurnService.RunTurn"):
+                return await self._open(fields)
         answer = await self._transport.call("TurnService.SubmitTurn", fields)
         return TurnHandle(self._transport, answer.turn_id, answer.session_id)
 

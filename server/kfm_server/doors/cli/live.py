@@ -35,6 +35,8 @@ class Live:
             sys.stdout.flush()
         elif delta is not None and delta.progress:
             self._note(f"{delta.step_key}: {delta.progress}")
+        elif update.gap is not None:
+            self._note("(some output was dropped; the turn has the whole)")
         elif update.event is not None:
             self._event(update.event)
 
