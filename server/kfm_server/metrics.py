@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 TURNS_SUBMITTED = Counter("kfm_turns_submitted_total", "Turns that were accepted.")
+TURNS_STARTED = Counter("kfm_turns_started_total", "Turns that began, by personality.", ["personality"])
 TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outcome"])
 LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts that were refused.")
 PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")

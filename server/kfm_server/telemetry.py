@@ -12,7 +12,7 @@ import grpc.aio
 import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2 as otlp
 
@@ -54,14 +54,14 @@ class OtlpTracing:
         """`endpoint`: http:// or https:// and host:port; `headers`: `name=value`, separated by commas."""
         self.sample_ratio = sample_ratio
         self.capture_content = capture_content
-        self._resource = Resource(
-            attributes=_attributes(
-                {
-                    "service.name": "kfm-server",
-                    "service.version": version("kfm-server"),
-                    "service.instance.id": instance,
-                }
-            )
+        self._resource = Resource()
+        _attributes(
+            self._resource.attributes,
+            {
+                "service.name": "kfm-server",
+                "service.version": version("kfm-server"),
+                "service.instance.id": instance,
+            },
         )
         self._scope = InstrumentationScope(name="kfm_server", version=version("kfm-server"))
         self._waiting: deque[Span] = deque(maxlen=MAX_WAITING)
@@ -110,7 +110,9 @@ class OtlpTracing:
     async def _export(self, spans: Sequence[Span]) -> None:
         request = ExportTraceServiceRequest()
         resource = request.resource_spans.add(resource=self._resource)
-        resource.scope_spans.add(scope=self._scope, spans=map(_span, spans))
+        scope = resource.scope_spans.add(scope=self._scope)
+        for span in spans:
+            _fill(scope.spans.add(), span)
         call: Any = self._stub.Export
         try:
             answer = await call(request, timeout=SEND_SECONDS, metadata=self._metadata)
@@ -137,40 +139,37 @@ def _metadata(headers: Secret) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, _, value in pairs)
 
 
-def _span(span: Span) -> otlp.Span:
-    code = otlp.Status.STATUS_CODE_ERROR if span.error else otlp.Status.STATUS_CODE_UNSET
-    attributes = {**span.attributes, "error.type": span.error} if span.error else span.attributes
-    return otlp.Span(
-        trace_id=bytes.fromhex(span.trace_id),
-        span_id=bytes.fromhex(span.span_id),
-        parent_span_id=bytes.fromhex(span.parent_id),
-        name=span.name,
-        kind=_KINDS[span.kind],
-        start_time_unix_nano=span.start_us * 1000,
-        end_time_unix_nano=span.end_us * 1000,
-        attributes=_attributes(attributes),
-        events=[
-            otlp.Span.Event(
-                time_unix_nano=moment.at_us * 1000,
-                name=moment.name,
-                attributes=_attributes(moment.attributes),
-            )
-            for moment in span.moments
-        ],
-        status=otlp.Status(code=code, message=span.error),
-        flags=1,
-    )
+def _fill(made: otlp.Span, span: Span) -> None:
+    # Field by field: nested messages by keyword take twice as long.
+    made.trace_id = bytes.fromhex(span.trace_id)
+    made.span_id = bytes.fromhex(span.span_id)
+    made.parent_span_id = bytes.fromhex(span.parent_id)
+    made.name = span.name
+    made.kind = _KINDS[span.kind]
+    made.start_time_unix_nano = span.start_us * 1000
+    made.end_time_unix_nano = span.end_us * 1000
+    made.flags = 1
+    _attributes(made.attributes, span.attributes)
+    for moment in span.moments:
+        event = made.events.add()
+        event.time_unix_nano = moment.at_us * 1000
+        event.name = moment.name
+        _attributes(event.attributes, moment.attributes)
+    if span.error:
+        _attributes(made.attributes, {"error.type": span.error})
+        made.status.code = otlp.Status.STATUS_CODE_ERROR
+        made.status.message = span.error
 
 
-def _attributes(values: Mapping[str, Attribute]) -> list[KeyValue]:
-    return [KeyValue(key=name, value=_value(value)) for name, value in values.items()]
-
-
-def _value(value: Attribute) -> AnyValue:
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    return AnyValue(string_value=value)
+def _attributes(into: Any, values: Mapping[str, Attribute]) -> None:
+    for name, value in values.items():
+        pair = into.add()
+        pair.key = name
+        if isinstance(value, str):
+            pair.value.string_value = value
+        elif isinstance(value, bool):
+            pair.value.bool_value = value
+        elif isinstance(value, int):
+            pair.value.int_value = value
+        else:
+            pair.value.double_value = value

@@ -18,6 +18,7 @@ from kfm.event.v1.turn_events_pb2 import (
 )
 
 from kfm_server import metrics
+from kfm_server.models import Personality
 from kfm_server.ports.bus import Delivery, Group, TryLater
 from kfm_server.ports.journal import Journal, JournalUnavailable
 
@@ -51,6 +52,8 @@ class _Counting:
                 outcome = _OUTCOMES.get(event.outcome)
                 if event.change == TURN_CHANGE_FINISHED and outcome is not None:
                     outcome.inc()
+                elif event.personality_json:
+                    metrics.TURNS_STARTED.labels(Personality.decode(event.personality_json).name).inc()
             elif isinstance(event, StepEvent):
                 if event.model:
                     self._open[envelope.turn_id, event.step_key, envelope.attempt] = event.model
