@@ -1,11 +1,12 @@
 """Providers by the name of a configured model; endpoints and keys are shared by the models that have the same."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from kfm_server.models import ModelSpec
-from kfm_server.ports.models import ModelProvider
-from kfm_server.providers.litellm_adapter import LiteLLMProvider
+from kfm_server.ports.models import ModelProvider, ProviderError
+from kfm_server.providers.litellm_adapter import LiteLLMProvider, load
 from kfm_server.providers.openai_http import OpenAIProvider
 from kfm_server.providers.scripted import ScriptedProvider
 from kfm_server.providers.scripts import DEMO, ScriptInvalid, load_script
@@ -54,6 +55,12 @@ class Providers:
             found[name] = (provider, spec)
         self._retired += (p for p in self._shared.values() if p not in shared.values())
         self._shared, self._models = shared, found
+
+    async def warm(self) -> None:
+        """Load what the first call would: LiteLLM, if a model needs it; that takes seconds. Never fails."""
+        if any(isinstance(provider, LiteLLMProvider) for provider in self._shared.values()):
+            with suppress(ProviderError):  # the call itself will say so
+                await load()
 
     async def close(self) -> None:
         """Close every connection; calls under way fail as cut."""

@@ -18,6 +18,8 @@ from kfm_server.ports.models import (
 from kfm_server.providers.json_schema import example
 from kfm_server.providers.scripts import Rule, Script, ScriptedFailure, ScriptedReply
 
+_LISTED = re.compile(r"^-> (.*)$", re.MULTILINE)
+"""Results as a summary's prompt lists them."""
 _TEMPLATE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -125,7 +127,7 @@ class _Call:
         self.words = {
             "last_user": self.user,
             "last_tool": self.tool,
-            "results": " ".join(map(_said, results)),
+            "results": " ".join(map(_said, results or _LISTED.findall(self.user))),
             "model": request.model,
         }
         whole = json.dumps([request.model, [(m.role, m.text, m.tool_use_id) for m in messages]])

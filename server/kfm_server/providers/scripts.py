@@ -58,7 +58,7 @@ class ScriptedTool:
 @dataclass(frozen=True, slots=True)
 class ScriptedReply:
     """What a rule answers. text, reasoning and refusal are templates: `{{last_user}}`, `{{last_tool}}`, `{{results}}`
-    (what all tools said since the last user's message), `{{model}}`, and the named groups of the rule's conditions.
+    (what all tools said since the last user's message, or is listed in it), `{{model}}`, and the named groups of the rule's conditions.
 
     json: a value instead of text; fit_schema: the smallest document that fits the schema asked for, instead of text;
     repeat: how many times the text is said; finish: of the wire (`stop`, `length`, `tool_calls`, `content_filter`),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from contextlib import aclosing
 
 import pytest
@@ -54,6 +55,12 @@ def test_models_that_cannot_be_used_are_refused_and_the_old_ones_stay(wrong: Mod
     assert said in str(caught.value) and str(caught.value).startswith("models.a: ")
     assert KEY.reveal() not in str(caught.value)
     assert providers.get("old")[1].name == "old"
+
+
+async def test_litellm_is_loaded_before_the_first_call_only_where_a_model_needs_it() -> None:
+    await Providers({"a": spec("a")}).warm()
+    await Providers({"a": spec("a"), "b": spec("b", provider="litellm")}).warm()
+    assert "litellm" in sys.modules
 
 
 async def test_a_call_under_way_ends_on_the_model_it_began_with() -> None:

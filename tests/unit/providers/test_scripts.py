@@ -109,6 +109,20 @@ def test_the_demo_calls_two_tools_at_once_and_sums_up(asked: str) -> None:
     assert demo(user, Message("assistant", "", played.tools), *results).text == "Done. result 0 result 1"
 
 
+def test_the_demo_plans_and_sums_up_what_the_plan_found() -> None:
+    plan = {"type": "object", "properties": {"steps": {"type": "array"}}, "required": ["steps"]}
+    system, user = Message("system", "Plan how to answer."), Message("user", "add milk and compute 17 * 3")
+    steps = json.loads(demo(system, user, schema=plan).text)["steps"]
+    assert [(s["tool"], s["arguments"]) for s in steps] == [
+        ("calculator", {"expression": "17 * 3"}),
+        ("todo_store", {"action": "add", "title": "milk"}),
+    ]
+    found = Message(
+        "user", 'Results:\ns1: calculator\n-> {"text":"17 * 3 = 51"}\ns2: todo_store\n-> {"text":"Added."}'
+    )
+    assert demo(user, found).text == "Done. 17 * 3 = 51 Added."
+
+
 def test_the_demo_answers_a_sentence_to_everything_else() -> None:
     assert demo(Message("user", "good morning")).text.endswith("You said: good morning")
     assert demo(Message("user", "what is 2 + 2?"), tools=()).tools == ()
