@@ -251,6 +251,9 @@ async def test_reflection_knows_every_symbol_and_carries_comments(version: str) 
         names = {s.name for s in answers[0].list_services_response.service}
         assert names == {
             "kfm.turn.v1.TurnService",
+            "kfm.session.v1.SessionService",
+            "kfm.personality.v1.PersonalityService",
+            "kfm.event.v1.EventService",
             "kfm.admin.v1.AdminService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",

@@ -45,6 +45,7 @@ async def no_start(**settings: str) -> tuple[int, str]:
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+    assert ".cc:" not in done.stderr, "libraries do not speak to the operator"
     assert not (Path(settings["KFM_HOME"]) / "endpoints.json").exists()
     return done.returncode, said[0]
 
@@ -152,4 +153,14 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, database: str, door
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, said = await no_start(KFM_HOME=str(tmp_path), KFM_DATABASE_URL=database, **{door: address})
-    assert (code, address.partition(":")[2] in said) == (1, True)
+    assert (code, address.partition(":")[2] in said, "in use" in said) == (1, True, True)
+
+
+async def test_a_host_that_is_not_of_this_machine_is_named(tmp_path: Path, database: str) -> None:
+    code, said = await no_start(
+        KFM_HOME=str(tmp_path),
+        KFM_DATABASE_URL=database,
+        KFM_GRPC_ADDRESS="192.0.2.1:0",
+        KFM_TOKEN="long-enough",
+    )
+    assert (code, "gRPC cannot listen on 192.0.2.1:0" in said) == (1, True)

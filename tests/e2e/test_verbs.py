@@ -170,6 +170,9 @@ async def test_a_step_of_unknown_outcome_waits_for_a_verdict(
     assert TurnVerb.SETTLE in wait.ended_by
     with pytest.raises(errors.StateConflict):
         await turn.settle("s2", verdict)
+    if verdict != SettleAs.SUCCEEDED:
+        with pytest.raises(errors.InvalidArgument, match="only a step that is settled as succeeded"):
+            await turn.settle("s1", verdict, output_json="1")
     gate.open()
     await turn.settle("s1", verdict, output_json='{"text": "seen"}' if verdict == SettleAs.SUCCEEDED else "")
     done = await turn.result(check=False)

@@ -123,6 +123,8 @@ def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
             reason, then = ev.WAIT_REASON_SETTLE_GRACE, "its outcome counts as unknown"
         elif step.phase == api.STEP_STATE_RUNNING and step.dispatch is not None:
             until = micros(step.dispatch.deadline)
+        if turn.deadline_us < until:
+            until, then = turn.deadline_us, "the turn times out"
         since = step.history[-1].dispatched_us if step.history else turn.submitted_us
         if step.history and step.history[-1].ended_us:
             since = step.history[-1].ended_us

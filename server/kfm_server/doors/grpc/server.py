@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -72,6 +74,7 @@ class GrpcDoor:
         handlers |= self._standard(_health_handlers(self._health))
         server.add_generic_rpc_handlers((Router(self._edge, handlers),))
         host, port = split_address(self._address)
+        _try_to_bind(self._address, host, port)
         try:
             bound = server.add_insecure_port(join_address(host, port))
         except RuntimeError as error:
@@ -105,6 +108,24 @@ class GrpcDoor:
 
     def _standard(self, handlers: dict[str, AnyHandler]) -> dict[str, AnyHandler]:
         return {path: self._edge.guard(path, handler) for path, handler in handlers.items()}
+
+
+def _try_to_bind(address: str, host: str, port: int) -> None:
+    """Raises BindFailed for an address that cannot be had: gRPC itself would write to stderr and not say why."""
+    why = "it is not an address of this machine"
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise BindFailed(f"gRPC cannot listen on {address}: {why}") from None
+    for family, kind, protocol, _, place in places:
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind(place)
+                return
+            except OSError as error:
+                why = os.strerror(error.errno or 0).lower()
+    raise BindFailed(f"gRPC cannot listen on {address}: {why}")
 
 
 class _Collector:

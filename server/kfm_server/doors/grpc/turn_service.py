@@ -13,7 +13,7 @@ from kfm.turn.v1 import turn_pb2, turn_service_pb2
 from kfm_server.context import ExecutionContext
 from kfm_server.doors.grpc.drain import Drain
 from kfm_server.doors.grpc.interceptor import Call
-from kfm_server.doors.grpc.validation import check_json, check_schema, check_text
+from kfm_server.doors.grpc.validation import check_json, check_schema, check_text, invalid
 
 _pb = turn_service_pb2
 _Verb = turn_events_pb2.TurnVerb
@@ -197,6 +197,9 @@ class TurnService:
     async def SettleStep(self, call: Call, request: _pb.SettleStepRequest) -> _pb.SettleStepResponse:
         """Hand a person's verdict to a step of unknown outcome."""
         if request.output_json:
+            if request.settle_as != turn_events_pb2.SETTLE_AS_SUCCEEDED:
+                sentence = "only a step that is settled as succeeded has an output"
+                raise invalid([("output_json", "settle_as", sentence)])
             check_json("output_json", request.output_json)
         control = turn_events_pb2.TurnControlEvent(
             verb=_Verb.TURN_VERB_SETTLE,
