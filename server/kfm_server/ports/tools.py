@@ -66,5 +66,8 @@ class Tool(Protocol):
         ...
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
-        """Do it and return a JSON value. Raises ToolError."""
+        """Do it and return a JSON value; its strings are kept without control characters other than newline and tab.
+
+        Raises ToolError.
+        """
         ...
