@@ -14,7 +14,8 @@ from typing import Any
 from xenocomm.client import Client
 from xenocomm.sync import BackgroundLoop, SyncClient, acquire, release
 
-_TIMER_S = 10.0
+_PATIENCE_S = 10.0
+_LOOK_S = 0.005
 _MODEL = """
 [models.scripted]
 provider = "scripted"
@@ -40,29 +41,41 @@ class ServerClock:
         return datetime.fromtimestamp(self._clock.now_us() / 1_000_000, UTC)
 
     def advance(self, by: float | timedelta) -> None:
-        """Move on by seconds or a timedelta: timeouts, pauses between attempts and waits that are over by then end at once.
+        """Move on by seconds or a timedelta. When this returns, what became due by it, such as timeouts and further attempts,
+        has been decided and recorded, or 10 s have passed.
 
         An attempt that runs already is not cut short by it, unless its turn ends. ValueError for less than 0.
         """
-        seconds = by.total_seconds() if isinstance(by, timedelta) else by
-
-        async def move() -> None:
-            self._clock.advance(seconds)
-
-        self._loop.run(move())
+        self._loop.run(self._move(by.total_seconds() if isinstance(by, timedelta) else by))
 
     def jump(self) -> timedelta:
-        """Move on to the next timer, whatever it is, and say how far that was. TimeoutError if none is set within 10 s."""
+        """Advance to the next timer, whatever it is, and say how far that was. TimeoutError if none is set within 10 s."""
 
         async def move() -> float:
-            async with asyncio.timeout(_TIMER_S):
+            async with asyncio.timeout(_PATIENCE_S):
                 while (due := self._clock.next_us()) is None:  # noqa: ASYNC110 (a clock tells nobody of its timers)
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(_LOOK_S)
             seconds = max(0.0, (due - self._clock.now_us()) / 1_000_000)
-            self._clock.advance(seconds)
+            await self._move(seconds)
             return seconds
 
         return timedelta(seconds=self._loop.run(move()))
+
+    async def _move(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while self._is_deciding():  # noqa: ASYNC110 (sessions tell nobody when they rest)
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            pass
+
+    def _is_deciding(self) -> bool:
+        """A timer is due, or a session's loop, which rests when it has nothing to decide, is at work."""
+        due = self._clock.next_us()
+        if due is not None and due <= self._clock.now_us():
+            return True
+        return any(task.get_name().startswith("session ") for task in asyncio.all_tasks())
 
 
 class ServerInProcess:
