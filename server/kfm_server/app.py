@@ -314,6 +314,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         if tracing is not None:
             consuming.append(group.spawn(tracing.run(), "traces"))
         consuming.append(group.spawn(tail.run(), "events"))
+        consuming.append(group.spawn(providers.warm(), "models"))
         if settings.retention_days:
             keep = timedelta(days=settings.retention_days)
             retention = await stack.enter_async_context(Retention.open(dsn, keep, lambda: sessions.owned))
