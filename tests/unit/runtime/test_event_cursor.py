@@ -16,7 +16,7 @@ def test_a_cursor_says_what_was_put_into_it(offsets: list[int], first: int) -> N
 
 
 def test_a_cursor_of_the_most_partitions_fits_its_field() -> None:
-    spread = {p: 2**40 + p * 2047 for p in range(1024)}
+    spread = {p: 2**40 + p * 8192 for p in range(1024)}
     assert len(encode_cursor(1024, spread)) <= MAX_CURSOR
 
 
@@ -31,8 +31,11 @@ def test_a_changed_cursor_is_refused(data: st.DataObject) -> None:
     cursor = encode_cursor(16, {p: 1000 + p for p in range(16)})
     at = data.draw(st.integers(0, len(cursor) - 1))
     other = data.draw(st.characters(min_codepoint=33, max_codepoint=126).filter(lambda c: c != cursor[at]))
-    with pytest.raises(PageTokenInvalid):
-        decode_cursor(cursor[:at] + other + cursor[at + 1 :], 16)
+    try:
+        found = decode_cursor(cursor[:at] + other + cursor[at + 1 :], 16)
+    except PageTokenInvalid:
+        return
+    assert found == decode_cursor(cursor, 16), "only the bits that base64 leaves over may differ"
 
 
 def test_a_cursor_of_another_number_of_partitions_is_refused() -> None:
