@@ -1,6 +1,6 @@
 """Ten thousand idle watchers (PT6, FT15): burst open, churn, memory of each, reach, what is left when they are gone.
 
-Usage: python -m bench.watchers [N] [--churn ROUNDS]
+Usage: python -m bench.watchers [N] [--churn ROUNDS [--every SECONDS]]
 
 All watch one turn that waits for a person. Opened: the stream has replayed what there was. Reached: an
 answer's events have come to every watcher. Churn: in each round a tenth leaves and as many come. Prints JSON lines; a refusal is counted by its code and reason.
@@ -96,7 +96,7 @@ async def _waiting(stub: Any, turn_id: str) -> int:
     raise Missing("the turn's stream ended before the turn waited")
 
 
-async def run(server: Server, number: int, churn: int) -> None:
+async def run(server: Server, number: int, churn: int, every: float) -> None:
     """Open, measure, churn, answer, measure, leave, measure."""
     process = psutil.Process(server.pid)
     local = [("grpc.use_local_subchannel_pool", 1)]
@@ -128,6 +128,7 @@ async def run(server: Server, number: int, churn: int) -> None:
         )
         times: list[float] = []
         for turn in range(churn):
+            await asyncio.sleep(every if turn else 0)
             begun = time.perf_counter()
             leaving = range(turn % 10, number, 10)
             for index in leaving:
@@ -198,11 +199,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("number", type=int, nargs="?", default=10_000)
     parser.add_argument("--churn", type=int, default=0, help="rounds in which a tenth leaves and comes back")
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between two such rounds")
     options = parser.parse_args()
     with scratch() as home:
         server = Server(home)
         try:
-            asyncio.run(run(server, options.number, options.churn))
+            asyncio.run(run(server, options.number, options.churn, options.every))
         finally:
             server.close()
 
