@@ -57,6 +57,11 @@ async def test_a_door_that_must_not_open_starts_no_database(tmp_path: Path) -> N
     assert not home.exists()
 
 
+async def test_a_pattern_of_hosts_that_is_none_is_named(tmp_path: Path) -> None:
+    code, said = await no_start(KFM_HOME=str(tmp_path), KFM_HTTP_FETCH_ALLOW="example.com, http://x/")
+    assert (code, "KFM_HTTP_FETCH_ALLOW" in said, "'http://x/'" in said) == (2, True, True)
+
+
 async def test_a_database_of_another_number_of_partitions_is_refused(tmp_path: Path, database: str) -> None:
     code, said = await no_start(KFM_HOME=str(tmp_path), KFM_DATABASE_URL=database, KFM_PARTITIONS="4")
     assert code == 2
