@@ -21,12 +21,12 @@ GROUPS = ("steps",)
 LONGEST_WAIT_S = 45
 """Seconds that one call waits at most: hosts give a call 60."""
 _DETAIL: Json = {"type": "string", "enum": ["concise", "full"], "description": "concise if unset"}
-_NEXT: Json = {"type": "object", "properties": {n: {"type": t} for n, t in (("tool", "string"), ("arguments", "object"), ("why", "string"))}}  # fmt: skip
+_NEXT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 
 _ARGUMENTS: dict[str, Json] = {
     "kfm_turn_start": {
-        "idempotency_key": {"type": "string", "description": "Same key: same turn"},
+        "idempotency_key": {"type": "string", "description": "Same key, same turn"},
     },
     "kfm_turn_wait": {
         "timeout": {"type": "string", "description": f"At most {LONGEST_WAIT_S}s, which is also the default"},
@@ -48,8 +48,10 @@ _RESULTS: dict[str, Json] = {
     "kfm_personalities_list": {"truncated": _TEXT},
 }
 _TURN_RESULTS: Json = {"next": {"type": "array", "items": _NEXT}, "truncated": _TEXT}
-_SELDOM = ("max_attempts", "max_in_flight")
+_SELDOM = ("max_attempts", "max_in_flight", "step_timeout")
 """Limits that are taken but not shown, to stay below a kilobyte."""
+_UNSHOWN = ("spec", "planner", "usage", "deadline", "parent_turn_id", "spec_version", "trace_id", "traceparent", "tenant_id", "causation_id", "may_ignore")  # fmt: skip
+"""Fields of answers that a model seldom needs: full answers have them, the list of tools does not."""
 _MORE_WORDS = {
     "kfm_turn_start": " Go on with kfm_turn_wait. An identical call soon after it, before its turn was looked at, "
     "answers with the same turn: for another one give a new idempotency_key.",
@@ -105,6 +107,10 @@ def _entry(raw: Json) -> ToolEntry:
         limits = accepts["properties"]["turn"]["properties"]["limits"]["properties"]
         for seldom in _SELDOM:
             limits.pop(seldom)
+    for held in answers["properties"].values():
+        fields = held.get("items", held).get("properties", {})
+        for unshown in _UNSHOWN:
+            fields.pop(unshown, None)
     answers["properties"] |= _RESULTS.get(name, _TURN_RESULTS)
     hints = raw["annotations"]
     return ToolEntry(
@@ -115,7 +121,6 @@ def _entry(raw: Json) -> ToolEntry:
             input_schema=accepts,
             output_schema=answers,
             annotations=ToolAnnotations(
-                title=raw["title"],
                 read_only_hint=hints["readOnlyHint"],
                 destructive_hint=hints["destructiveHint"],
                 idempotent_hint=hints["idempotentHint"],

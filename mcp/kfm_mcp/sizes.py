@@ -6,11 +6,10 @@ from kfm_mcp.arguments import compact
 
 CONCISE_TOKENS = 2_000
 """Tokens of one text in a concise answer."""
-FULL_TOKENS = 8_000
-"""Tokens of one text in a full answer. It goes out twice: as structured content and as text."""
-ANSWER_TOKENS = 11_000
-"""Tokens of the structured content of one answer; with the text beside it, it stays below 25 000."""
-_SHORTER = ((4_000, 200), (1_000, 100), (250, 50), (60, 20), (20, 5))
+FULL_TOKENS = 5_000
+"""Tokens of one text in a full answer. It goes out twice, as structured content, where quotes double it, and as text."""
+_DEEPEST = 5
+_SHORTER = ((4_000, 200), (1_000, 100), (250, 50), (60, 20), (20, 5), (8, 1))
 
 
 def tokens(text: str) -> int:
@@ -31,7 +30,7 @@ def cut(text: str, most: int) -> str:
     return text
 
 
-def fit(value: dict[str, Any], most: int = ANSWER_TOKENS) -> tuple[dict[str, Any], bool]:
+def fit(value: dict[str, Any], most: int) -> tuple[dict[str, Any], bool]:
     """The value with long texts and lists cut until it has at most so many tokens, and whether anything was cut."""
     if tokens(compact(value)) <= most:
         return value, False
@@ -44,11 +43,15 @@ def fit(value: dict[str, Any], most: int = ANSWER_TOKENS) -> tuple[dict[str, Any
     return shorter, True
 
 
-def _shorten(value: Any, longest: int, items: int) -> Any:
+def _shorten(value: Any, longest: int, items: int, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value if len(value) <= longest else f"{value[:longest]}… [{len(value)} characters]"
+    if isinstance(value, list | dict) and depth > _DEEPEST:
+        return "…" if isinstance(value, list) else {}
     if isinstance(value, list):
-        return [_shorten(one, longest, items) for one in value[:items]]
+        return [_shorten(one, longest, items, depth + 1) for one in value[:items]]
     if isinstance(value, dict):
-        return {key: _shorten(one, longest, items) for key, one in list(value.items())[:items]}
+        return {
+            key: _shorten(one, longest, items, depth + 1) for key, one in list(value.items())[: items * 4]
+        }
     return value

@@ -6,7 +6,7 @@ from typing import Any
 
 from kfm_mcp.arguments import compact
 from kfm_mcp.catalogue import Json
-from kfm_mcp.sizes import CONCISE_TOKENS, FULL_TOKENS, cut, fit
+from kfm_mcp.sizes import CONCISE_TOKENS, FULL_TOKENS, cut, fit, tokens
 
 _CONCISE_TURN = (
     "turn_id",
@@ -25,6 +25,7 @@ _CONCISE_EVENT = ("type", "sequence", "timestamp", "payload")
 _NEED_SOMEONE = {"STEP_STATE_WAITING": "kfm_step_answer", "STEP_STATE_NEEDS_REVIEW": "kfm_step_settle"}
 _SHOWN_STEPS = (*_NEED_SOMEONE, "STEP_STATE_FAILED")
 _PREVIEW = 120
+_MOST_CALLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,8 @@ def turn(
         calls.append(next_call("kfm_turn_get", turn_id=turn_id, detail="full", output_offset=cut_at[0]))
         calls[-1]["why"] = "the output goes on"
         notes.append(f"The output is truncated: characters {offset} to {cut_at[0]} of {cut_at[1]} are shown.")
-    room = 3_000 if not full else 11_000
     output = shown.pop("output")
-    body, shortened = fit(shown, max(room - sum(len(compact(o)) // 3 for o in output), 2_000))
+    body, shortened = fit(shown, 4_000 if full else 2_000)
     if shortened:
         more = "kfm_turn_events has every step" if full else "ask kfm_turn_get with detail=full"
         notes.append(f"Long fields are truncated: {more}.")
@@ -116,7 +116,7 @@ def events(raw: Json, turn_id: str, *, full: bool = False) -> View:
         one = event if full else {name: event[name] for name in _CONCISE_EVENT if name in event}
         payload, _ = fit(event.get("payload", {}), 2_000 if full else 150)
         one = {**one, "payload": payload}
-        room -= len(compact(one)) // 3
+        room -= tokens(compact(one))
         if room < 0:
             break
         kept.append(one)
@@ -152,18 +152,15 @@ def _next_calls(raw: Json, answerable: bool) -> list[Json]:
         return []
     if raw.get("wait_reason") == "WAIT_REASON_PAUSED":
         return [{"why": f"someone paused it; a person types: kfm turn resume {turn_id}"}]
-    calls = [
-        _for_person(turn_id, step, answerable)
-        for step in raw.get("steps", [])
-        if step.get("state") in _NEED_SOMEONE
-    ]
+    people = [step for step in raw.get("steps", []) if step.get("state") in _NEED_SOMEONE]
+    calls = [_for_person(turn_id, step, answerable) for step in people[:_MOST_CALLS]]
     return calls or [{**next_call("kfm_turn_wait", turn_id=turn_id), "why": "it goes on"}]
 
 
 def _for_person(turn_id: str, step: Json, answerable: bool) -> Json:
     key = step["definition"]["key"]
     tool = _NEED_SOMEONE[step["state"]]
-    question = _clip(step["definition"].get("instructions", ""), 500)
+    question = _clip(step["definition"].get("instructions", ""), 200)
     if tool == "kfm_step_answer":
         call = next_call(tool, turn_id=turn_id, step_key=key, output_json='"the answer as JSON"')
         call["why"] = f"step {key} asks a person: {question}"
