@@ -223,7 +223,8 @@ async def test_a_request_in_the_inbox_that_cannot_be_decoded_is_a_dead_letter_is
         )
         assert b"REASON_EVENT_UNDECODABLE" in refusal
         for letter in letters:
-            await site.kfm("dlq", decision, letter.dead_letter_id)
+            said = ["--yes"] if decision == "drop" else []
+            await site.kfm("dlq", decision, letter.dead_letter_id, *said)
         assert [letter async for letter in kfm.dead_letters.list(group="inbox")] == []
         other = await kfm.turns.start("6 * 7", session_id=site.other)
         assert (await other.result(timeout=LIMIT)).outcome == Outcome.SUCCEEDED

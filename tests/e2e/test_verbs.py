@@ -370,9 +370,9 @@ async def test_lists_are_paged_newest_first_and_filtered(live: Client) -> None:
     assert seen == made[::-1]
     assert sizes == [2, 2, 1]
     assert [t async for t in live.turns.list(session_id=session, state=TurnState.RUNNING)] == []
-    _, token = await live.turns.page(session_id=session, page_size=2)
+    _, token = await live.turns.list(session_id=session).page(page_size=2)
     with pytest.raises(errors.PageTokenInvalid):
-        await live.turns.page(page_token=token)
+        await live.turns.list().page(token)
     with pytest.raises(errors.PageTokenInvalid):
         await live.turns.page(session_id=session, page_token="nonsense")
 

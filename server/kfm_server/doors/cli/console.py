@@ -89,7 +89,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if Given.no_input or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise typer.BadParameter(f"{question}: nobody can be asked; say --yes", param_hint="--yes")
+        raise typer.BadParameter(f"{question} Nobody can be asked: say --yes", param_hint="--yes")
     if not typer.confirm(question, err=True):
         raise typer.Exit(1)
 
