@@ -374,7 +374,7 @@ async def test_lists_are_paged_newest_first_and_filtered(live: Client) -> None:
     with pytest.raises(errors.PageTokenInvalid):
         await live.turns.list().page(token)
     with pytest.raises(errors.PageTokenInvalid):
-        await live.turns.page(session_id=session, page_token="nonsense")
+        await live.turns.list(session_id=session).page("nonsense")
 
 
 async def test_a_turn_that_takes_too_long_is_ended(live: Client, gate: Gate) -> None:
