@@ -201,6 +201,7 @@ async def test_a_stop_lets_a_running_step_end_and_a_watcher_goes_on_after_the_re
         gate.open()
         assert await asyncio.to_thread(server.await_death, 15.0)
         assert server.process.returncode == 0, server.log_tail()
+        assert not (server.home / "endpoints.json").exists(), "it says where a server listens, and none does"
         await asyncio.to_thread(server.start)
         sequences = await watching
         assert sequences == list(range(1, len(sequences) + 1))
