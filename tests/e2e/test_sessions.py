@@ -10,10 +10,10 @@ from kfm.personality.v1 import personality_service_pb2 as persons
 from kfm.personality.v1 import personality_service_pb2_grpc as personality_rpc
 from kfm.session.v1 import session_service_pb2 as pb
 from kfm.session.v1 import session_service_pb2_grpc as rpc
-from xenocomm import Client, Outcome
+from xenocomm import BusyMode, Client, Outcome
 
 from tests.support.live import LiveServer
-from tests.support.plans import call, given
+from tests.support.plans import call, given, question
 from tests.support.refusals import refusal
 
 LIMIT = 15.0
@@ -59,6 +59,23 @@ async def test_messages_are_what_was_said_and_answered_in_order(live: Client, se
     assert len({m.turn_id for m in answer.messages}) == 3
     times = [m.said_at.ToMicroseconds() for m in answer.messages]
     assert times == sorted(times)
+
+
+@pytest.mark.requirement("R2")
+async def test_what_was_rolled_back_was_never_said_and_a_retry_is_said_behind_what_it_retries(
+    live: Client, sessions: Any
+) -> None:
+    first = await live.turns.start(given(call("s1", "no_such_tool")))
+    assert (await first.result(timeout=LIMIT, check=False)).outcome == Outcome.FAILED
+    session_id = (await first.get()).session_id
+    waiting = await live.turns.start(given(question("ask")), session_id=session_id)
+    last = await live.turns.start("2 + 3", session_id=session_id, on_busy=BusyMode.ROLLBACK)
+    await last.result(timeout=LIMIT)
+    assert (await waiting.result(timeout=LIMIT, check=False)).outcome == Outcome.CANCELLED
+    fork = await last.fork("s1")
+    await fork.result(timeout=LIMIT)
+    answer = await sessions.ListMessages(pb.ListMessagesRequest(session_id=session_id))
+    assert [m.turn_id for m in answer.messages[::2]] == [first.id, last.id, fork.id]
 
 
 @pytest.mark.requirement("R2", "E5")
