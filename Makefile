@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX .venv/bin/uv
 
-.PHONY: dev test check gen contract release bench faults clean
+.PHONY: dev test check gen contract release bench faults mcp-conformance clean
 
 .venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml mcp/pyproject.toml gen/python/pyproject.toml
 	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
@@ -40,8 +40,11 @@ check: .venv/.ready  ## everything that CI checks
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
 	$(PY) -m pytest tests/faults
 
+mcp-conformance: .venv/.ready  ## the official referees of MCP, which npm installs below .cache/
+	$(PY) -m pytest tests/mcp_conformance
+
 bench: .venv/.ready  ## against the bare floor and the peers, in one run
 	$(PY) -m bench.run
 
 clean:
-	rm -rf .venv .kfm .bench
+	rm -rf .venv .kfm .bench .cache
