@@ -66,6 +66,7 @@ from kfm_server.tools.http_fetch import http_fetch_tools
 from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
+from kfm_server.turns.planners.agent import ASK_PERSON
 
 if TYPE_CHECKING:
     from kfm_server.telemetry import OtlpTracing
@@ -351,7 +352,7 @@ def _prepare(config: Config) -> ToolRegistry:
         fetch = http_fetch_tools(filter(None, map(str.strip, settings.http_fetch_allow.split(","))))
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools, fetch)
-    config.require_tools(tools.catalogue.keys())
+    config.require_tools({*tools.catalogue, ASK_PERSON})
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
