@@ -26,14 +26,14 @@ def new_span_id() -> str:
     return os.urandom(8).hex()
 
 
-def span_id(*names: object) -> str:
+def span_id(*names: str) -> str:
     """The span id of what the names name."""
-    return hashlib.sha256("/".join(map(str, names)).encode()).hexdigest()[:16]
+    return hashlib.blake2b("/".join(names).encode(), digest_size=8).hexdigest()
 
 
 def attempt_span_id(turn_id: str, step_key: str, attempt: int) -> str:
     """The span id of one attempt of a step: the parent of all that the attempt calls."""
-    return span_id(turn_id, "step", step_key, attempt)
+    return span_id(turn_id, "step", step_key, str(attempt))
 
 
 def attempt_traceparent(trace_id: str, begun_by: str, turn_id: str, step_key: str, attempt: int) -> str:

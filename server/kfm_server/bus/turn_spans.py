@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,19 @@ from kfm_server.trace_ids import attempt_span_id, parse_traceparent, span_id
 
 _CONTENT_CHARACTERS = 8192
 """Longest text of content in one attribute; the rest is cut."""
+
+
+def _words(enum: Any, prefix: str) -> dict[int, str]:
+    return {number: name.removeprefix(prefix).lower() for name, number in enum.items()}
+
+
+_PLANCHANGE = _words(ev.PlanChange, "PLAN_CHANGE_")
+_TURNVERB = _words(ev.TurnVerb, "TURN_VERB_")
+_WAITREASON = _words(ev.WaitReason, "WAIT_REASON_")
+_TURNCHANGE = _words(ev.TurnChange, "TURN_CHANGE_")
+_STEPSTATUS = _words(ev.StepStatus, "STEP_STATUS_")
+_OUTCOME = _words(ev.Outcome, "OUTCOME_")
+_EFFECTCONTRACT = _words(types.EffectContract, "EFFECT_CONTRACT_")
 
 
 @dataclass(slots=True)
@@ -73,8 +87,9 @@ class _Tree:
     def spans(self, events: Iterable[tuple[Envelope, Message]]) -> list[Span]:
         """See turn_spans."""
         for envelope, payload in events:
-            self._last_us = max(self._last_us, _us(envelope.timestamp))
-            self._take(envelope, payload, _us(envelope.timestamp))
+            at = _us(envelope.timestamp)
+            self._last_us = max(self._last_us, at)
+            self._take(envelope, payload, at)
         first = self._first
         if first is None:
             return []
@@ -94,7 +109,7 @@ class _Tree:
                         {
                             "kfm.plan_id": plan_id,
                             "kfm.planner": plan.event.planner,
-                            "kfm.plan.change": _word(ev.PlanChange.Name(plan.event.change), "PLAN_CHANGE_"),
+                            "kfm.plan.change": _PLANCHANGE.get(plan.event.change, ""),
                             "kfm.plan.steps": len(plan.event.steps),
                             "kfm.plan.complexity": plan.event.complexity,
                             "gen_ai.request.model": plan.event.model,
@@ -114,7 +129,7 @@ class _Tree:
         elif isinstance(payload, ev.TurnStateEvent):
             self._state(payload, at)
         elif isinstance(payload, ev.TurnControlEvent):
-            self._moments.append(Moment(at, _word(ev.TurnVerb.Name(payload.verb), "TURN_VERB_")))
+            self._moments.append(Moment(at, _TURNVERB.get(payload.verb, "")))
         elif isinstance(payload, ev.PlanEvent):
             self._plans[payload.plan_id] = _Plan(payload, at, at)
         elif isinstance(payload, ev.StepEvent):
@@ -127,11 +142,11 @@ class _Tree:
         if event.change == ev.TURN_CHANGE_FINISHED:
             self._end = event
         elif event.change == ev.TURN_CHANGE_WAITING:
-            reason = _word(ev.WaitReason.Name(event.wait_reason), "WAIT_REASON_")
+            reason = _WAITREASON.get(event.wait_reason, "")
             facts = _without_nothing({"kfm.wait_reason": reason, "kfm.step_key": event.step_key})
             self._moments.append(Moment(at, "waiting", facts))
         else:
-            self._moments.append(Moment(at, _word(ev.TurnChange.Name(event.change), "TURN_CHANGE_")))
+            self._moments.append(Moment(at, _TURNCHANGE.get(event.change, "")))
             if event.personality_json:
                 self._personality = Personality.decode(event.personality_json).name
 
@@ -147,7 +162,7 @@ class _Tree:
                 end = max(at, attempt.start_us + run_time)
                 attempt.end_us, attempt.result = end, event
         step.end_us = max(step.end_us, end)
-        step.status = _word(ev.StepStatus.Name(event.status), "STEP_STATUS_")
+        step.status = _STEPSTATUS.get(event.status, "")
         step.reason = event.error.reason
         plan = self._plans.get(step.plan_id)
         if plan is not None:
@@ -163,7 +178,7 @@ class _Tree:
     def _turn(self, first: Envelope, mine: str) -> Span:
         parent = parse_traceparent(first.traceparent)
         end = self._end
-        outcome = _word(ev.Outcome.Name(end.outcome), "OUTCOME_")
+        outcome = _OUTCOME.get(end.outcome, "")
         attributes: dict[str, Attribute] = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": self._personality or self._request.personality,
@@ -240,7 +255,7 @@ class _Tree:
                 "gen_ai.operation.name": "execute_tool",
                 "gen_ai.tool.name": sent.tool,
                 "gen_ai.tool.call.id": sent.key,
-                "kfm.effect": _word(types.EffectContract.Name(sent.contract), "EFFECT_CONTRACT_"),
+                "kfm.effect": _EFFECTCONTRACT.get(sent.contract, ""),
                 "kfm.rerun": sent.rerun,
                 "kfm.compensation": sent.compensation,
             }
@@ -262,10 +277,6 @@ class _Tree:
 
 def _us(at: Timestamp) -> int:
     return at.seconds * 1_000_000 + at.nanos // 1000
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()
 
 
 def _without_nothing(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
