@@ -20,6 +20,7 @@ contract: .venv/.ready  ## the compatibility checks of the schema
 
 gen: .venv/.ready  ## regenerate everything that comes from proto/, and the requirements page
 	$(PY) codegen/generate.py
+	$(PY) sdk/python/sync_stub.py
 	$(PY) codegen/requirements_page.py
 
 release: .venv/.ready  ## snapshot the schema release named in proto/RELEASE

@@ -73,7 +73,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 _READY = failpoints.declare("process.ready")
-CAPABILITIES = ("planner.rules", "planner.given", "turns.fork", "turns.settle")
+CAPABILITIES = (
+    "config.reload",
+    "events.watch",
+    "models.litellm",
+    "models.openai",
+    "models.scripted",
+    "personalities",
+    "planner.given",
+    "planner.hybrid",
+    "planner.plan",
+    "planner.react",
+    "planner.rules",
+    "sessions",
+    "turns.fork",
+    "turns.output_schema",
+    "turns.settle",
+)
 
 
 @dataclass(frozen=True, slots=True)
