@@ -1,6 +1,7 @@
 """The configuration of a real server: read again while it runs, shown, and never lost to a mistake."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -135,6 +136,8 @@ async def test_one_that_cannot_be_used_leaves_the_last_good_one_and_is_shown(sit
     assert "kfm_config_in_error 1.0" in metrics
     assert 'kfm_config_reloads_total{outcome="refused"} 1.0' in metrics
     assert "config_refused" in site.server.log_tail()
+    ready = await asyncio.to_thread(site.server.get, "/health/ready")
+    assert json.loads(ready)["parts"]["config"] is False
     site.write(GOOD)
     changed = await site.reload()
     assert not changed.changed and not (await site.config()).last_error

@@ -1,6 +1,7 @@
 """Traces: from the caller through the door to the turn, its plan, its steps and what they call."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import grpc
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from xenocomm import Client, Part, Turn
+from xenocomm import Client, Part, Turn, errors
 
 from tests.support.collector import Collector, attributes, collector, tree
 from tests.support.live import LiveServer
@@ -96,6 +97,20 @@ async def test_a_turn_of_three_steps_is_one_trace_with_every_step_in_its_place(t
     assert all(whole.start_time_unix_nano <= s.start_time_unix_nano for s in inner)
     assert all(s.end_time_unix_nano <= whole.end_time_unix_nano for s in inner)
     assert taker.resources[0]["service.name"] == "kfm-server"
+
+
+async def test_a_refused_call_has_a_span_that_says_why_and_its_line_names_the_trace(tmp_path: Path) -> None:
+    trace_id = uuid.uuid4().hex
+    async with collector() as taker, traced(tmp_path / "home", taker) as server:
+        async with Client(server.grpc, timeout=20) as client:
+            with trace.use_span(span_of(trace_id)), pytest.raises(errors.TurnNotFound):
+                await client.turns.get("turn_none")
+        (span,) = await taker.trace(trace_id, bool)
+        lines = [json.loads(line) for line in server.log_tail(1000).splitlines()]
+    assert attributes(span)["error.type"] == "REASON_TURN_NOT_FOUND"
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    (line,) = [line for line in lines if line.get("reason") == "REASON_TURN_NOT_FOUND"]
+    assert (line["trace_id"], line["rpc"]) == (trace_id, "/kfm.turn.v1.TurnService/GetTurn")
 
 
 async def test_a_collector_that_is_away_loses_no_turn_and_headers_reach_it(tmp_path: Path) -> None:

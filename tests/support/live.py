@@ -77,8 +77,12 @@ class LiveServer:
 
     def metrics(self) -> str:
         """What /metrics says."""
+        return self.get("/metrics")
+
+    def get(self, path: str) -> str:
+        """What the HTTP door answers."""
         bearer = {"Authorization": f"Bearer {self.environment.get('KFM_TOKEN', '')}"}
-        request = urllib.request.Request(f"http://{self.http}/metrics", headers=bearer)
+        request = urllib.request.Request(f"http://{self.http}{path}", headers=bearer)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 

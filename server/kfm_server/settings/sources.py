@@ -12,7 +12,7 @@ from kfm_server.settings.schema import KEYS, SettingsError
 
 MAX_FILE_BYTES = 1024 * 1024
 _ELSEWHERE = frozenset({"KFM_CONFIG", "KFM_ENDPOINT", "KFM_FAILPOINTS", "KFM_PROFILE", "KFM_TLS_CA"})
-"""Variables that are read, but are no settings of the server."""
+"""Variables that are read, but are no settings of the server: where they are, and what clients read."""
 
 
 @dataclass(frozen=True, slots=True)
