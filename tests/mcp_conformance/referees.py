@@ -46,7 +46,9 @@ def installed() -> Path:
     if not marker.exists() or json.loads(marker.read_text()) != PACKAGES:
         _REFEREES.mkdir(parents=True, exist_ok=True)
         (_REFEREES / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}))
-        npm = [str(node() / "npm"), "install", "--no-fund", "--no-audit", "--loglevel=error"]
+        # npm itself, by its file: the wheel has made copies of the links in bin/.
+        cli = node().parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        npm = [str(node() / "node"), str(cli), "install", "--no-fund", "--no-audit", "--loglevel=error"]
         try:
             done = subprocess.run(
                 npm, cwd=_REFEREES, env=_environment(), timeout=_INSTALL_S, capture_output=True, text=True

@@ -319,6 +319,19 @@ async def round_capabilities(context: Context, params: CallToolRequestParams) ->
     return _ask(**requests) if requests else _text("The client can be asked nothing.")
 
 
+@_tool("test_streaming_elicitation")
+async def streaming(context: Context, params: CallToolRequestParams) -> Answer:
+    """Progress, and then a question: as the result, never as a request on the stream."""
+    await context.session.report_progress(1, 2)
+    return await round_elicitation(context, params)
+
+
+@_tool("test_logging_tool")
+async def quiet(context: Context, params: CallToolRequestParams) -> Answer:
+    """Logs nothing to a client that did not ask for it."""
+    return _text("Nothing was logged.")
+
+
 @_tool("test_missing_capability")
 async def missing_capability(context: Context, params: CallToolRequestParams) -> Answer:
     """Needs sampling."""
