@@ -1,6 +1,7 @@
 """The configuration of a real server: read again while it runs, shown, and never lost to a mistake."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -189,3 +190,26 @@ async def test_a_personality_that_is_new_can_be_used_and_one_that_is_gone_cannot
         await (await client.turns.start("what is 1 + 1 ?", personality="other")).result()
         with pytest.raises(errors.PersonalityNotFound):
             await client.turns.start("what is 1 + 1 ?", personality="clerk")
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["inbox.post.after:1", "journal.append.before:1", "journal.append.after:1"]
+)
+async def test_a_change_whose_process_dies_is_announced_exactly_once(
+    tmp_path: Path, database: str, failpoint: str
+) -> None:
+    server = LiveServer(tmp_path, database_url=database)
+    try:
+        await asyncio.to_thread(server.start, failpoint=failpoint)
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            site = Site(server, channel, database)
+            site.write(GOOD)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await site.reload()
+            assert await asyncio.to_thread(server.await_death, SECONDS)
+            await asyncio.to_thread(server.start)
+            (event,) = await site.announced(1)
+            await asyncio.to_thread(server.stop)
+            assert await site.announced(1) == [event]
+    finally:
+        server.kill()

@@ -132,3 +132,9 @@ logging.getLogger("lib").warning("no")
 log.exception("yes")
 """
     assert [line["event"] for line in lines_of(program)] == ["yes", "yes"]
+
+
+def test_nothing_of_opentelemetry_is_imported_unless_traces_go_somewhere() -> None:
+    program = "import sys, kfm_server.app; print([m for m in sys.modules if m.startswith('opentelemetry')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    assert done.stdout == b"[]\n"
