@@ -14,6 +14,7 @@ import httpx2
 import psutil
 import pytest
 from kfm_server.doors.http.app import HttpDoor
+from kfm_server.doors.http.mcp import MOST_REQUESTS
 from mcp.client.client import Client as McpClient
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -190,6 +191,28 @@ async def test_a_request_beyond_its_limit_is_refused_before_it_is_read(live_serv
             headers={**ACCEPT, "Content-Type": "application/json"},
         )
     assert big.status_code == 413
+
+
+async def test_open_requests_are_bounded_and_leave_room_for_health(live_server: LiveServer) -> None:
+    host, _, port = live_server.http.rpartition(":")
+    head = f"POST /mcp HTTP/1.1\r\nHost: {live_server.http}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    async with contextlib.AsyncExitStack() as stack, httpx2.AsyncClient() as http:
+        for _ in range(MOST_REQUESTS):
+            _, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            writer.write(head.encode())
+            await writer.drain()
+        async with asyncio.timeout(20):
+            while (
+                await http.post(f"http://{live_server.http}/mcp", json=HELLO, headers=ACCEPT)
+            ).status_code != 503:
+                pass
+        assert (await http.get(f"http://{live_server.http}/health/live")).status_code == 200
+    async with asyncio.timeout(20), httpx2.AsyncClient() as http:
+        while (
+            await http.post(f"http://{live_server.http}/mcp", json=HELLO, headers=ACCEPT)
+        ).status_code != 200:
+            pass
 
 
 async def test_a_server_without_the_extra_serves_the_rest_and_says_what_is_missing(

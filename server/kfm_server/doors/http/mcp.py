@@ -21,6 +21,10 @@ _PARTS = ("kfm_mcp", "mcp", "mcp_types")
 _LOADED = ("kfm_mcp.bridge", "kfm_mcp.gateway", "kfm_mcp.http")
 
 
+MOST_REQUESTS = 200
+"""Requests at once, open streams among them; more are refused, so that health and metrics find room at the door."""
+
+
 class McpMount:
     """An ASGI application in front of the bridge: it asks for the token, and loads the rest on the first call."""
 
@@ -29,6 +33,7 @@ class McpMount:
         self._host = split_address(address)[0]
         self._grpc = grpc
         self._token = token
+        self._open = 0
         self._loading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._endpoint: Any = None
@@ -42,13 +47,18 @@ class McpMount:
                 401, "REASON_UNAUTHENTICATED", "A valid token is required.", {"WWW-Authenticate": "Bearer"}
             )
             return await refusal(scope, receive, send)
-        endpoint = await self._loaded()
-        if endpoint is None:
-            missing = problem(
-                501, "REASON_UNIMPLEMENTED", "MCP is an extra of this server: kfm-server[mcp].", {}
-            )
-            return await missing(scope, receive, send)
-        return await endpoint(scope, receive, send)
+        if self._open >= MOST_REQUESTS:
+            title = f"The server answers {MOST_REQUESTS} requests of MCP already."
+            return await problem(503, "REASON_OVERLOADED", title, {"Retry-After": "1"})(scope, receive, send)
+        self._open += 1
+        try:
+            endpoint = await self._loaded()
+            if endpoint is None:
+                title = "MCP is an extra of this server: kfm-server[mcp]."
+                return await problem(501, "REASON_UNIMPLEMENTED", title, {})(scope, receive, send)
+            return await endpoint(scope, receive, send)
+        finally:
+            self._open -= 1
 
     async def stop(self) -> None:
         """End the sessions; what is being answered is cut off."""
