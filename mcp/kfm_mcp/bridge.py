@@ -1,6 +1,7 @@
 """The tools at work: a call comes in, goes to the server as an RPC, and its answer is made readable."""
 
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -9,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-import structlog
 from mcp.server.context import ServerRequestContext
 from mcp_types import CallToolRequestParams, CallToolResult, InputRequiredResult, TextContent
 from xenocomm._gen.errors import XenocommError
@@ -24,7 +24,7 @@ from kfm_mcp.gateway import Gateway
 from kfm_mcp.progress import told
 from kfm_mcp.starts import Starts, fingerprint
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 Answer = CallToolResult | InputRequiredResult
@@ -68,7 +68,7 @@ class Bridge:
             return failed(str(wrong))
         except XenocommError as error:
             if isinstance(error, ConnectFailed):
-                log.error("no_server", endpoint=self.gateway.endpoint, tool=entry.name)
+                log.error("no server answers at %s, which %s needs", self.gateway.endpoint, entry.name)
             return failed(failures.words(error))
 
     async def _run(
@@ -162,7 +162,11 @@ class Bridge:
                     try:
                         await self.gateway.call(entry.rpc, request)
                     except XenocommError as error:
-                        log.warning("cancel_failed", turn_id=turn_id, reason=error.reason)
+                        log.warning(
+                            "turn %s, attached to a call that was cancelled, was not: %s",
+                            turn_id,
+                            error.reason,
+                        )
             raise
 
     def _turn(self, answer: Any, *, full: bool = False, offset: int = 0) -> views.View:
