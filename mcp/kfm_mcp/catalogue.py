@@ -50,7 +50,19 @@ _RESULTS: dict[str, Json] = {
 _TURN_RESULTS: Json = {"next": {"type": "array", "items": _NEXT}, "truncated": _TEXT}
 _SELDOM = ("max_attempts", "max_in_flight", "step_timeout")
 """Limits that are taken but not shown, to stay below a kilobyte."""
-_UNSHOWN = ("spec", "planner", "usage", "deadline", "parent_turn_id", "spec_version", "trace_id", "traceparent", "tenant_id", "causation_id", "may_ignore")  # fmt: skip
+_UNSHOWN = (
+    *("spec", "planner", "usage", "deadline", "parent_turn_id", "last_sequence"),
+    *(
+        "event_id",
+        "spec_version",
+        "trace_id",
+        "traceparent",
+        "tenant_id",
+        "causation_id",
+        "attempt",
+        "may_ignore",
+    ),
+)
 """Fields of answers that a model seldom needs: full answers have them, the list of tools does not."""
 _MORE_WORDS = {
     "kfm_turn_start": " Go on with kfm_turn_wait. An identical call soon after it, before its turn was looked at, "
@@ -112,7 +124,6 @@ def _entry(raw: Json) -> ToolEntry:
         for unshown in _UNSHOWN:
             fields.pop(unshown, None)
     answers["properties"] |= _RESULTS.get(name, _TURN_RESULTS)
-    hints = raw["annotations"]
     return ToolEntry(
         tool=Tool(
             name=name,
@@ -120,16 +131,22 @@ def _entry(raw: Json) -> ToolEntry:
             description=raw["description"] + _MORE_WORDS.get(name, ""),
             input_schema=accepts,
             output_schema=answers,
-            annotations=ToolAnnotations(
-                read_only_hint=hints["readOnlyHint"],
-                destructive_hint=hints["destructiveHint"],
-                idempotent_hint=hints["idempotentHint"],
-                open_world_hint=hints["openWorldHint"],
-            ),
+            annotations=_annotations(raw["annotations"]),
         ),
         rpc=rpc,
         request=method.request,
         group=raw["group"],
         read_only=method.read_only,
         own={key: schema for key, schema in own.items() if key not in known and key != "idempotency_key"},
+    )
+
+
+def _annotations(hints: Mapping[str, bool]) -> ToolAnnotations:
+    """What a host may rely on; the two middle hints mean nothing for a tool that only reads."""
+    reads = hints["readOnlyHint"]
+    return ToolAnnotations(
+        read_only_hint=reads,
+        destructive_hint=None if reads else hints["destructiveHint"],
+        idempotent_hint=None if reads else hints["idempotentHint"],
+        open_world_hint=hints["openWorldHint"],
     )

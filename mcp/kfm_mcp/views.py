@@ -18,7 +18,6 @@ _CONCISE_TURN = (
     "error",
     "submitted_at",
     "finished_at",
-    "last_sequence",
     "effects_done",
 )
 _CONCISE_EVENT = ("type", "sequence", "timestamp", "payload")
