@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kfm.type.v1.type_pb2 import Part
 from kfm_server.secret import Secret
-from kfm_server.settings import KEYS
+from kfm_server.settings import KEYS, Config
 from kfm_server.settings.schema import default_of
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.planners import rules
@@ -22,14 +22,30 @@ from kfm_server.turns.planners.types import Planned
 
 from tests.e2e.test_first_turn import command
 from tests.support.live import LiveServer
+from tests.support.model_server import ModelServer
 
 pytestmark = pytest.mark.requirement("E5", "E6")
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-SHELL = [block for language, block in BLOCKS if not language and re.match(r"\.venv/bin/(kfm|buf) ", block)]
-PYTHON = [block for language, block in BLOCKS if language == "python"]
+MODELLED = ("Models\n", "The SDK\n")
+"""Sections whose calls need a model."""
+
+
+def blocks(language: str, *, modelled: bool) -> list[str]:
+    """The blocks of a language in the sections that need a model, or in the others."""
+    sections = README.split("\n## ")
+    text = "\n".join(s for s in sections if s.startswith(MODELLED) == modelled)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for of, block in found if of == language]
+
+
+def shell(*, modelled: bool) -> list[str]:
+    """Blocks of commands that are to work as they stand; what starts a server is not among them."""
+    start = r"\.venv/bin/(kfm|buf) (?!model-server)"
+    return [block for block in blocks("", modelled=modelled) if re.match(start, block)]
+
+
 TOKEN = "s3cret-token"
 
 
@@ -48,8 +64,36 @@ def server() -> Generator[LiveServer]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def modelled() -> Generator[LiveServer]:
+    """A server configured as the readme says, beside the model server that it says to start."""
+    models = ModelServer()
+    home = Path(tempfile.mkdtemp(prefix="kfm-readme-"))
+    home.chmod(0o755)
+    server = LiveServer(home, environment={"KFM_TOKEN": TOKEN})
+    try:
+        models.start()
+        [config] = blocks("toml", modelled=True)
+        assert "http://127.0.0.1:7700/v1" in config
+        (home / "config.toml").write_text(config.replace("http://127.0.0.1:7700/v1", models.url))
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        models.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def test_the_readme_has_calls_of_every_client() -> None:
-    assert (len(SHELL), len(PYTHON)) == (6, 2)
+    assert [len(shell(modelled=m)) for m in (False, True)] == [6, 1]
+    assert [len(blocks("python", modelled=m)) for m in (False, True)] == [2, 1]
+
+
+def test_the_configuration_of_the_readme_is_one(tmp_path: Path) -> None:
+    [text] = blocks("toml", modelled=False)
+    (tmp_path / "config.toml").write_text(text)
+    config = Config.load({}, path=tmp_path / "config.toml", environment={"OPENAI_API_KEY": "sk-1"})
+    assert config.settings.models["small"].input_nanos == 250
 
 
 def commands(block: str) -> list[str]:
@@ -58,7 +102,7 @@ def commands(block: str) -> list[str]:
 
 
 @pytest.mark.requirement("R4")
-@pytest.mark.parametrize("block", SHELL)
+@pytest.mark.parametrize("block", shell(modelled=False))
 async def test_the_commands_of_the_readme_work_one_after_the_other(server: LiveServer, block: str) -> None:
     turn = out = ""
     for typed in commands(block):
@@ -75,11 +119,26 @@ async def test_the_commands_of_the_readme_work_one_after_the_other(server: LiveS
     assert "SUCCEEDED" in out or "schemaRelease" in out, out
 
 
-@pytest.mark.parametrize("source", PYTHON)
+@pytest.mark.parametrize("source", blocks("python", modelled=False))
 async def test_the_python_of_the_readme_works(server: LiveServer, source: str) -> None:
     code, out, err = await command(sys.executable, "-c", source, KFM_ENDPOINT=server.grpc, KFM_TOKEN=TOKEN)
     assert code == 0, err
     assert ("TurnEvent.v1" in out and "buy milk" in out) or "42" in out
+
+
+@pytest.mark.requirement("R3", "P1")
+async def test_the_readme_shows_a_turn_that_a_model_plans(modelled: LiveServer) -> None:
+    known = {"KFM_ENDPOINT": modelled.grpc, "KFM_TOKEN": TOKEN}
+    [typed] = shell(modelled=True)
+    code, out, err = await command("sh", "-c", typed, **known)
+    assert code == 0, err
+    turn = json.loads(out)
+    assert [step["definition"]["key"] for step in turn["steps"]] == ["m1", "m1.c1", "m1.c2", "m2"]
+    assert "51" in turn["output"][0]["text"]
+    [source] = blocks("python", modelled=True)
+    code, out, err = await command(sys.executable, "-c", source, **known)
+    assert code == 0, err
+    assert "Sum(terms=" in out and "Usage(" in out
 
 
 @pytest.mark.requirement("T1")
