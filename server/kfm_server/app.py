@@ -2,27 +2,19 @@
 
 import asyncio
 import contextlib
-import contextvars
 import gc
-import os
-import signal
-import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
-import orjson
 import structlog
-import uvloop
 from kfm.catalogue.events import SCHEMA_RELEASE
 from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
-from kfm_server import failpoints, logs, metrics
+from kfm_server import logs, metrics
 from kfm_server.bus.audit import audit_group
 from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
@@ -39,6 +31,7 @@ from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
+from kfm_server.endpoints import Endpoints, told
 from kfm_server.ids import new_id
 from kfm_server.journal import embedded
 from kfm_server.journal.history import PostgresSessionRows
@@ -62,6 +55,7 @@ from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, Telemetry, TurnLimits
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.tasks import task_group
 from kfm_server.tools.http_fetch import http_fetch_tools
 from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
@@ -72,7 +66,6 @@ if TYPE_CHECKING:
     from kfm_server.telemetry import OtlpTracing
 
 log = structlog.get_logger(__name__)
-_READY = failpoints.declare("process.ready")
 CAPABILITIES = (
     "config.reload",
     "events.watch",
@@ -92,69 +85,10 @@ CAPABILITIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where the doors listen, after binding; and the embedded database's directory, empty if there is none."""
-
-    grpc: str
-    http: str
-    data: str
-
-
-class StartFailed(Exception):
-    """The server could not start; the text says why in one line. `exit_code` is 2 when a setting has to change."""
-
-    def __init__(self, causes: Sequence[BaseException]) -> None:
-        texts = dict.fromkeys(" ".join(f"{error}".split()) or type(error).__name__ for error in causes)
-        super().__init__("; ".join(texts))
-        self.exit_code = 2 if all(isinstance(error, _WRONG_SETTINGS) for error in causes) else 1
-
-
-_WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused, ModelsInvalid)
-_EXPECTED = (*_WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
-
-
-def run(config: Config, on_ready: Callable[[Endpoints], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; answers the exit code. Raises StartFailed if it does not come to serve."""
-    logs.configure(config.settings.log_level)
-    logs.hide(config.settings.secrets)
-    ready = False
-
-    def tell(endpoints: Endpoints) -> None:
-        nonlocal ready
-        ready = True
-        if on_ready is not None:
-            on_ready(endpoints)
-
-    try:
-        return uvloop.run(_main(config, tell))
-    except Exception as error:
-        if ready:
-            raise
-        causes = _leaves(error)
-        if not all(isinstance(cause, _EXPECTED) for cause in causes):
-            log.critical("start_failed", exc_info=error)
-        raise StartFailed(causes) from None
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
-        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
-    return [error]
-
-
-async def _main(config: Config, on_ready: Callable[[Endpoints], None]) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, config.asked.set)
-    async with serve(config) as endpoints:
-        failpoints.hit(_READY)
-        on_ready(endpoints)
-        await stop.wait()
-    return 0
+WRONG_SETTINGS = (SettingsError, MigrationError, DatabaseRefused, ModelsInvalid)
+"""What a start fails with when a setting has to change."""
+EXPECTED = (*WRONG_SETTINGS, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, JournalUnavailable)
+"""What a start may fail with: said in one line, where anything else is logged whole."""
 
 
 @contextlib.asynccontextmanager
@@ -181,7 +115,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         except Exception as error:
             reason = why_not(dsn, error) if settings.database_url else None
             raise reason or error from error
-        group = await stack.enter_async_context(_task_group())
+        group = await stack.enter_async_context(task_group())
         if postgres is not None:
             reviving = group.spawn(postgres.keep_alive(_database_died), "postgres")
             stack.callback(reviving.cancel)
@@ -322,7 +256,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         data = "" if postgres is None else str(postgres.data)
         endpoints = Endpoints(bound, await http_door.start(), data)
         await health.set_all(True)
-        stack.enter_context(_endpoints_told(settings.home, endpoints))
+        stack.enter_context(told(settings.home, endpoints))
         for consumer in consumers:
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
@@ -426,44 +360,5 @@ def _named(setting: str) -> Generator[None]:
         raise SettingsError(f"{setting}: {error}") from error
 
 
-class _Group:
-    """The tasks of the process. One that fails ends the process: a half-dead server is worse."""
-
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        self._tasks = tasks
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run it as a task of the process."""
-        # Without the context of the call that happens to start it: its trace is not this task's.
-        return self._tasks.create_task(work, name=name, context=contextvars.Context())
-
-    def fail(self, error: BaseException) -> None:
-        """A part that everything needs has died: say so and end at once; the journal has the truth."""
-        log.critical("process_failed", error=repr(error))
-        sys.stderr.flush()
-        os._exit(70)
-
-
-@contextlib.asynccontextmanager
-async def _task_group() -> AsyncGenerator[_Group]:
-    async with asyncio.TaskGroup() as tasks:
-        yield _Group(tasks)
-
-
 def _database_died(code: int) -> None:
     log.error("postgres_died", code=code)
-
-
-@contextlib.contextmanager
-def _endpoints_told(home: Path, endpoints: Endpoints) -> Generator[None]:
-    """endpoints.json says where the doors listen, until they are closed."""
-    text = orjson.dumps({"grpc": endpoints.grpc, "http": endpoints.http})
-    fresh, file = home / "endpoints.json.new", home / "endpoints.json"
-    fresh.write_bytes(text)
-    fresh.replace(file)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if file.read_bytes() == text:  # and not those of a server that came after
-                file.unlink()

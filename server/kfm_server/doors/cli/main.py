@@ -30,7 +30,7 @@ from kfm_server.doors.cli import (
 from kfm_server.doors.cli.console import Given
 
 if TYPE_CHECKING:
-    from kfm_server.app import Endpoints
+    from kfm_server.endpoints import Endpoints
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -141,7 +141,7 @@ def _serve(
     *,
     welcome: bool = False,
 ) -> None:
-    from kfm_server.app import StartFailed, run
+    from kfm_server.starting import StartFailed, run
     from kfm_server.settings import Config, SettingsError
 
     given = {
