@@ -44,7 +44,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 """What each room may import beside itself, the generated contract and other people's libraries."""
 EXCEPTIONS = {
-    ("doors/cli/main.py", "starting"): "`kfm serve` starts a server; nothing else of the command line knows one",
+    (
+        "doors/cli/main.py",
+        "starting",
+    ): "`kfm serve` starts a server; nothing else of the command line knows one",
     ("doors/cli/main.py", "endpoints"): "and tells where it listens",
     ("doors/cli/main.py", "settings"): "flags are laid over the environment by the settings' only reader",
     ("doors/cli/model_server.py", "providers"): "`kfm model-server` is the development server's own process",

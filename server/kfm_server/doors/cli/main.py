@@ -141,8 +141,8 @@ def _serve(
     *,
     welcome: bool = False,
 ) -> None:
-    from kfm_server.starting import StartFailed, run
     from kfm_server.settings import Config, SettingsError
+    from kfm_server.starting import StartFailed, run
 
     given = {
         "home": home,
