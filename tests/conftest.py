@@ -7,10 +7,13 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 from kfm_server.journal import embedded
 from kfm_server.journal.migrate import migrate
 
+hypothesis.settings.register_profile("kfm", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("kfm")
 _numbers = itertools.count(1)
 
 

@@ -47,7 +47,7 @@ async def toy_door(
         personalities=PersonalityService(lambda: ({}, ""), tuple),
         dead_letters=ToyDeadLetters(),
         config=ToyConfig(),
-        info=ServerInfo("0", "1.2.0", ("planner.rules",)),
+        info=ServerInfo("0", "1.1.0", ("planner.rules",)),
         health=health,
         image=IMAGE,
         token=token,
