@@ -14,9 +14,11 @@ from kfm_server.tools.registry import ToolRegistry
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
 from kfm_server.turns.decide.draft import Draft, Start, Stop, World, error
+from kfm_server.turns.decide.plan import retry_from
 from kfm_server.turns.decide.recover import recover
 from kfm_server.turns.decide.step import attempt_ended
 from kfm_server.turns.decide.submit import submit
+from kfm_server.turns.fold import begin, fold_turn
 from kfm_server.turns.replies import AskedCall, Reply
 from kfm_server.turns.state import Session, Step, Turn
 from kfm_server.turns.times import US, duration
@@ -77,10 +79,47 @@ class Desk:
         submit(draft, ExecutionContext(session_id="ses_1"), turn_id, request)
         self._commit(draft)
 
+    def fork(self, turn_id: str, first: str = "") -> None:
+        """Run turn_1, which has ended, again from a step as a new turn; without one, as a retry."""
+        parent = self.ended_turn()
+        request = ev.TurnEvent()
+        request.CopyFrom(parent.request)
+        request.parent_turn_id = parent.turn_id
+        request.fork_step_key = first or retry_from(parent)
+        request.root_turn_id = "" if first else parent.root_turn_id
+        draft = self._draft()
+        submit(draft, ExecutionContext(session_id="ses_1"), turn_id, request, parent)
+        self._commit(draft)
+
+    def ended_turn(self) -> Turn:
+        """turn_1, folded from what was recorded of it."""
+        turn: Turn | None = None
+        for envelope in (e for e in self.log if e.turn_id == "turn_1"):
+            payload = unpack(envelope)
+            if isinstance(payload, ev.TurnEvent):
+                turn = begin(envelope, payload)
+            else:
+                assert turn is not None
+                turn = fold_turn(turn, envelope, payload)
+        assert turn is not None
+        return turn
+
     def reply(
         self, key: str, text: str = "", *calls: tuple[str, str], attempt: int = 1, tokens: int = 10
     ) -> None:
         """The model of a step of turn_1 answered, with these calls (tool, arguments)."""
+        self.reply_of("turn_1", key, text, *calls, attempt=attempt, tokens=tokens)
+
+    def reply_of(
+        self,
+        turn_id: str,
+        key: str,
+        text: str,
+        *calls: tuple[str, str],
+        attempt: int = 1,
+        tokens: int = 10,
+    ) -> None:
+        """The same of another turn."""
         asked = tuple(AskedCall(name, arguments) for name, arguments in calls)
         result = ev.StepResultEvent(
             step_key=key,
@@ -93,12 +132,12 @@ class Desk:
                 provider_request_id=f"req-{key}-{attempt}",
             ),
         )
-        self.result(key, attempt, result)
+        self.result(key, attempt, result, turn_id)
 
-    def result(self, key: str, attempt: int, result: ev.StepResultEvent) -> None:
-        """An attempt of a step of turn_1 ended so."""
+    def result(self, key: str, attempt: int, result: ev.StepResultEvent, turn_id: str = "turn_1") -> None:
+        """An attempt of a step ended so."""
         draft = self._draft()
-        assert attempt_ended(draft, "turn_1", attempt, result)
+        assert attempt_ended(draft, turn_id, attempt, result)
         self._commit(draft)
 
     def ended(

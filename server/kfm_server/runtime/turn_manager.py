@@ -32,6 +32,7 @@ from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.following import PAGE, changes_state, follow, read_events
 from kfm_server.runtime.history import BrokenHistory, fold_stored_session, fold_stored_turn
 from kfm_server.runtime.sessions import Sessions
+from kfm_server.turns.decide.plan import retry_from
 from kfm_server.turns.state import Session, Turn
 from kfm_server.turns.times import US, duration, micros, timestamp
 from kfm_server.turns.view import explain, show_turn
@@ -146,14 +147,17 @@ class TurnManager:
                 raise TurnNotFinished(metadata={"turn_id": turn_id})
             if parent.outcome == ev.OUTCOME_SUCCEEDED or not parent.steps:
                 raise StateConflict("only a turn that did not succeed, and that has a plan, can be retried")
-            left = (k for k, s in parent.steps.items() if s.phase != api.STEP_STATE_SUCCEEDED)
-            step_key = next(left, "")
+            step_key = retry_from(parent)
             if not step_key:
                 raise StateConflict(
                     "every step of the turn succeeded before it ended: fork it from a step instead"
                 )
         elif step_key not in parent.steps:
             raise StepNotFound(metadata={"turn_id": turn_id, "step_key": step_key})
+        elif not parent.steps[step_key].definition.effect:
+            raise StateConflict(
+                f"the call {step_key} could not be made, and was left out: fork the turn from the step that asked for it"
+            )
         request = ev.TurnEvent()
         request.CopyFrom(parent.request)
         request.on_busy = ev.BUSY_MODE_ENQUEUE

@@ -83,7 +83,8 @@ def render(
     if recipe.purpose == "plan":
         schema = _PLAN_SCHEMA
     elif recipe.output_schema_json:
-        schema = parse_json(recipe.output_schema_json)
+        asked = parse_json(recipe.output_schema_json)
+        schema = asked if isinstance(asked, dict) else None  # true and false say nothing to a provider
     room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
     kept: list[Message] = []
     for exchange in reversed(earlier):

@@ -80,7 +80,10 @@ def with_log(log: Any, clock: Clock) -> Middleware:
             began = clock.monotonic()
             try:
                 result = await following(invocation)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    raise  # asked for; else a tool or a provider let a cancellation of its own escape
                 attempt = invocation.attempt
                 log.error("step_broke", **facts(attempt), exc_info=error)
                 status = given_up(attempt) if invocation.started else events.STEP_STATUS_FAILED

@@ -31,6 +31,10 @@ from kfm_server.turns.replies import AskedCall, Reply
 ModelLookup = Callable[[str], tuple[ModelProvider, ModelSpec]]
 """A configured model by name. Raises LookupError."""
 
+MOST_TOKENS = 10**9
+"""Most tokens that one call is believed to have read or written: what a provider tells may be nonsense."""
+MOST_COST_NANOS = 9 * 10**15
+"""Most that one call is said to cost: what the thousand calls of a turn cost has to fit into 64 bits."""
 LEAST_OUTPUT = 16
 """A call is not made if the limits leave fewer tokens than this for its answer."""
 
@@ -152,10 +156,11 @@ def _told(
     """The record of the call with what the provider said of it, and what that costs."""
     used: types.Usage | None = None
     if usage is not None:
-        cost = usage.input_tokens * spec.input_nanos + usage.output_tokens * spec.output_nanos
-        used = types.Usage(
-            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_nanos=cost, model_calls=1
+        read, written = (
+            min(max(tokens, 0), MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)
         )
+        cost = min(read * spec.input_nanos + written * spec.output_nanos, MOST_COST_NANOS)
+        used = types.Usage(input_tokens=read, output_tokens=written, cost_nanos=cost, model_calls=1)
     return replace(
         record,
         usage=used,

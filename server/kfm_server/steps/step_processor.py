@@ -1,6 +1,5 @@
 """The step processor: performs one attempt of one step. It never retries and never appends."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -139,11 +138,5 @@ async def _call(invocation: Invocation) -> AttemptResult:
     except ToolError as error:
         reason = "REASON_TOOL_UNAVAILABLE" if error.retryable else "REASON_TOOL_FAILED"
         return failed(reason, clean_text(str(error))[:4096], retryable=error.retryable, tool=attempt.tool)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # Nobody asked for it: the tool let a cancellation of its own escape.
-        raise RuntimeError("the tool raised CancelledError by itself") from error
     failpoints.hit(_RESULT)
     return AttemptResult(events.STEP_STATUS_SUCCEEDED)

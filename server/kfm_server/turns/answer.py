@@ -9,7 +9,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
 from kfm_server.tool_catalogue import compiled, describe
 from kfm_server.turns.replies import json_in, read_reply
-from kfm_server.turns.state import Turn
+from kfm_server.turns.state import MODEL_KINDS, Turn
 
 MAX_TEXT = 65_536
 """Longest text of an answer, in characters; more is cut and says so."""
@@ -21,7 +21,8 @@ def answer_of(turn: Turn) -> tuple[types.Part, ...]:
     """What the turn answers: the model's last word where one was asked, else what its steps came to."""
     last = turn.last_step
     if last is None or last.definition.kind != types.STEP_KIND_MODEL:
-        return render_answer((s.definition, s.output_json) for s in turn.steps.values())
+        done = (s for s in turn.steps.values() if s.definition.kind not in MODEL_KINDS)
+        return render_answer((s.definition, s.output_json) for s in done)
     text = read_reply(last.output_json).text.strip()
     if turn.request.output_schema_json:
         return (types.Part(data_json=canonical_parsed(json_in(text))),)

@@ -20,7 +20,8 @@ MAX_INSTRUCTIONS: Final = 8192
 MAX_TIMEOUT_S: Final = 86_400
 """Longest timeout of one step, in seconds."""
 
-_KEY = re.compile(r"[a-z0-9_.-]{1,64}")
+KEY: Final = re.compile(r"[a-z0-9_.-]{1,64}")
+"""What the key of a step may be."""
 _STRUCTURAL = frozenset(
     ("required", "additionalProperties", "propertyNames", "maxProperties", "minProperties")
 )
@@ -85,7 +86,7 @@ def validate_plan(
 def _check_key(
     index: int, step: types.PlanStep, known: Mapping[str, Any], checked: Mapping[str, Any]
 ) -> None:
-    if not _KEY.fullmatch(step.key):
+    if not KEY.fullmatch(step.key):
         raise _Invalid(f"steps[{index}].key: {step.key[:80]!r} is not 1 to 64 characters of a-z 0-9 _ . -")
     if step.key in checked or step.key in known:
         raise _Invalid(f"steps[{index}].key: {step.key!r} is used twice")

@@ -145,23 +145,27 @@ def is_over(step: Step) -> bool:
     return step.phase in ENDED_STEP and not step.compensate
 
 
-def fatal(turn: Turn, step: Step) -> bool:
-    """Whether the step's failure is the turn's: no model is told of it, and no other plan stands in for it."""
-    if step.phase != api.STEP_STATE_FAILED or step.compensate:
-        return False
-    if step.definition.kind in MODEL_KINDS:
-        return step is turn.last_step
-    return not is_told(turn, step)
-
-
-def is_told(turn: Turn, step: Step) -> bool:
-    """Whether a model is told how the step ended: its failure, or why it was left out, is then an answer like another."""
-    if step.phase == api.STEP_STATE_SKIPPED and (step.attempt or step.error is None):
-        return False  # it was not left out: the turn ended before it
-    key = step.definition.key
-    return any(
-        s.definition.kind in MODEL_KINDS and key in s.definition.depends_on for s in turn.steps.values()
+def told_of(turn: Turn) -> frozenset[str]:
+    """The steps of which a model is told how they ended: a failure is then an answer like another."""
+    return frozenset(
+        key
+        for step in turn.steps.values()
+        if step.definition.kind in MODEL_KINDS
+        for key in step.definition.depends_on
     )
+
+
+def outlived(turn: Turn, step: Step, told: frozenset[str]) -> bool:
+    """Whether the step came to nothing and the turn went on: a model is told of it, or another plan stood in."""
+    if step.phase == api.STEP_STATE_FAILED and step.definition.kind in MODEL_KINDS:
+        return step is not turn.last_step
+    left_out = step.phase == api.STEP_STATE_SKIPPED and not step.attempt and step.error is not None
+    return (left_out or step.phase == api.STEP_STATE_FAILED) and step.definition.key in told
+
+
+def fatal(turn: Turn, step: Step, told: frozenset[str]) -> bool:
+    """Whether the step's failure is the turn's. `told` is `told_of(turn)`, asked for once."""
+    return step.phase == api.STEP_STATE_FAILED and not step.compensate and not outlived(turn, step, told)
 
 
 @dataclass(frozen=True)

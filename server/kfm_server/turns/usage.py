@@ -19,7 +19,7 @@ def usage_of(turn: Turn) -> types.Usage:
                     used.input_tokens += record.usage.input_tokens
                     used.output_tokens += record.usage.output_tokens
                     used.cost_nanos += record.usage.cost_nanos
-        else:
+        elif step.definition.kind != types.STEP_KIND_HUMAN:
             used.tool_calls += step.attempt
     return used
 

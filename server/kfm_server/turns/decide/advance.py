@@ -11,7 +11,7 @@ from kfm_server.turns.decide.ending import end, finish, outcome_unknown
 from kfm_server.turns.decide.grow import grow
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.decide.waiting import back_off, wait
-from kfm_server.turns.state import MODEL_KINDS, Step, fatal, is_over, is_told
+from kfm_server.turns.state import MODEL_KINDS, Step, fatal, is_over, told_of
 from kfm_server.turns.times import timestamp
 
 
@@ -40,61 +40,76 @@ def _start_next(draft: Draft) -> bool:
         finish(draft, turn.turn_id)
         return False
     world = draft.world
-    personality = world.personality(turn.request.personality) or DEFAULT_PERSONALITY
+    named = world.personality(turn.request.personality)
+    personality = named or DEFAULT_PERSONALITY
+    # A fork asks the models of its plan, whatever its personality's planner is by now.
+    asks = any(step.definition.kind in MODEL_KINDS for step in turn.steps.values())
     draft.record(
         turn.turn_id,
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_STARTED,
             personality_digest=personality.digest,
             # What no model is asked with needs no keeping.
-            personality_json=personality.encode() if world.models and personality.planner != "rules" else "",
+            personality_json=personality.encode()
+            if asks or (world.models and personality.planner != "rules")
+            else "",
             schema_release=world.schema_release,
             tools_digest=world.tools_digest,
             deadline=timestamp(turn.deadline_us),
         ),
     )
-    if not turn.plan_id:
+    if not turn.plan_id or (asks and named is None):
         draft.record(turn.turn_id, make_plan(draft.turn(turn.turn_id), world))
     return True
 
 
 def _advance_turn(draft: Draft, turn_id: str) -> None:
     _expire(draft, turn_id)
+    while _go_on(draft, turn_id):
+        pass
+
+
+def _go_on(draft: Draft, turn_id: str) -> bool:
+    """Settle what has ended and start what may; True if a step could not be started, which is to be settled too."""
     turn = draft.turn(turn_id)
     if turn.ending:
         end(draft, turn)
-        return
+        return False
     if turn.refusal is not None:
         finish(draft, turn_id)
-        return
+        return False
     while True:
+        told = told_of(turn)
         for key in tuple(turn.steps):
             _mend(draft, turn_id, key)
-            _leave_out(draft, turn_id, key)
+            _leave_out(draft, turn_id, key, told)
         if not grow(draft, turn_id):
             break
         turn = draft.turn(turn_id)
         if turn.refusal is not None:
             finish(draft, turn_id)
-            return
+            return False
     turn = draft.turn(turn_id)
-    if any(fatal(turn, step) for step in turn.steps.values()):
+    if any(fatal(turn, step, told) for step in turn.steps.values()):
         end(draft, turn)
-        return
+        return False
     if all(is_over(step) for step in turn.steps.values()):
         finish(draft, turn_id)
-        return
+        return False
     if draft.hold:
-        return
+        return False
+    not_started = False
     if not turn.paused:
         for step in ready(turn, draft.now_us):
+            key = step.definition.key
             dispatch(draft, turn_id, step)
-            if draft.turn(turn_id).steps[step.definition.key].phase == api.STEP_STATE_FAILED:
-                _advance_turn(
-                    draft, turn_id
-                )  # it could not be started: that is settled like any other failure
-                return
-    wait(draft, turn_id)
+            if draft.turn(turn_id).steps[key].phase == api.STEP_STATE_FAILED:
+                not_started = True
+                if key not in told:
+                    break  # the turn's end: nothing more starts
+    if not not_started:
+        wait(draft, turn_id)
+    return not_started
 
 
 def _expire(draft: Draft, turn_id: str) -> None:
@@ -139,15 +154,15 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
             back_off(draft, turn_id, key, step.tries or step.attempt, asked_us)
 
 
-def _leave_out(draft: Draft, turn_id: str, key: str) -> None:
+def _leave_out(draft: Draft, turn_id: str, key: str, told: frozenset[str]) -> None:
     """A step that follows one without a result can never run; where a model is told of that, it is left out."""
     turn = draft.turn(turn_id)
     step = turn.steps[key]
-    if step.phase != api.STEP_STATE_PENDING or step.definition.kind in MODEL_KINDS:
+    if key not in told or step.phase != api.STEP_STATE_PENDING or step.definition.kind in MODEL_KINDS:
         return
     before = (turn.steps[name] for name in step.definition.depends_on)
     lost = next((s for s in before if is_over(s) and s.phase != api.STEP_STATE_SUCCEEDED), None)
-    if lost is None or fatal(turn, lost) or not is_told(turn, step):
+    if lost is None or fatal(turn, lost, told):
         return
     why = error("REASON_STEP_FAILED", f"it follows {lost.definition.key}, which did not succeed")
     draft.record(

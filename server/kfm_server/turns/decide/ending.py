@@ -9,7 +9,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.turns.answer import answer_of, misfit_of_parts
 from kfm_server.turns.decide.draft import Draft, Stop, error
 from kfm_server.turns.decide.waiting import wait
-from kfm_server.turns.state import ENDED_STEP, Turn, fatal
+from kfm_server.turns.state import ENDED_STEP, Turn, fatal, told_of
 from kfm_server.turns.usage import usage_of
 
 _CANCELLABLE = frozenset({types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT})
@@ -89,7 +89,8 @@ def end(draft: Draft, turn: Turn) -> None:
 def finish(draft: Draft, turn_id: str) -> None:
     """Record the turn's end: its outcome and answer, or why there is none and which effects stand."""
     turn = draft.turn(turn_id)
-    failed = next((s for s in turn.steps.values() if fatal(turn, s)), None)
+    told = told_of(turn)
+    failed = next((s for s in turn.steps.values() if fatal(turn, s, told)), None)
     outcome, why = ev.OUTCOME_SUCCEEDED, None
     if turn.ending == ev.OUTCOME_CANCELLED:
         outcome, why = turn.ending, error("REASON_CANCELLED", "the turn was cancelled")

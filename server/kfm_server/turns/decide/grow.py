@@ -1,22 +1,30 @@
 """A model's reply decides what follows: calls to make, a plan to run, an answer, or another try."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import canonical_parsed, clean_text, parse_json
+from kfm_server.canonical import clean_text, parse_json
 from kfm_server.models import Personality
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.answer import misfit
 from kfm_server.turns.decide.draft import Draft, error
 from kfm_server.turns.decide.plan import next_plan_id
-from kfm_server.turns.plan_validation import validate_plan
+from kfm_server.turns.plan_validation import KEY, MAX_ARGUMENTS_BYTES, validate_plan
 from kfm_server.turns.planners import rules
-from kfm_server.turns.planners.agent import ANSWER_KEY, ASK_PERSON, RESERVED, following, model_step
+from kfm_server.turns.planners.agent import (
+    ANSWER_KEY,
+    ASK_PERSON,
+    RESERVED,
+    following,
+    model_step,
+    tools_of,
+)
 from kfm_server.turns.planners.given import read_steps
 from kfm_server.turns.planners.types import PLAN_INVALID, STEP_LIMIT_EXCEEDED, Refused
+from kfm_server.turns.references import find_references
 from kfm_server.turns.replies import AskedCall, Reply, json_in, read_reply
 from kfm_server.turns.state import MODEL_KINDS, Step, Turn
 
@@ -49,13 +57,6 @@ def grow(draft: Draft, turn_id: str) -> bool:
     return bool(problem)
 
 
-def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
-    """The tools that a personality may call."""
-    if personality.tools is None:
-        return tools
-    return {name: tools[name] for name in personality.tools if name in tools}
-
-
 def _personality(turn: Turn) -> Personality:
     return Personality.decode(turn.personality_json or "{}")
 
@@ -68,8 +69,7 @@ def _make_calls(draft: Draft, turn: Turn, asking: Step, calls: Sequence[AskedCal
     skipped: Skipped = {}
     for index, call in enumerate(calls, 1):
         step = _call(f"{key}.c{index}", call, personality)
-        known = {k: s.definition for k, s in turn.steps.items()}
-        checked = validate_plan([step], tools, len(known) + 1, known)
+        checked = _alone(step, tools, turn.steps)
         if isinstance(checked, Refused):
             skipped[step.key] = checked.message
             steps.append(
@@ -85,7 +85,7 @@ def _make_calls(draft: Draft, turn: Turn, asking: Step, calls: Sequence[AskedCal
         model_step(following(key), types.STEP_KIND_MODEL, asking.definition, [step.key for step in steps])
     )
     if len(skipped) == len(calls) and turn.repairs >= personality.max_repairs:
-        _refuse(draft, turn, Refused(PLAN_INVALID, next(iter(skipped.values()))))
+        _give_up(draft, turn, Refused(PLAN_INVALID, next(iter(skipped.values()))))
     else:
         _extend(draft, turn, steps, skipped, repaired=len(skipped) == len(calls))
 
@@ -114,7 +114,7 @@ def _run_plan(draft: Draft, turn: Turn, asking: Step, reply: Reply) -> None:
     personality = _personality(turn)
     tools = tools_of(personality, draft.world.tools)
     room = turn.request.limits.max_steps - len(turn.steps) - 1
-    written = _written(reply)
+    written = _written(reply, personality)
     checked = written if isinstance(written, Refused) or not written else validate_plan(written, tools, room)
     skipped: Skipped = {}
     if isinstance(checked, Refused):
@@ -138,7 +138,7 @@ def _run_plan(draft: Draft, turn: Turn, asking: Step, reply: Reply) -> None:
     _extend(draft, turn, steps, skipped)
 
 
-def _written(reply: Reply) -> tuple[types.PlanStep, ...] | Refused:
+def _written(reply: Reply, personality: Personality) -> tuple[types.PlanStep, ...] | Refused:
     try:
         value = json_in(reply.text)
     except ValueError as wrong:
@@ -146,34 +146,58 @@ def _written(reply: Reply) -> tuple[types.PlanStep, ...] | Refused:
     steps = read_steps(value)
     if isinstance(steps, Refused):
         return steps
-    taken = next((s.key for s in steps if s.key.partition(".")[0] in RESERVED), None)
-    if taken is not None:
-        return Refused(PLAN_INVALID, f"the key {taken!r} is the engine's own; give the step another one")
+    for step in steps:  # what stands here cannot be left out: it has to be mended, or the plan is none
+        if not KEY.fullmatch(step.key):
+            return Refused(
+                PLAN_INVALID, f"the key {step.key[:80]!r} is not 1 to 64 characters of a-z 0-9 _ . -"
+            )
+        if step.key.partition(".")[0] in RESERVED:
+            return Refused(
+                PLAN_INVALID, f"the key {step.key!r} is the engine's own; give the step another one"
+            )
+        if step.kind == types.STEP_KIND_HUMAN and ASK_PERSON not in (personality.tools or ()):
+            return Refused(PLAN_INVALID, f"step {step.key!r}: no person may be asked; use the tools")
     return steps
+
+
+def _alone(
+    step: types.PlanStep, tools: ToolCatalogue, others: Container[str]
+) -> tuple[types.PlanStep, ...] | Refused:
+    """The step checked by itself; it may use what the others come to."""
+    used = {name: types.PlanStep(key=name) for name in _used(step) if name in others and name != step.key}
+    return validate_plan([step], tools, len(used) + 1, used)
+
+
+def _used(step: types.PlanStep) -> set[str]:
+    """The steps that it names: in so many words, or by references."""
+    try:
+        references = {r.step for r in find_references(parse_json(step.arguments_json or "{}"))}
+    except ValueError:
+        references = set[str]()
+    return references.union(step.depends_on)
 
 
 def _faulty(steps: Sequence[types.PlanStep], tools: ToolCatalogue) -> Skipped:
     """Steps that cannot be run whatever comes before them, and all that follow from those."""
+    uses = {step.key: _used(step) for step in steps}
     bad: Skipped = {}
     for step in steps:
-        others = {s.key: s for s in steps if s.key != step.key}
-        alone = validate_plan([step], tools, len(others) + 1, others)
+        alone = _alone(step, tools, uses)
         if isinstance(alone, Refused):
             bad[step.key] = alone.message
-    found = True
-    while found:
-        found = False
-        for step in steps:
-            cause = next((key for key in step.depends_on if key in bad), None)
-            if step.key not in bad and cause is not None:
-                bad[step.key], found = f"it follows {cause}, which cannot be run", True
+    causes = list(bad)
+    while causes:
+        cause = causes.pop()
+        for key, names in uses.items():
+            if cause in names and key not in bad:
+                bad[key] = f"it follows {cause}, which cannot be run"
+                causes.append(key)
     return bad
 
 
 def _as_skipped(step: types.PlanStep) -> types.PlanStep:
-    try:
-        arguments = canonical_parsed(parse_json(step.arguments_json or "{}"))
-    except ValueError:
+    arguments = step.arguments_json
+    if len(arguments.encode()) > MAX_ARGUMENTS_BYTES:
         arguments = "{}"
     return types.PlanStep(
         key=step.key, kind=step.kind, tool=clean_text(step.tool)[:64], arguments_json=arguments
@@ -253,10 +277,16 @@ def _give_up(draft: Draft, turn: Turn, why: Refused) -> None:
 
 def _fall_back(draft: Draft, turn: Turn, why: types.Error | None) -> bool:
     """The plan by rules in place of a model's, where the personality allows that and nothing was done yet."""
-    done = any(s.attempt and s.definition.kind not in MODEL_KINDS for s in turn.steps.values())
-    if turn.planner != "hybrid" or done:
+    # A fork's steps may have been done by its parent: only what was left out surely was not.
+    done = any(
+        s.definition.kind not in MODEL_KINDS and s.phase != api.STEP_STATE_SKIPPED
+        for s in turn.steps.values()
+    )
+    message = tuple(turn.request.input)
+    only_text = all(part.WhichOneof("content") == "text" for part in message)
+    if turn.planner != "hybrid" or done or not only_text:
         return False
-    planned = rules.plan(tuple(turn.request.input), draft.world.tools)
+    planned = rules.plan(message, tools_of(_personality(turn), draft.world.tools))
     if isinstance(planned, Refused):
         return False
     limits = turn.request.limits

@@ -8,9 +8,9 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.turns.decide.draft import World, error
 from kfm_server.turns.plan_validation import validate_plan
-from kfm_server.turns.planners import plan
-from kfm_server.turns.planners.types import Refused
-from kfm_server.turns.state import MODEL_KINDS, Turn, is_told
+from kfm_server.turns.planners import plan, rules
+from kfm_server.turns.planners.types import PLAN_INVALID, Refused
+from kfm_server.turns.state import MODEL_KINDS, Step, Turn, outlived, told_of
 
 _KEPT_STATUS = {
     api.STEP_STATE_FAILED: ev.STEP_STATUS_FAILED,
@@ -49,38 +49,69 @@ def next_plan_id(turn: Turn) -> str:
     return f"{turn.turn_id}:p{turn.plans + 1}"
 
 
-def taken_over(parent: Turn, plan_id: str, first: str) -> tuple[ev.PlanEvent, list[ev.StepResultEvent]]:
+def retry_from(parent: Turn) -> str:
+    """The first step that the turn did not get over; empty if there is none."""
+    told = told_of(parent)
+    left = (s for s in parent.steps.values() if s.phase != api.STEP_STATE_SUCCEEDED)
+    return next((s.definition.key for s in left if not outlived(parent, s, told)), "")
+
+
+def taken_over(parent: Turn, turn_id: str, first: str) -> tuple[list[ev.PlanEvent], list[ev.StepResultEvent]]:
     """The parent's plan for a fork, and the results that it keeps: of all that do not follow `first`.
 
-    What a model asked for that runs again is not planned yet: its new reply decides.
+    What was planned behind a model step that runs again is left out: its new reply decides. What was wrong with
+    a reply stays with the step that tries again.
     """
-    again, unplanned = {first}, set[str]()
-    for key, step in parent.steps.items():  # plans are in dependency order
-        before = again.intersection(step.definition.depends_on)
-        if not before:
-            continue
-        again.add(key)
-        if any(k in unplanned or parent.steps[k].definition.kind in MODEL_KINDS for k in before):
-            unplanned.add(key)
-    kept = {k: s for k, s in parent.steps.items() if k not in again}
-    plan_event = ev.PlanEvent(
-        plan_id=plan_id,
-        change=ev.PLAN_CHANGE_MADE,
-        planner=parent.planner,
-        steps=[s.definition for k, s in parent.steps.items() if k not in unplanned],
-    )
+    again, steps, asks = {first}, list[Step](), False
+    for key, step in parent.steps.items():  # in the order in which they were planned
+        steps.append(step)
+        if again.intersection(step.definition.depends_on):
+            again.add(key)
+        if key in again and step.definition.kind in MODEL_KINDS:
+            asks = True
+            break
+    # Only hybrid has rules behind a model that failed.
+    planner = "hybrid" if asks and parent.planner == rules.NAME else parent.planner
+    plans: list[ev.PlanEvent] = []
+    for definitions, feedback in _batches(steps):
+        change = ev.PLAN_CHANGE_EXTENDED if plans else ev.PLAN_CHANGE_MADE
+        plans.append(
+            ev.PlanEvent(
+                plan_id=f"{turn_id}:p{len(plans) + 1}",
+                change=ev.PLAN_CHANGE_REPAIRED if feedback else change,
+                planner=planner,
+                steps=definitions,
+                error=error(PLAN_INVALID, feedback) if feedback else None,
+            )
+        )
+    told = told_of(parent)
     results = [
         ev.StepResultEvent(
-            step_key=k,
+            step_key=s.definition.key,
             status=ev.STEP_STATUS_SUCCEEDED if s.output_json else _KEPT_STATUS[s.phase],
             output_json=s.output_json,
             error=None if s.output_json else s.error,
             synthesised=True,
         )
-        for k, s in kept.items()
-        if s.output_json or (s.phase in _KEPT_STATUS and is_told(parent, s))
+        for s in steps
+        if s.definition.key not in again and (s.output_json or outlived(parent, s, told))
     ]
-    return plan_event, results
+    return plans, results
+
+
+def _batches(steps: Sequence[Step]) -> list[tuple[list[types.PlanStep], str]]:
+    """The steps as plan events can tell them: what was wrong is said of every model step of an event."""
+    batches: list[tuple[list[types.PlanStep], str]] = []
+    batch: list[types.PlanStep] = []
+    for step in steps:
+        if step.feedback and any(s.kind in MODEL_KINDS for s in batch):
+            batches.append((batch, ""))
+            batch = []
+        batch.append(step.definition)
+        if step.feedback:
+            batches.append((batch, step.feedback))
+            batch = []
+    return [*batches, (batch, "")] if batch else batches
 
 
 def _refused(plan_id: str, why: Refused, planner: str = "") -> ev.PlanEvent:

@@ -44,10 +44,9 @@ def submit(
         )
     draft.submitted(context, turn_id, request)
     if parent is not None:
-        plan_event, kept = taken_over(parent, f"{turn_id}:p1", request.fork_step_key)
-        draft.record(turn_id, plan_event)
-        for result in kept:
-            draft.record(turn_id, result)
+        plans, kept = taken_over(parent, turn_id, request.fork_step_key)
+        for event in (*plans, *kept):
+            draft.record(turn_id, event)
     advance(draft)
     waiting = draft.session.turn(turn_id)
     if waiting is not None and waiting in draft.session.queue:

@@ -17,7 +17,7 @@ def plan(
     personality: Personality = DEFAULT_PERSONALITY,
     models: Mapping[str, ModelSpec] = _NO_MODELS,
 ) -> Planned | Refused:
-    """Plan a message: one that brings its plan has it, else the personality's planner takes it.
+    """Plan a message: one that brings its plan has it, else the personality's planner takes it, with its tools.
 
     `hybrid` reads text by rules as long as no model is configured.
     The steps are not validated yet: give them to `plan_validation.validate_plan`, but for those of a model.
@@ -26,7 +26,9 @@ def plan(
     if has_data and given.brings_plan(input_parts):
         return given.plan(input_parts, tools)
     if personality.planner == "rules" or (personality.planner == "hybrid" and not models):
-        return given.plan(input_parts, tools) if has_data else rules.plan(input_parts, tools)
+        if has_data:
+            return given.plan(input_parts, tools)
+        return rules.plan(input_parts, agent.tools_of(personality, tools))
     return agent.begin(input_parts, personality, models)
 
 

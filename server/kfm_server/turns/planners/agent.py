@@ -8,7 +8,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.models import ModelSpec, Personality
 from kfm_server.turns.planners.complexity import message_complexity
-from kfm_server.turns.planners.types import PLAN_NOT_POSSIBLE, Planned, Refused
+from kfm_server.turns.planners.types import PLAN_NOT_POSSIBLE, Planned, Refused, ToolCatalogue
 
 ASK_PERSON: Final = "ask_person"
 """The call by which a model asks a person; offered where the personality's tools name it."""
@@ -33,6 +33,13 @@ def begin(
     if personality.planner == "plan":
         kind, key = types.STEP_KIND_PLAN, PLAN_KEY
     return Planned(personality.planner, (model_step(key, kind, model),), complexity, model.name)
+
+
+def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
+    """The tools that a personality may call."""
+    if personality.tools is None:
+        return tools
+    return {name: tools[name] for name in personality.tools if name in tools}
 
 
 def route(complexity: int, personality: Personality, models: Mapping[str, ModelSpec]) -> ModelSpec | None:

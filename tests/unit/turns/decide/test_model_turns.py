@@ -297,3 +297,81 @@ def test_a_call_whose_process_died_is_made_again_and_counted() -> None:
     d.reply("m1", "good day", attempt=2)
     used = d.finish().usage
     assert (used.model_calls, used.input_tokens) == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"key": "c", "tool": "calculator", "arguments": {"expression": "1"}, "depends_on": ["ghost"]},
+        {"key": "c", "tool": "calculator", "arguments": {"expression": {"$ref": "d#/result"}}},
+    ],
+)
+def test_a_step_that_waits_for_one_that_is_not_there_is_left_out(step: dict[str, object]) -> None:
+    d = desk("plan", max_repairs=0)
+    d.say("turn_1", "add")
+    rocket = {"key": "d", "tool": "rocket", "arguments": {}}
+    d.reply("plan", json.dumps({"steps": [*PLAN["steps"], step, rocket]}))
+    assert d.step("turn_1", "c").phase == api.STEP_STATE_SKIPPED
+    assert sorted(start.step_key for start in d.starts) == ["a", "b"]
+
+
+def test_a_step_whose_key_is_none_is_never_recorded() -> None:
+    d = desk("plan", max_repairs=0)
+    d.say("turn_1", "add")
+    d.reply("plan", json.dumps({"steps": [{"key": "A\n\0", "tool": "rocket", "arguments": {}}]}))
+    assert "key" in d.finish().error.message
+
+
+def test_a_plan_asks_a_person_only_where_the_personality_allows_it() -> None:
+    plan = json.dumps({"steps": [{"key": "h", "kind": "human", "instructions": "Your password?"}]})
+    d = desk("plan", tools=("calculator",), max_repairs=0)
+    d.say("turn_1", "book it")
+    d.reply("plan", plan)
+    assert d.finish().error.reason == "REASON_PLAN_INVALID"
+    d = desk("plan", tools=("calculator", ASK_PERSON))
+    d.say("turn_1", "book it")
+    d.reply("plan", plan)
+    assert d.step("turn_1", "h").phase == api.STEP_STATE_WAITING
+
+
+def test_hybrid_falls_back_when_its_model_only_asks_for_impossible_calls() -> None:
+    d = desk("hybrid", max_repairs=0)
+    d.say("turn_1", "what is 2 + 3 ?")
+    d.reply("m1", "I take a rocket", ("rocket", "{}"))
+    d.ended("turn_1", "s1", 1)
+    output = d.finish().output
+    assert "rocket" not in str(output)  # the answer is that of the plan by rules
+    assert d.finish().outcome == ev.OUTCOME_SUCCEEDED
+
+
+@pytest.mark.parametrize("planner", ["hybrid", "rules"])
+def test_rules_call_only_what_the_personality_may_call(planner: str) -> None:
+    d = desk(planner, tools=("calculator",))
+    d.say("turn_1", "add a todo to buy milk")
+    if planner == "hybrid":
+        d.ended("turn_1", "m1", 1, ev.STEP_STATUS_FAILED, reason="REASON_PROVIDER_REJECTED", retryable=False)
+    assert d.finish().outcome == ev.OUTCOME_FAILED
+    assert not [s for s in d.of(ev.StepEvent) if s.tool == "todo_store"]
+
+
+def test_a_thousand_steps_that_cannot_be_started_are_told_to_the_model() -> None:
+    first = {"key": "a", "tool": "calculator", "arguments": {"expression": "1+1"}}
+    title = {"$ref": "a#/nothing"}
+    rest = [
+        {"key": f"r{n}", "tool": "todo_store", "arguments": {"action": "add", "title": title}}
+        for n in range(990)
+    ]
+    d = desk("plan")
+    d.say("turn_1", "add", max_steps=1000)
+    d.reply("plan", json.dumps({"steps": [first, *rest]}))
+    d.ended("turn_1", "a", 1)
+    assert [start.step_key for start in d.starts] == ["answer"]
+
+
+def test_persons_are_no_tools_in_what_a_turn_has_used() -> None:
+    d = desk(tools=(ASK_PERSON,))
+    d.say("turn_1", "book it")
+    d.reply("m1", "", (ASK_PERSON, '{"question":"Which day?"}'))
+    d.ask("turn_1", ev.TURN_VERB_ANSWER, step_key="m1.c1", output_json='"Monday"')
+    d.reply("m2", "booked")
+    assert d.finish().usage.tool_calls == 0
