@@ -1,10 +1,8 @@
 """Calls to the KFM server: the SDK's transport over a real channel, to a server that may come, go and move."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
-import anyio
 from xenocomm.connection import Connection
 from xenocomm.failures import ConnectFailed
 from xenocomm.handle import TurnHandle
@@ -55,25 +53,10 @@ class Gateway:
             await transport.close()
 
     async def _call(self, rpc: str, fields: dict[str, Any], longest: float) -> Any:
-        return await _apart(self._connected().call(rpc, fields, timeout=CALL_S + longest))
+        return await self._connected().call(rpc, fields, timeout=CALL_S + longest)
 
     def _connected(self) -> Transport:
         if self._transport is None:
             connection = Connection(self._find(), self._token, self._roots)
             self._transport = Transport(connection, Options(CALL_S, _RETRIES))
         return self._transport
-
-
-async def _apart(call: Coroutine[Any, Any, Any]) -> Any:
-    """Await the call as a task of its own. gRPC swallows a cancellation and raises another, by which the cancel scopes of
-    the protocol's library do not know their own: one cancelled call would end the whole session.
-    """
-    task = asyncio.get_running_loop().create_task(call, name="mcp-rpc")
-    try:
-        await asyncio.wait((task,))
-    except asyncio.CancelledError:
-        task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait((task,))
-        raise
-    return task.result()

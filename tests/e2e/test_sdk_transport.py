@@ -11,6 +11,7 @@ import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import grpc
 import pytest
 from kfm.catalogue.errors import Unavailable
@@ -262,3 +263,11 @@ def test_no_warning_is_raised_by_importing_everything() -> None:
         import xenocomm.testing
 
         assert xenocomm.testing.server
+
+
+async def test_a_cancel_scope_of_anyio_knows_its_own_cancellation(server: Running, kfm: Client) -> None:
+    handle = await kfm.turns.start("wait")
+    with anyio.move_on_after(0.05) as scope:
+        await handle.result(timeout=30)
+    assert scope.cancelled_caught
+    assert (await handle.get()).turn_id == handle.id

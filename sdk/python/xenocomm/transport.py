@@ -86,14 +86,15 @@ class Transport:
             try:
                 await self.connection.reach(left)
                 call = stub(request, timeout=max(left, 0.001), metadata=self._metadata())
+                await _ended(call)
                 answer = await call
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc(error, self.endpoint)
                 _note(rpc, attempt, error, began)
             except Unreachable as error:
                 failure = error
-            except asyncio.CancelledError:
-                failure = _cancelled_by_peer(self.connection.closed)
+            except asyncio.CancelledError as error:
+                failure = _cancelled_by_peer(self.connection.closed, error)
             else:
                 self.connection.connected = True
                 await _note_success(rpc, attempt, call, began)
@@ -172,8 +173,8 @@ class Stream:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._transport.endpoint) from None
-        except asyncio.CancelledError:
-            raise _cancelled_by_peer(self._closed) from None
+        except asyncio.CancelledError as error:
+            raise _cancelled_by_peer(self._closed, error) from None
         self._transport.connection.connected = True
         if response is grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue]
             return None
@@ -185,11 +186,24 @@ class Stream:
         self._call.cancel()
 
 
-def _cancelled_by_peer(closed_here: bool) -> XenocommError:
-    """gRPC raises CancelledError also for a status of CANCELLED; only a cancelled task may see one. Called in its handler."""
+async def _ended(call: Any) -> None:
+    """Wait for the end of a call. Awaiting the call itself, gRPC swallows a cancellation and raises one of its own, by which
+    cancel scopes of others (anyio's) do not know theirs.
+    """
+    ended = asyncio.get_running_loop().create_future()
+    call.add_done_callback(lambda _: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+
+
+def _cancelled_by_peer(closed_here: bool, cancelled: asyncio.CancelledError) -> XenocommError:
+    """gRPC raises CancelledError also for a status of CANCELLED; only a cancelled task may see one."""
     task = asyncio.current_task()
     if closed_here or task is None or task.cancelling():
-        raise asyncio.CancelledError
+        raise cancelled  # as it came: its message may mean something to who cancelled
     return Unavailable("the server or the transport cancelled the call")
 
 
