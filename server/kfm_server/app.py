@@ -239,6 +239,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             parts=lambda: health.parts() | {"config": not config.last_error},
             grpc=lambda: bound,
             token=settings.token.reveal(),
+            mcp_groups=tuple(filter(None, (settings.mcp_group,))),
         )
         keeper = LeaseKeeper(
             leases=leases,

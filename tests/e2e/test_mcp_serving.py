@@ -20,7 +20,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.live import LiveServer
-from tests.support.mcp import call, command, refusal
+from tests.support.mcp import HTTP_2026, call, command, connected, refusal
 
 pytestmark = pytest.mark.requirement("E4")
 
@@ -241,5 +241,23 @@ async def test_the_bridge_is_loaded_only_when_it_is_asked_for(home: Path) -> Non
         async with httpx2.AsyncClient() as http:
             await http.post(f"http://{server.http}/mcp", json=HELLO, headers=ACCEPT)
         assert "import 'kfm_mcp" in server.log_tail(1_000_000)
+    finally:
+        server.kill()
+
+
+@pytest.mark.requirement("R9")
+async def test_a_server_that_offers_the_steps_group_lets_a_host_answer_over_http(home: Path) -> None:
+    server = LiveServer(home, environment={"KFM_MCP_GROUP": "steps"})
+    ask = {"plan": {"steps": [{"key": "ask", "kind": "human", "instructions": "Which day?"}]}}
+    try:
+        server.start()
+        async with connected(HTTP_2026, server.grpc, server.http) as client:
+            begun = await call(
+                client, "kfm_turn_start", {"turn": {"input": [{"data_json": json.dumps(ask)}]}}
+            )
+            turn = {"turn_id": begun["turn_id"]}
+            await call(client, "kfm_step_answer", {**turn, "step_key": "ask", "output_json": '"Monday"'})
+            ended = await call(client, "kfm_turn_wait", turn)
+        assert ended["turn"]["outcome"] == "OUTCOME_SUCCEEDED"
     finally:
         server.kill()

@@ -57,6 +57,8 @@ class Settings:
     """visible ASCII that every door asks for, 8 characters or more beyond loopback; empty asks for none"""
     tools: str = ""
     """more tools, as `module:ATTRIBUTE`, separated by commas"""
+    mcp_group: str = ""
+    """a group of tools that `/mcp` offers beside the default ones: steps"""
     http_fetch_allow: str = ""
     """hosts that the tool http_fetch may reach, separated by commas: `example.com`, `*.example.com` or `*`, each with `:port` for another one than 80 and 443; empty: there is no such tool"""
     partitions: int = 16
@@ -144,6 +146,7 @@ KEYS: tuple[Key, ...] = (
     _top("database_url", readers.database_url, kind="secret"),
     _top("token", readers.token, kind="secret"),
     _top("tools", readers.text()),
+    _top("mcp_group", readers.one_of("", "steps")),
     _top("http_fetch_allow", readers.text()),
     _top("partitions", readers.whole(1, 1024)),
     _top("advertised_address", _address),

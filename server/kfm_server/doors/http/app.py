@@ -70,10 +70,14 @@ class HttpDoor:
         parts: Callable[[], Mapping[str, bool]],
         grpc: Callable[[], str] | None = None,
         token: str = "",
+        mcp_groups: tuple[str, ...] = (),
     ) -> None:
-        """`grpc` answers where this server's gRPC door listens; without it there is no `/mcp`. BindRefused beyond loopback without a token."""
+        """`grpc` answers where this server's gRPC door listens; without it there is no `/mcp`, which offers the tools of
+        `mcp_groups` beside the default ones. BindRefused beyond loopback without a token."""
         check_bind(address, token)
-        self._mcp = None if grpc is None else McpMount(address=address, grpc=grpc, token=token)
+        self._mcp = (
+            None if grpc is None else McpMount(address=address, grpc=grpc, token=token, groups=mcp_groups)
+        )
         self._address = address
         self._server = _Server(
             uvicorn.Config(

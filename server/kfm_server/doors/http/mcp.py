@@ -28,11 +28,14 @@ MOST_REQUESTS = 200
 class McpMount:
     """An ASGI application in front of the bridge: it asks for the token, and loads the rest on the first call."""
 
-    def __init__(self, *, address: str, grpc: Callable[[], str], token: str) -> None:
+    def __init__(
+        self, *, address: str, grpc: Callable[[], str], token: str, groups: tuple[str, ...] = ()
+    ) -> None:
         """`address` is where the HTTP door listens, `grpc` answers where this server's gRPC door does."""
         self._host = split_address(address)[0]
         self._grpc = grpc
         self._token = token
+        self._groups = groups
         self._open = 0
         self._loading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -79,7 +82,7 @@ class McpMount:
                         raise
                     return None
                 made = http.McpEndpoint(
-                    bridge.Bridge(gateway.Gateway(self._own_server, self._token)),
+                    bridge.Bridge(gateway.Gateway(self._own_server, self._token), groups=self._groups),
                     host=self._host if is_loopback(self._host) else "",
                 )
                 ready = asyncio.Event()
