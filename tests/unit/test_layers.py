@@ -22,6 +22,7 @@ VOCABULARY = frozenset(
         "models",
         "recipe",
         "secret",
+        "schema_work",
         "tool_catalogue",
         "trace_ids",
     }

@@ -7,6 +7,7 @@ from jsonschema_rs import Draft202012Validator
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
+from kfm_server.schema_work import TooMuchWork, check_work, depth_of
 from kfm_server.tool_catalogue import compiled, describe
 from kfm_server.turns.replies import json_in, read_reply
 from kfm_server.turns.state import MODEL_KINDS, Turn
@@ -54,8 +55,14 @@ def misfit_of_parts(turn: Turn, parts: Iterable[types.Part]) -> str:
 
 
 def _misfit(schema_json: str, value: object) -> str:
-    found = next(_schema(schema_json).iter_errors(value), None)
-    return "" if found is None else f"the answer does not fit the schema: {describe(found)}"
+    if '"$ref"' in schema_json:
+        try:
+            check_work(parse_json(schema_json), depth_of(value))
+        except TooMuchWork as work:
+            return f"the answer cannot be held against the schema: {work}"
+    if _schema(schema_json).is_valid(value):
+        return ""
+    return f"the answer does not fit the schema: {describe(next(_schema(schema_json).iter_errors(value)))}"
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,8 @@ import protovalidate
 from google.protobuf.message import DecodeError, Message
 from kfm.catalogue.errors import InvalidArgument, MalformedRequest, PayloadTooLarge
 
+from kfm_server.canonical import parse_json
+from kfm_server.schema_work import check_work
 from kfm_server.tool_catalogue import compiled
 
 M = TypeVar("M", bound=Message)
@@ -79,10 +81,12 @@ def check_json(path: str, text: str, kinds: tuple[type, ...] = ()) -> None:
 
 
 def check_schema(path: str, text: str) -> None:
-    """Require a JSON Schema 2020-12 that refers to no other document."""
+    """Require a JSON Schema 2020-12 that refers to no other document and is not too much work to check."""
     check_json(path, text, (dict, bool))
     try:
-        compiled(orjson.loads(text))
+        schema = parse_json(text)
+        compiled(schema)
+        check_work(schema, 1)
     except ValueError as error:
         sentence = f"is no JSON Schema that can be used: {error}"[:500]
         raise invalid([(path, "json.schema", sentence)]) from None

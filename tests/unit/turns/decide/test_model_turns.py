@@ -375,3 +375,11 @@ def test_persons_are_no_tools_in_what_a_turn_has_used() -> None:
     d.ask("turn_1", ev.TURN_VERB_ANSWER, step_key="m1.c1", output_json='"Monday"')
     d.reply("m2", "booked")
     assert d.finish().usage.tool_calls == 0
+
+
+def test_an_answer_too_deep_for_its_schema_is_one_that_does_not_fit() -> None:
+    schema = '{"type":"array","items":{"anyOf":[{"$ref":"#"},{"$ref":"#"}]}}'
+    d = desk(max_repairs=0)
+    d.say("turn_1", "nest", schema)
+    d.reply("m1", "[" * 60 + "1" + "]" * 60)
+    assert d.finish().error.reason == "REASON_OUTPUT_INVALID"
