@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from xenocomm import Client
+from xenocomm._gen.errors import StateConflict
 from xenocomm._gen.types import Outcome, PlanChange, PlanEvent, StepKind, StepState, Turn
 from xenocomm.deltas import Piece
 
@@ -90,6 +91,7 @@ async def test_a_plan_is_written_run_and_summed_up(
     assert model_server.count() == 2
 
 
+@pytest.mark.requirement("R5")
 async def test_a_session_remembers_what_was_said_in_it(model_live: Client, model_server: ModelServer) -> None:
     model_server.play({"reply": {"text": "Your name is noted."}})
     first = await model_live.turns.run("My name is Ada.", personality="direct-react")
@@ -165,3 +167,15 @@ async def test_the_model_is_told_of_a_call_that_cannot_be_made_and_mends_it(
     changes = [plan.change for plan in await plans_of(model_live, turn.turn_id)]
     assert changes == [PlanChange.MADE, PlanChange.REPAIRED, PlanChange.EXTENDED]
     assert turn.outcome == Outcome.SUCCEEDED and "1 + 1 = 2" in turn.output[0].text
+
+
+async def test_a_call_that_could_not_be_made_is_no_place_to_fork_from(
+    model_live: Client, model_server: ModelServer
+) -> None:
+    model_server.play(
+        {"step": 0, "reply": {"tools": [{"name": "rocket", "arguments": {}}]}},
+        {"reply": {"text": "There is no rocket."}},
+    )
+    turn = await model_live.turns.run("Fly", personality="direct-react")
+    with pytest.raises(StateConflict, match=r"m1\.c1"):
+        await (await model_live.turns.attach(turn.turn_id).fork("m1.c1")).result()

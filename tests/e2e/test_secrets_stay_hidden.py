@@ -15,7 +15,7 @@ from tests.support.collector import collector
 from tests.support.live import LiveServer
 from tests.support.model_server import ModelServer
 
-pytestmark = pytest.mark.requirement("ST15", "R1", "V1")
+pytestmark = pytest.mark.requirement("R1", "V1", "G7")
 TOKEN, HEADER = "canary-of-the-token", "canary-of-the-header"
 LITERAL, NAMED, FILED, MISPLACED = (
     "canary-in-the-file",
