@@ -13,7 +13,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.journal import Entry
 from kfm_server.turns.fold import HistoryError, begin, fold_turn
-from kfm_server.turns.state import Phase, Turn
+from kfm_server.turns.state import MODEL_KINDS, Phase, Turn
 
 from tests.simulator.ledger import Ledger, Row
 
@@ -154,7 +154,8 @@ class Auditor:
             if step.open or not allowed:
                 self.broken(f"I3 {name}: an AT_MOST_ONCE step is dispatched again")
             step.settled_retry = 0
-        expected = f"{log.root}:{sent.step_key}"
+        model = sent.step_type in MODEL_KINDS
+        expected = f"{envelope.turn_id if model else log.root}:{sent.step_key}"
         if not sent.compensation and sent.key != expected:
             self.broken(f"I3 {name}: key {sent.key} is not {expected}")
         if sent.compensation and step.compensation and sent.key != step.undo_key:

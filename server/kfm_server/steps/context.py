@@ -120,7 +120,7 @@ def digest_of(request: ModelRequest) -> str:
 
 
 def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:
-    """About how many tokens a model reads, rather too many: three bytes of UTF-8 a token, and eight a message."""
+    """About how many tokens a model reads: three bytes of UTF-8 a token (for words too many, for digits and base64 too few), and eight a message."""
     size = 0
     for message in messages:
         size += len(message.text.encode()) + 24

@@ -98,7 +98,8 @@ def dispatch(
     # The engine starts a PURE step when it likes; for others the window bounds when a frozen process may wake.
     deadline = draft.now_us + timeout_us + (0 if human else window)
     attempt = step.attempt + 1
-    key = f"{turn.root_turn_id}:{definition.key}"
+    # A retry does not call a model under the key of its root: its prompt is another one.
+    key = f"{turn.turn_id if model else turn.root_turn_id}:{definition.key}"
     # A rerun, and another try to undo the same attempt, go out under the key of the one before.
     again = (
         step.dispatch if rerun or (compensation and step.dispatch and step.dispatch.compensation) else None
