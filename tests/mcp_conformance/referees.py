@@ -6,6 +6,7 @@ They are installed once, below .cache/, by npm's ordinary client; `Missing` says
 import asyncio
 import json
 import os
+import re
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ RESULT = HERE / "result.json"
 REVISIONS = ("2025-11-25", "2026-07-28")
 _INSTALL_S = 300
 _RUN_S = 300
+_TIME = re.compile(r"-\d{4}-\d{2}-\d{2}T")
 _REFEREES = ROOT / ".cache" / "mcp-referees"
 
 
@@ -85,9 +87,8 @@ def checks(results: Path) -> dict[str, dict[str, object]]:
     """What a run of the suite wrote, by scenario: how many checks passed, and the ids of those that failed."""
     found: dict[str, dict[str, object]] = {}
     for file in sorted(results.rglob("checks.json")):
-        # server-<scenario>-<time>, and the time begins with its year
-        name = file.parent.name.removeprefix("server-")
-        scenario = name[: name.rindex("-20")] if "-20" in name else name
+        # server-<scenario>-<time>
+        scenario = _TIME.split(file.parent.name.removeprefix("server-"))[0]
         ended = json.loads(file.read_text())
         passed = sum(check["status"] == "SUCCESS" for check in ended)
         failed = sorted({check["id"] for check in ended if check["status"] == "FAILURE"})

@@ -7,13 +7,14 @@ result.json holds what came out; expected_failures.yaml lists, by check, what we
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import live_server as live_server
 from tests.mcp_conformance import referees
 from tests.support.live import LiveServer
 from tests.support.mcp import command
@@ -29,12 +30,27 @@ def _there() -> None:
         pytest.skip(f"the referees of MCP are not here: {why}")
 
 
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[LiveServer]:
+    """A server with the tool of the fixtures that are turns."""
+    home = Path(tempfile.mkdtemp(prefix="kfm-referees-"))
+    home.chmod(0o755)  # Postgres runs as another user when we are root
+    server = LiveServer(home, tools="tests.mcp_conformance.slow:TOOLS")
+    try:
+        server.start()
+        yield server
+        assert server.stop() == 0, server.log_tail()
+    finally:
+        server.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
 @pytest.fixture
 async def fixtures(live_server: LiveServer) -> AsyncIterator[str]:
     """The URL of a bridge with the suite's fixtures."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    how = command("--conformance", str(port), KFM_ENDPOINT=live_server.grpc)
+    how = command("--conformance", str(port), "--group", "steps", KFM_ENDPOINT=live_server.grpc)
     process = await asyncio.create_subprocess_exec(how.command, *how.args, env=how.env)
     try:
         async with asyncio.timeout(30):
