@@ -39,6 +39,7 @@ check: .venv/.ready  ## everything that CI checks
 	KFM_TEST_FAULT_SAMPLE=4 $(PY) -m pytest tests/faults  # a seeded sample; all of them: make faults
 
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
+	$(PY) -m tests.simulator.run --seeds 200
 	$(PY) -m pytest tests/faults
 
 mcp-conformance: .venv/.ready  ## the official referees of MCP, which npm installs below .cache/

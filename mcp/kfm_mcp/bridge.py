@@ -60,7 +60,7 @@ class Bridge:
         """Run one tool; what fails is an answer too. None if there is no such tool."""
         entry = self.tools.get(params.name)
         if entry is None:
-            return self._off(params.name)
+            return failed(self._why_off(params.name)) if params.name in entries() else None
         try:
             answer = await self._run(context, entry, params)
             return answer if isinstance(answer, InputRequiredResult) else _answer(answer)
@@ -135,18 +135,24 @@ class Bridge:
         self, context: Context, params: CallToolRequestParams, answer: Any, *, full: bool
     ) -> views.View | InputRequiredResult:
         """The turn as it is; but if a step of it needs a person, and the client can ask one, as it is after the answer."""
-        step = elicit.waiting_step(as_json(answer.turn))
-        if step is None or not self.answerable or not elicit.shows_forms(context):
+        steps = elicit.waiting_steps(as_json(answer.turn))
+        if not steps or not self.answerable or not elicit.shows_forms(context):
             return self._turn(answer, full=full)
-        said = await elicit.ask(context, step, params.input_responses)
+        said = await elicit.ask(context, steps[0], params.input_responses)
         if isinstance(said, InputRequiredResult):
             return said
         if said is None:
             return self._turn(answer, full=full)
-        entry = self.tools[said[0]]
-        request, _ = split(entry, {"turn_id": answer.turn.turn_id, **said[1]})
+        return self._turn(await self.control(said[0], {"turn_id": answer.turn.turn_id, **said[1]}), full=full)
+
+    async def control(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a tool that cancels, answers or settles; the RPC's answer. Refused, also if the tool is off; XenocommError."""
+        entry = self.tools.get(tool)
+        if entry is None:
+            raise Refused(self._why_off(tool))
+        request, _ = split(entry, arguments)
         _key_control(entry, request)
-        return self._turn(await self.gateway.call(entry.rpc, request), full=full)
+        return await self.gateway.call(entry.rpc, request)
 
     @contextlib.asynccontextmanager
     async def _cancelled_with(self, turn_id: str) -> AsyncGenerator[None]:
@@ -172,15 +178,11 @@ class Bridge:
     def _turn(self, answer: Any, *, full: bool = False, offset: int = 0) -> views.View:
         return views.turn(as_json(answer.turn), full=full, offset=offset, answerable=self.answerable)
 
-    def _off(self, name: str) -> CallToolResult | None:
-        entry = entries().get(name)
-        if entry is None:
-            return None
-        if entry.group and entry.group not in self.groups:
-            return failed(
-                f"{name} is off. It is of the group {entry.group!r}: start the bridge with --group {entry.group}."
-            )
-        return failed(f"{name} is off: this bridge was started with --read-only.")
+    def _why_off(self, name: str) -> str:
+        group = entries()[name].group
+        if group and group not in self.groups:
+            return f"{name} is off. It is of the group {group!r}: start the bridge with --group {group}."
+        return f"{name} is off: this bridge was started with --read-only."
 
 
 def client_name(context: Context) -> str:

@@ -13,6 +13,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from kfm_mcp.arguments import Refused
 from kfm_mcp.catalogue import Json
@@ -32,9 +33,9 @@ def shows_forms(context: Context) -> bool:
     return can is not None and (can.form is not None or can.url is None)
 
 
-def waiting_step(turn: Json) -> Json | None:
-    """The first step of a turn that needs a person."""
-    return next((step for step in turn.get("steps", []) if step.get("state") in _NEEDS), None)
+def waiting_steps(turn: Json) -> list[Json]:
+    """The steps of a turn that need a person."""
+    return [step for step in turn.get("steps", []) if step.get("state") in _NEEDS]
 
 
 async def ask(
@@ -44,13 +45,12 @@ async def ask(
 
     In the newer era the question goes out as the call's result, and the call comes again with the answer.
     """
-    key: str = step["definition"]["key"]
-    form = _form(step)
+    form = form_of(step)
     if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        given = (responses or {}).get(_name(step))
+        given = (responses or {}).get(name_of(step))
         if given is None:
-            return InputRequiredResult(input_requests={_name(step): ElicitRequest(params=form)})
-        return _said(step, key, given) if isinstance(given, ElicitResult) else None
+            return InputRequiredResult(input_requests={name_of(step): ElicitRequest(params=form)})
+        return said(step, given) if isinstance(given, ElicitResult) else None
     if not context.session.can_send_request:
         return None
     with anyio.move_on_after(LONGEST_S):
@@ -58,16 +58,17 @@ async def ask(
             given = await context.session.elicit_form(form.message, form.requested_schema, context.request_id)
         except MCPError:
             return None  # the client does not show it after all: the turn waits on
-        return _said(step, key, given)
+        return said(step, given)
     return None
 
 
-def _name(step: Json) -> str:
+def name_of(step: Json) -> str:
     """The question's name: another attempt of the same step is another question."""
     return f"{_NEEDS[step['state']]}:{step['definition']['key']}:{len(step.get('attempts', []))}"
 
 
-def _form(step: Json) -> ElicitRequestFormParams:
+def form_of(step: Json) -> ElicitRequestFormParams:
+    """The question of a step that needs a person."""
     definition = step["definition"]
     if _NEEDS[step["state"]] == "answer":
         question = definition.get("instructions") or f"Step {definition['key']} asks for an answer."
@@ -82,7 +83,17 @@ def _form(step: Json) -> ElicitRequestFormParams:
     return ElicitRequestFormParams(message=question[:2_000], requested_schema=schema)
 
 
-def _said(step: Json, key: str, given: ElicitResult) -> tuple[str, Json] | None:
+def form_back(given: Any) -> ElicitResult:
+    """A form that came back as JSON. Refused."""
+    try:
+        return ElicitResult.model_validate(given)
+    except ValidationError:
+        raise Refused("A response is none to a form: it needs an action, and content to accept.") from None
+
+
+def said(step: Json, given: ElicitResult) -> tuple[str, Json] | None:
+    """What a form that came back says: the tool to call and its arguments beside the turn's id; None if it was declined. Refused."""
+    key: str = step["definition"]["key"]
     if given.action != "accept":
         return None
     content = given.content or {}

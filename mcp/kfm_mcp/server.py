@@ -30,6 +30,8 @@ from mcp_types import (
 
 from kfm_mcp import prompts, resources
 from kfm_mcp.bridge import Answer, Bridge, Context
+from kfm_mcp.catalogue import Json
+from kfm_mcp.tasks import Tasks
 
 INSTRUCTIONS = (
     "Runs durable agent turns on a KFM server. kfm_turn_start hands a message in and answers at once; kfm_turn_wait "
@@ -48,8 +50,8 @@ class Extra(Protocol):
     templates: list[ResourceTemplate]
     prompts: list[Prompt]
 
-    async def call(self, context: Context, params: CallToolRequestParams) -> Answer | None:
-        """Run a tool."""
+    async def call(self, context: Context, params: CallToolRequestParams) -> Answer | Json | None:
+        """Run a tool; JSON is a task, which `Tasks` began."""
         ...
 
     async def read(self, uri: str) -> ReadResourceResult | None:
@@ -70,12 +72,13 @@ def build_server(bridge: Bridge, extra: Extra | None = None) -> Server[Any]:
     listed = [entry.tool for entry in bridge.tools.values()] + (extra.tools if extra else [])
     schemas = {tool.name: tool.input_schema for tool in listed}
     gateway = bridge.gateway
+    tasks = Tasks(bridge)
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=listed)
 
-    async def call_tool(context: Context, params: CallToolRequestParams) -> Answer:
-        answer = await bridge.call(context, params)
+    async def call_tool(context: Context, params: CallToolRequestParams) -> Answer | Json:
+        answer = await tasks.call(context, params)
         if answer is None and extra is not None:
             answer = await extra.call(context, params)
         if answer is None:
@@ -130,7 +133,6 @@ def build_server(bridge: Bridge, extra: Extra | None = None) -> Server[Any]:
         },
         get_tool_input_schema=schemas.get,
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
         on_list_resources=list_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
@@ -138,6 +140,9 @@ def build_server(bridge: Bridge, extra: Extra | None = None) -> Server[Any]:
         on_get_prompt=get_prompt,
         on_completion=complete,
     )
+    # Not as `on_call_tool`, whose type knows no tasks.
+    server.add_request_handler("tools/call", CallToolRequestParams, call_tool)
+    tasks.install(server)
     # What a client sends back of our state was sealed by us; nothing of ours is in it yet.
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience="kfm"))
     if extra is not None:

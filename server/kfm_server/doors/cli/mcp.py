@@ -83,7 +83,7 @@ def mcp(
             from kfm_mcp.conformance.fixtures import Fixtures
             from kfm_mcp.http import serve as serve_http
 
-            anyio.run(serve_http, bridge, "127.0.0.1", conformance, Fixtures())
+            anyio.run(serve_http, bridge, "127.0.0.1", conformance, Fixtures(bridge))
         else:
             anyio.run(serve, bridge)
     except NoStart as failed:
