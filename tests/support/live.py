@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 START_SECONDS = 30.0
+SECRETS = ("KFM_TOKEN", "STUB_KEY", "OPENAI_API_KEY", "THE_KEY", "KFM_OTLP_HEADERS")
+"""Variables whose values are secrets, wherever a test sets them."""
 
 
 @dataclass
@@ -120,7 +122,19 @@ class LiveServer:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self.check_log()
         return self.process.returncode
+
+    def check_log(self) -> None:
+        """No secret that the server was given stands in its log (ST15): every server of the whole run is looked at."""
+        path = self.home / "server.log"
+        log = path.read_text(errors="replace") if path.exists() else ""
+        told = [
+            name
+            for name in SECRETS
+            if len(self.environment.get(name, "")) > 5 and self.environment[name] in log
+        ]
+        assert not told, f"the log holds {', '.join(told)}"
 
     def await_death(self, seconds: float) -> bool:
         """Whether it died within the time."""
