@@ -152,6 +152,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             usage=payload.metrics.usage if payload.metrics.HasField("usage") else None,
             model=payload.metrics.model,
             provider_request_id=payload.metrics.provider_request_id,
+            called=not _uncalled(step, payload),
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
@@ -196,6 +197,24 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
         waiting=None,
         phase=api.TURN_STATE_RUNNING if turn.phase != api.TURN_STATE_QUEUED else turn.phase,
     )
+
+
+_REFUSED_BEFORE_THE_CALL = frozenset(
+    {
+        "REASON_BUDGET_EXCEEDED",
+        "REASON_MODEL_NOT_FOUND",
+        "REASON_HISTORY_UNREADABLE",
+        "REASON_UNAVAILABLE",
+    }
+)
+"""Why a model step makes no call; a provider may say the same, but then a prompt was sent, and has a digest."""
+
+
+def _uncalled(step: Step, payload: ev.StepResultEvent) -> bool:
+    if payload.error.reason == "REASON_FENCED":
+        return True
+    refused = payload.error.reason in _REFUSED_BEFORE_THE_CALL and not payload.metrics.prompt_digest
+    return step.definition.kind in MODEL_KINDS and refused and not payload.synthesised
 
 
 def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Turn:

@@ -50,6 +50,8 @@ class AttemptRecord:
     usage: types.Usage | None = None
     model: str = ""
     provider_request_id: str = ""
+    called: bool = True
+    """False once its result says that its tool or model was not called at all."""
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,30 @@
 
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.turns.state import MODEL_KINDS, Turn
+from kfm_server.turns.state import MODEL_KINDS, Step, Turn
 
 
 def usage_of(turn: Turn) -> types.Usage:
-    """Calls by their dispatches, tokens and money by what results told.
+    """Calls by their dispatches but for those that never started, tokens and money by what results told.
 
     A call whose process died before it could tell is counted, and its tokens are not: nobody knows them.
     """
     used = types.Usage()
     for step in turn.steps.values():
         if step.definition.kind in MODEL_KINDS:
-            used.model_calls += step.attempt
+            used.model_calls += _calls(step)
             for record in step.history:
                 if record.usage is not None:
                     used.input_tokens += record.usage.input_tokens
                     used.output_tokens += record.usage.output_tokens
                     used.cost_nanos += record.usage.cost_nanos
         elif step.definition.kind != types.STEP_KIND_HUMAN:
-            used.tool_calls += step.attempt
+            used.tool_calls += _calls(step)
     return used
+
+
+def _calls(step: Step) -> int:
+    return sum(record.called for record in step.history)
 
 
 def exceeded(limits: types.Limits, used: types.Usage) -> str:

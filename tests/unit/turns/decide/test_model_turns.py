@@ -162,6 +162,41 @@ def test_a_limit_holds_before_the_next_call(limit: str) -> None:
     assert not [s for s in d.of(ev.StepEvent) if s.step_key == "m2"]
 
 
+def test_calls_that_never_started_use_up_nothing() -> None:
+    d = desk()
+    d.say("turn_1", "add", max_model_calls=2)
+    for attempt in range(1, 6):
+        d.ended("turn_1", "m1", attempt, ev.STEP_STATUS_FAILED, reason="REASON_FENCED")
+        d.wait(60_000_000)
+    d.reply("m1", "", SUM, attempt=6)
+    d.ended("turn_1", "m1.c1", 1, ev.STEP_STATUS_FAILED, reason="REASON_FENCED")
+    d.wait(60_000_000)
+    d.ended("turn_1", "m1.c1", 2)
+    d.reply("m2", "done")
+    end = d.finish()
+    assert end.outcome == ev.OUTCOME_SUCCEEDED
+    assert (end.usage.model_calls, end.usage.tool_calls) == (2, 1)
+
+
+@pytest.mark.parametrize(("digest", "calls"), [("", 0), ("sha", 1)])
+def test_a_call_that_was_refused_before_it_was_made_is_no_call(digest: str, calls: int) -> None:
+    d = desk()
+    d.say("turn_1", "add")
+    refused = types.Error(reason="REASON_MODEL_NOT_FOUND", message="gone")
+    metrics = ev.StepMetrics(prompt_digest=digest)
+    result = ev.StepResultEvent(step_key="m1", status=ev.STEP_STATUS_FAILED, error=refused, metrics=metrics)
+    d.result("m1", 1, result)
+    assert d.finish().usage.model_calls == calls
+
+
+def test_a_call_whose_process_died_stays_counted_whatever_ends_it() -> None:
+    d = desk()
+    d.say("turn_1", "add", max_model_calls=1)
+    d.taken_over(clean=True)
+    end = d.finish()
+    assert (end.error.reason, end.usage.model_calls) == ("REASON_BUDGET_EXCEEDED", 1)
+
+
 def test_a_dispatch_says_what_is_left_of_the_limits() -> None:
     d = desk()
     d.say("turn_1", "add", max_tokens=100, max_cost_nanos=1000)
