@@ -138,7 +138,7 @@ async def test_the_readme_shows_a_turn_that_a_model_plans(modelled: LiveServer) 
     [source] = blocks("python", modelled=True)
     code, out, err = await command(sys.executable, "-c", source, **known)
     assert code == 0, err
-    assert "Sum(terms=" in out and "Usage(" in out
+    assert "Sum(terms=[2.0, 3.0], result=5.0)" in out and "Usage(" in out
 
 
 @pytest.mark.requirement("T1")

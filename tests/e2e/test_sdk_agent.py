@@ -278,11 +278,30 @@ async def test_the_fixtures_of_the_kit_serve_a_program_of_the_users(tmp_path: Pa
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["xenocomm.testing.plugin"]\n')
     (tmp_path / "test_mine.py").write_text(
         "def test_it(kfm, kfm_server):\n"
-        "    assert kfm.turns.run('what is 6 * 7 ?').output[0].text.endswith('42')\n"
+        "    turn = kfm.turns.run('Add buy milk and compute 17 * 3')\n"
+        "    assert '51' in turn.output[0].text and turn.usage.model_calls\n"
         "    kfm_server.clock.advance(60)\n"
     )
-    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE, cwd=tmp_path)
+    await _passes(tmp_path)
+
+
+async def test_a_script_of_ones_own_is_one_fixture(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n"
+        'pytest_plugins = ["xenocomm.testing.plugin"]\n'
+        '@pytest.fixture(scope="session")\n'
+        "def kfm_script():\n"
+        '    return {"rules": [{"reply": {"text": "Ahoy."}}]}\n'
+    )
+    (tmp_path / "test_mine.py").write_text(
+        "def test_it(kfm):\n    assert kfm.turns.run('Hello').output[0].text == 'Ahoy.'\n"
+    )
+    await _passes(tmp_path)
+
+
+async def _passes(tests: Path) -> None:
+    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE, cwd=tests)
     async with asyncio.timeout(60):
         out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()[-2000:]

@@ -1,6 +1,8 @@
 """pytest fixtures: `pytest_plugins = ["xenocomm.testing.plugin"]`."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,9 +11,15 @@ from xenocomm.testing.server import ServerInProcess, server
 
 
 @pytest.fixture(scope="session")
-def kfm_server() -> Generator[ServerInProcess]:
-    """A server for all tests of the run; a test keeps to sessions of its own. Override it to give it a script or tools."""
-    with server() as running:
+def kfm_script() -> Mapping[str, Any] | Path | str:
+    """What the server's model says; override it with a script of your own, as JSON or the file of it."""
+    return "demo"
+
+
+@pytest.fixture(scope="session")
+def kfm_server(kfm_script: Mapping[str, Any] | Path | str) -> Generator[ServerInProcess]:
+    """A server for all tests of the run; a test keeps to sessions of its own. Override it to give it tools or configuration."""
+    with server(script=kfm_script) as running:
         yield running
 
 

@@ -16,6 +16,7 @@ from xenocomm.sync import BackgroundLoop, SyncClient, acquire, release
 
 _PATIENCE_S = 10.0
 _LOOK_S = 0.005
+_DEMO = "demo"
 _MODEL = """
 [models.scripted]
 provider = "scripted"
@@ -111,8 +112,8 @@ def server(
 ) -> Generator[ServerInProcess]:
     """A real server in this process, on free ports of loopback; it ends, and its data is removed, when this is left.
 
-    `script`: what the model says, as JSON or the file of it (kfm_server/providers/scripts.py tells its form); then the
-    personality `scripted`, with the planner that is named, is what a turn gets. `config`: more of config.toml. `tools`:
+    `script`: what the model says, as JSON, the file of it (kfm_server/providers/scripts.py tells its form) or `demo`, the
+    built-in one; then the personality `scripted`, with the planner that is named, is what a turn gets. `config`: more of config.toml. `tools`:
     `module:ATTRIBUTE`. `database_url`: an empty Postgres to use in place of an embedded one, which takes about two seconds
     to make. Nothing of the environment is read. Logs go to stderr. A server that fails for good ends the process.
     """
@@ -189,6 +190,7 @@ def _configure(home: Path, script: Mapping[str, Any] | Path | str | None, planne
         path = Path(script) if isinstance(script, Path | str) else home / "script.json"
         if isinstance(script, Mapping):
             path.write_text(json.dumps(script))
-        text += _MODEL.format(script=json.dumps(str(path.resolve())), planner=json.dumps(planner))
+        name = _DEMO if script == _DEMO else str(path.resolve())
+        text += _MODEL.format(script=json.dumps(name), planner=json.dumps(planner))
     if text:
         (home / "config.toml").write_text(text)
