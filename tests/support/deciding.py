@@ -105,10 +105,16 @@ class Desk:
         return turn
 
     def reply(
-        self, key: str, text: str = "", *calls: tuple[str, str], attempt: int = 1, tokens: int = 10
+        self,
+        key: str,
+        text: str = "",
+        *calls: tuple[str, str],
+        attempt: int = 1,
+        tokens: int = 10,
+        cut: bool = False,
     ) -> None:
         """The model of a step of turn_1 answered, with these calls (tool, arguments)."""
-        self.reply_of("turn_1", key, text, *calls, attempt=attempt, tokens=tokens)
+        self.reply_of("turn_1", key, text, *calls, attempt=attempt, tokens=tokens, cut=cut)
 
     def reply_of(
         self,
@@ -118,13 +124,14 @@ class Desk:
         *calls: tuple[str, str],
         attempt: int = 1,
         tokens: int = 10,
+        cut: bool = False,
     ) -> None:
         """The same of another turn."""
         asked = tuple(AskedCall(name, arguments) for name, arguments in calls)
         result = ev.StepResultEvent(
             step_key=key,
             status=ev.STEP_STATUS_SUCCEEDED,
-            output_json=canonical_json(Reply(text, asked).value()),
+            output_json=canonical_json(Reply(text, asked, cut).value()),
             metrics=ev.StepMetrics(
                 usage=types.Usage(
                     input_tokens=tokens, output_tokens=tokens, cost_nanos=tokens, model_calls=1

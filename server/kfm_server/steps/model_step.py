@@ -129,7 +129,8 @@ def _answered(reply: ModelReply, spec: ModelSpec, record: CallRecord) -> Attempt
             events.STEP_STATUS_FAILED, failure=Failure("REASON_CONTENT_REFUSED", why), call=record
         )
     if not reply.text.strip() and not reply.tool_uses:
-        empty = Failure("REASON_MODEL_REPLY_INVALID", "The model's reply is empty.", retryable=True)
+        cut = ": it reached its limit on output tokens" if reply.finish == "length" else ""
+        empty = Failure("REASON_MODEL_REPLY_INVALID", f"The model's reply is empty{cut}.", retryable=True)
         return AttemptResult(events.STEP_STATUS_FAILED, failure=empty, call=record)
     calls = tuple(AskedCall(use.name, use.arguments_json) for use in reply.tool_uses)
     output = sanitised_json(Reply(reply.text, calls, reply.finish == "length").value())

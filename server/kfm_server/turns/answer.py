@@ -9,13 +9,16 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
 from kfm_server.schema_work import TooMuchWork, check_work, depth_of
 from kfm_server.tool_catalogue import compiled, describe
-from kfm_server.turns.replies import json_in, read_reply
+from kfm_server.turns.replies import Reply, json_in, read_reply
 from kfm_server.turns.state import MODEL_KINDS, Turn
 
 MAX_TEXT = 65_536
 """Longest text of an answer, in characters; more is cut and says so."""
 MAX_DATA_BYTES = 262_144
 """Largest data part, in bytes; a larger one is left out: the outputs stand with the steps."""
+
+CUT_OFF = "… [cut off: the model reached its limit on output tokens]"
+"""Ends an answer whose last reply did not come to its end."""
 
 
 def answer_of(turn: Turn) -> tuple[types.Part, ...]:
@@ -24,18 +27,23 @@ def answer_of(turn: Turn) -> tuple[types.Part, ...]:
     if last is None or last.definition.kind != types.STEP_KIND_MODEL:
         done = (s for s in turn.steps.values() if s.definition.kind not in MODEL_KINDS)
         return render_answer((s.definition, s.output_json) for s in done)
-    text = read_reply(last.output_json).text.strip()
+    reply = read_reply(last.output_json)
+    text = reply.text.strip()
     if turn.request.output_schema_json:
         return (types.Part(data_json=canonical_parsed(json_in(text))),)
+    if reply.cut:
+        text = f"{text[: MAX_TEXT - len(CUT_OFF) - 1]} {CUT_OFF}"
     return (types.Part(text=_cut(text)),) if text else ()
 
 
-def misfit(turn: Turn, text: str) -> str:
+def misfit(turn: Turn, reply: Reply) -> str:
     """What keeps a model's reply from being the data that the turn was asked for; empty if it fits."""
     if not turn.request.output_schema_json:
         return ""
+    if reply.cut:
+        return "the answer was cut off: it reached the limit on output tokens and has to be shorter"
     try:
-        value = json_in(text)
+        value = json_in(reply.text)
     except ValueError as wrong:
         return f"the answer is {wrong}"
     if len(canonical_parsed(value).encode()) > MAX_DATA_BYTES:

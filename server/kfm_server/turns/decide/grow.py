@@ -51,7 +51,7 @@ def grow(draft: Draft, turn_id: str) -> bool:
     if reply.calls:
         _make_calls(draft, turn, last, reply.calls)
         return True
-    problem = misfit(turn, reply.text)
+    problem = misfit(turn, reply)
     if problem:
         _try_again(draft, turn, last, Refused("REASON_OUTPUT_INVALID", problem))
     return bool(problem)
@@ -142,7 +142,8 @@ def _written(reply: Reply, personality: Personality) -> tuple[types.PlanStep, ..
     try:
         value = json_in(reply.text)
     except ValueError as wrong:
-        return Refused(PLAN_INVALID, f"the plan is {wrong}")
+        cut = "; it was cut off at the limit on output tokens and has to be shorter" if reply.cut else ""
+        return Refused(PLAN_INVALID, f"the plan is {wrong}{cut}")
     steps = read_steps(value)
     if isinstance(steps, Refused):
         return steps

@@ -8,6 +8,7 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.models import ModelSpec, Personality
 from kfm_server.tools.registry import build_registry
+from kfm_server.turns.answer import CUT_OFF, MAX_TEXT
 from kfm_server.turns.planners.agent import ASK_PERSON
 from kfm_server.turns.recipes import recipe_of
 from kfm_server.turns.state import Turn
@@ -221,6 +222,26 @@ def test_an_answer_that_does_not_fit_its_schema_is_asked_for_again() -> None:
     assert "JSON" in d.step("turn_1", "m2").feedback
     d.reply("m2", '```json\n{"n": 3}\n```')
     assert [part.data_json for part in d.finish().output] == ['{"n":3}']
+
+
+@pytest.mark.parametrize("text", ["Once upon a", "x" * (2 * MAX_TEXT)])
+def test_an_answer_that_was_cut_off_says_so(text: str) -> None:
+    d = desk()
+    d.say("turn_1", "tell me a story")
+    d.reply("m1", text, cut=True)
+    end = d.finish()
+    assert end.outcome == ev.OUTCOME_SUCCEEDED
+    assert end.output[0].text.startswith(text[:100]) and end.output[0].text.endswith(CUT_OFF)
+    assert len(end.output[0].text) <= MAX_TEXT
+
+
+def test_data_that_was_cut_off_is_asked_for_again_and_the_model_is_told_why() -> None:
+    d = desk()
+    d.say("turn_1", "how many", '{"type":"integer"}')
+    d.reply("m1", "12", cut=True)
+    assert "cut off" in d.step("turn_1", "m2").feedback
+    d.reply("m2", "1234")
+    assert d.finish().output[0].data_json == "1234"
 
 
 def test_an_answer_that_never_fits_fails_the_turn() -> None:
