@@ -145,7 +145,7 @@ async def test_a_message_comes_from_standard_input_and_the_answer_fits_a_schema(
     schema.write_text('{"type": "object", "required": ["result"]}')
     done = await kfm(running, "run", "structured", "--output-schema", str(schema))
     assert json.loads(done.json["output"][0]["data_json"])["result"] == 42
-    for text in ("nonsense", "[]"):
+    for text in ("nonsense", "[]", '{"not":' * 3000 + "{}" + "}" * 3000):
         schema.write_text(text)
         wrong = await kfm(running, "run", "structured", "--output-schema", str(schema))
         assert wrong.code == 2 and "--output-schema" in wrong.err
@@ -160,8 +160,9 @@ async def test_limits_are_flags_and_hold(running: ServerInProcess) -> None:
         "max_cost_nanos": 250000000,
         "max_tokens": 90000,
     }
-    wrong = await kfm(running, "run", "hello", "--max-cost", "much")
-    assert wrong.code == 2 and "max_cost" in wrong.err
+    for cost in ("much", "0", "-1"):
+        wrong = await kfm(running, "run", "hello", "--max-cost", cost)
+        assert wrong.code == 2 and "max_cost" in wrong.err
 
 
 async def test_a_tail_begins_where_it_is_told_and_shows_output_as_it_forms(running: ServerInProcess) -> None:

@@ -18,6 +18,7 @@ Input = str | Part | Mapping[str, Any] | Sequence[str | Part | Mapping[str, Any]
 """A message: text, a part, JSON data such as `{"plan": ...}`, or several of these."""
 
 _LONGEST_S = 315_576_000_000  # what a protobuf Duration holds
+_LEAST_DOLLARS = Decimal("1e-9")
 _MOST_DOLLARS = 1_000_000_000
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})")
 
@@ -75,16 +76,26 @@ def labels(value: object) -> dict[str, str]:
 
 
 def limits(value: object) -> Any:
-    """The protobuf message of Limits, or of a mapping of its fields, `max_cost` (US dollars), `step_timeout` (seconds)."""
+    """The protobuf message of Limits, or of a mapping of its fields, `max_cost` (US dollars), `step_timeout` (seconds).
+
+    In a mapping None is the server's default; 0, which the wire takes for it, is refused.
+    """
     kind = pb("kfm.type.v1.Limits")
     if isinstance(value, Limits):
         return value.to_pb()
     if isinstance(value, Mapping):
-        fields: dict[str, Any] = dict(value)
+        fields: dict[str, Any] = {name: given for name, given in value.items() if given is not None}
         if "max_cost" in fields:
             fields["max_cost_nanos"] = nanos("limits.max_cost", fields.pop("max_cost"))
         if isinstance(fields.get("step_timeout"), int | float):
-            fields["step_timeout"] = timedelta(seconds=seconds("limits.step_timeout", fields["step_timeout"]))
+            fields["step_timeout"] = timedelta(
+                seconds=seconds("limits.step_timeout", fields["step_timeout"], positive=True)
+            )
+        for name, given in fields.items():
+            if isinstance(given, int | float) and given <= 0:
+                raise refuse(
+                    f"limits.{name}", f"must be more than 0, or None for the default, not {given!r}", "range"
+                )
         return build(kind, fields, "limits.")
     raise refuse("limits", f"must be Limits or a mapping of its fields, not {_shown(value)}")
 
@@ -97,8 +108,9 @@ def nanos(name: str, dollars: object) -> int:
         amount = Decimal(str(dollars))
     except InvalidOperation:
         raise refuse(name, f"must be US dollars, as 0.05, not {_shown(dollars)}", "form") from None
-    if not amount.is_finite() or not 0 <= amount <= _MOST_DOLLARS:
-        raise refuse(name, f"must be US dollars from 0 to {_MOST_DOLLARS}, not {_shown(dollars)}", "range")
+    if not amount.is_finite() or not _LEAST_DOLLARS <= amount <= _MOST_DOLLARS:
+        said = f"must be US dollars, more than 0 (at least 10^-9) and at most {_MOST_DOLLARS}, not {_shown(dollars)}"
+        raise refuse(name, said, "range")
     return int(amount.scaleb(9))
 
 

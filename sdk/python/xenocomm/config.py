@@ -132,16 +132,15 @@ def _profile(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     for table, held in tables.items():
         if not isinstance(held, dict):
             raise _wrong(f"{_place(path, text, '', table)}: {table!r} stands outside a profile's table")
-        for key in held:
-            if key not in _KEYS:
-                where = _place(path, text, table, key)
-                raise _wrong(f"{where}: {key!r} is no setting of a profile; there are: {', '.join(_KEYS)}")
     if name and name not in tables:
         raise _wrong(f"{path}: there is no profile {name!r}, only: {', '.join(tables) or 'none'}")
     found: dict[str, Any] = dict(tables.get(name or DEFAULT_PROFILE, {}))
-    for key in _VARIABLES:
-        if key in found and not isinstance(found[key], str):
-            raise _wrong(f"{_place(path, text, name or DEFAULT_PROFILE, key)}: {key!r} must be text")
+    for key, held in found.items():
+        where = _place(path, text, name or DEFAULT_PROFILE, key)
+        if key not in _KEYS:
+            raise _wrong(f"{where}: {key!r} is no setting of a profile; there are: {', '.join(_KEYS)}")
+        if key in _VARIABLES and not isinstance(held, str):
+            raise _wrong(f"{where}: {key!r} must be text")
     return found
 
 

@@ -61,7 +61,12 @@ class TurnUnsuccessful(XenocommError):
         self.turn_id = turn.turn_id
         text = message or (turn.error.message if turn.error else "") or f"turn {turn.turn_id} did not succeed"
         own = dict(turn.error.metadata) if turn.error else {}
-        super().__init__(text, metadata={**own, "turn_id": turn.turn_id, **(metadata or {})})
+        after = own.get("retry_after_ms", "")
+        super().__init__(
+            text,
+            metadata={**own, "turn_id": turn.turn_id, **(metadata or {})},
+            retry_after_ms=int(after) if after.isdecimal() else None,
+        )
 
     @property
     def reason(self) -> str:

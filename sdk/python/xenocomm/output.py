@@ -51,10 +51,12 @@ class _Misfit(Exception):
 
 def schema_json(kind: Any) -> str:
     """The JSON Schema of a type, as text. InvalidArgument names the part that has none, or the limit that it passes."""
-    schema = _schema(kind, "output", ())
     try:
+        schema = _schema(kind, "output", ())
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise refuse("output", "is nested too deeply", "range") from None
+    except (TypeError, ValueError) as error:
         raise refuse("output", f"is no JSON: {error}") from None
     if len(text.encode()) > MAX_SCHEMA_BYTES:
         raise refuse("output", f"has a schema of more than {MAX_SCHEMA_BYTES} bytes", "range")

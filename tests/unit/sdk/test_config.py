@@ -81,7 +81,7 @@ def test_a_profiles_token_goes_to_no_other_endpoint(home: Path, monkeypatch: pyt
     ("text", "place"),
     [
         ('[staging]\nendpoint = "a:1"\ntokn = "x"\n', "profiles.toml:3: 'tokn'"),
-        ('[a]\nx = 1\n[staging]\nendpoint = "a:1"\n', "profiles.toml:2: 'x'"),
+        ("[a]\nx = 1\n[staging]\nx = 1\n", "profiles.toml:4: 'x'"),
         ('endpoint = "a:1"\n', "profiles.toml:1: 'endpoint' stands outside"),
         ("[staging]\nendpoint = 5\n", "profiles.toml:2: 'endpoint' must be text"),
         ("[staging\n", "line 1"),
@@ -95,6 +95,11 @@ def test_what_is_wrong_in_the_file_is_told_with_its_place(home: Path, text: str,
     written(home, text)
     with pytest.raises(errors.InvalidArgument, match=place.replace("[", r"\[")):
         load({}, "staging")
+
+
+def test_what_is_wrong_in_one_profile_leaves_the_others_usable(home: Path) -> None:
+    written(home, '[a]\ntokn = "x"\n[staging]\nendpoint = "a:1"\n')
+    assert load({}, "staging").endpoint == "a:1"
 
 
 def test_a_profile_that_is_asked_for_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

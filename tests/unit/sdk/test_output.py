@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum
+from functools import reduce
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pydantic
@@ -147,6 +148,8 @@ def test_a_schema_of_the_callers_is_sent_as_it_is_and_gives_plain_json() -> None
         (dict[int, str], "output is dict"),
         ({"x": object()}, "no JSON"),
         ({"enum": ["x" * MAX_SCHEMA_BYTES]}, str(MAX_SCHEMA_BYTES)),
+        (reduce(lambda inner, _: {"not": inner}, range(3000), {}), "nested too deeply"),
+        (reduce(lambda inner, _: list[inner], range(3000), int), "nested too deeply"),
     ],
 )
 def test_a_type_without_a_schema_is_refused_with_the_part(kind: Any, why: str) -> None:
