@@ -26,6 +26,7 @@ FLUSH_SECONDS = 1.0
 MAX_WAITING = 4096
 """Spans that `put` keeps; the oldest are dropped."""
 _BATCH = 512
+_MEANS = "turns go on; traces of turns are sent again later, for an hour after their end, spans of calls are dropped"
 _AGAIN = frozenset(
     (
         grpc.StatusCode.CANCELLED,
@@ -66,6 +67,8 @@ class OtlpTracing:
         self._scope = InstrumentationScope(name="kfm_server", version=version("kfm-server"))
         self._waiting: deque[Span] = deque(maxlen=MAX_WAITING)
         self._metadata = _metadata(headers)
+        self._endpoint = urlsplit(endpoint).netloc
+        self._away = False
         self._channel = _channel(endpoint)
         self._stub = TraceServiceStub(self._channel)
 
@@ -118,13 +121,26 @@ class OtlpTracing:
             answer = await call(request, timeout=SEND_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() in _AGAIN:
+                self._tell(away=True, code=error.code().name)
                 raise TracesAway(error.code().name) from None
+            self._tell(away=False)
             metrics.SPANS_DROPPED.labels("refused").inc(len(spans))
             log.warning("spans_refused", code=error.code().name, count=len(spans))
             return
+        self._tell(away=False)
         refused = answer.partial_success.rejected_spans
         metrics.SPANS_DROPPED.labels("refused").inc(refused)
         metrics.SPANS_SENT.inc(len(spans) - refused)
+
+    def _tell(self, *, away: bool, code: str = "") -> None:
+        """One line when the collector goes away, and one when it is back; between them it is asked again and again."""
+        if away and not self._away:
+            log.warning("collector_away", endpoint=self._endpoint, code=code, means=_MEANS)
+        elif self._away and not away:
+            log.warning("collector_back", endpoint=self._endpoint)
+        elif away:
+            log.debug("collector_away", endpoint=self._endpoint, code=code)
+        self._away = away
 
 
 def _channel(endpoint: str) -> grpc.aio.Channel:

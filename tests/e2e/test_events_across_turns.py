@@ -68,6 +68,8 @@ async def test_wrong_types_and_cursors_are_typed_errors(events: Any) -> None:
         (pb.WatchEventsRequest(cursor="no"), "REASON_PAGE_TOKEN_INVALID"),
         (pb.WatchEventsRequest(cursor="a\0b"), "REASON_INVALID_ARGUMENT"),
         (pb.WatchEventsRequest(session_id="x"), "REASON_INVALID_ARGUMENT"),
+        (pb.WatchEventsRequest(labels={"Bad Label!": "x"}), "REASON_INVALID_ARGUMENT"),
+        (pb.WatchEventsRequest(labels={"a": "x" * 257}), "REASON_INVALID_ARGUMENT"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await anext(aiter(events.WatchEvents(request)))

@@ -126,6 +126,10 @@ async def test_a_collector_that_is_away_loses_no_turn_and_headers_reach_it(tmp_p
             taker.refuses = None
             spans = await taker.trace(trace_id, lambda found: any(s.name == "turn" for s in found))
             assert "hush-hush" not in server.log_tail(10_000)
+    told = [json.loads(line) for line in server.log_tail(10_000).splitlines()]
+    place = taker.endpoint.removeprefix("http://")
+    told = [(line["event"], line["endpoint"]) for line in told if "collector" in line.get("event", "")]
+    assert told == [("collector_away", place), ("collector_back", place)]
     assert tree(spans)["execute_tool ledger_once"] == "step three"
     assert taker.metadata[0]["authorization"] == "Bearer hush-hush"
 

@@ -135,7 +135,9 @@ class Consumer:
             except _AWAY as error:
                 failures += 1
                 running.released = True  # the position is read afresh
-                log.warning("bus_reader_waits", group=self._group.name, error=repr(error))
+                # Whoever says TryLater tells by itself what is away, once; here it would be told for each partition.
+                tell = log.debug if isinstance(error, TryLater) else log.warning
+                tell("bus_reader_waits", group=self._group.name, error=repr(error))
                 await self._pause(min(0.1 * 2 ** min(failures, 10), _LONGEST_PAUSE))
                 continue
             await running.wake.wait()
