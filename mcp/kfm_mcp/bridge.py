@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +21,7 @@ from kfm_mcp.arguments import Refused, as_json, split
 from kfm_mcp.catalogue import LONGEST_WAIT_S, ToolEntry, entries, offered
 from kfm_mcp.gateway import Gateway
 from kfm_mcp.progress import told
-from kfm_mcp.starts import Starts, fingerprint
+from kfm_mcp.starts import Starts, caller, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +32,6 @@ KEY_META = "kfm/idempotency_key"
 """Where a host may name the key of a start without its model's knowledge."""
 KEY_HEADER = "idempotency-key"
 _CANCEL_S = 5.0
-_NEW_S = 3.0
-"""Seconds within which a turn counts as started by the call that names it."""
 
 
 @dataclass(slots=True)
@@ -83,7 +80,10 @@ class Bridge:
             case "kfm_turn_start":
                 return await self._start(context, entry, request)
             case "kfm_turn_wait":
-                answer = await self._wait(context, entry, request, attached=bool(own.get("attached")))
+                attached = bool(own.get("attached"))
+                if attached and "kfm_turn_cancel" not in self.tools:
+                    raise Refused(f"attached would cancel the turn. {self._why_off('kfm_turn_cancel')}")
+                answer = await self._wait(context, entry, request, attached=attached)
                 return await self._with_person(context, params, answer, full=full)
             case "kfm_turns_list":
                 request.page_size = min(request.page_size or 20, 50)
@@ -104,20 +104,16 @@ class Bridge:
         if request.idempotency_key:
             answer = await self.gateway.call(entry.rpc, request)
             return views.started(answer.turn_id, answer.session_id, again=False)
-        identity = (client_name(context), request.turn.SerializeToString(deterministic=True).hex())
-        request.idempotency_key = self.starts.key(*identity)
-        answer = await self.gateway.call(entry.rpc, request)
-        again = self.starts.started(answer.turn_id, *identity)
-        if not again and self.starts.young:
-            again = await self._was_there(answer.turn_id)
+        client, call = caller(context), request.turn.SerializeToString(deterministic=True).hex()
+        request.idempotency_key, again = self.starts.key(client, call)
+        try:
+            answer = await self.gateway.call(entry.rpc, request)
+        except XenocommError as error:
+            if not error.retryable and error.row.http_status < 500:
+                self.starts.refused(client, call)
+            raise
+        self.starts.started(answer.turn_id, client, call)
         return views.started(answer.turn_id, answer.session_id, again)
-
-    async def _was_there(self, turn_id: str) -> bool:
-        """Whether the turn is older than this call can have made it: then a process before this one started it."""
-        answer = await self.gateway.call(
-            "TurnService.GetTurn", pb("kfm.turn.v1.GetTurnRequest")(turn_id=turn_id)
-        )
-        return time.time() - answer.turn.submitted_at.ToMilliseconds() / 1000 > _NEW_S
 
     async def _wait(self, context: Context, entry: ToolEntry, request: Any, *, attached: bool) -> Any:
         asked = (
@@ -181,14 +177,8 @@ class Bridge:
     def _why_off(self, name: str) -> str:
         group = entries()[name].group
         if group and group not in self.groups:
-            return f"{name} is off. It is of the group {group!r}: start the bridge with --group {group}."
+            return f"{name} is off. It is of the group {group!r}: {views.turned_on(group)}."
         return f"{name} is off: this bridge was started with --read-only."
-
-
-def client_name(context: Context) -> str:
-    """The client program, as it calls itself."""
-    params = context.session.client_params
-    return f"{params.client_info.name} {params.client_info.version}" if params is not None else ""
 
 
 def named_key(context: Context) -> str:

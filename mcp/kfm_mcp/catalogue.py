@@ -65,7 +65,7 @@ _UNSHOWN = (
 )
 """Fields of answers that a model seldom needs: full answers have them, the list of tools does not."""
 _MORE_WORDS = {
-    "kfm_turn_start": " Go on with kfm_turn_wait. An identical call soon after it, before its turn was looked at, "
+    "kfm_turn_start": " Go on with kfm_turn_wait. The same client's identical call soon after it, before its turn was looked at, "
     "answers with the same turn: for another one give a new idempotency_key.",
     "kfm_turn_wait": f" Waits at most {LONGEST_WAIT_S} s: call again until it is finished.",
 }

@@ -56,6 +56,12 @@ async def recent(gateway: Gateway) -> list[Resource]:
     ]
 
 
+def turn_of(uri: str) -> str:
+    """The id of the turn that a resource is of; empty if it is of none."""
+    found = _URI.fullmatch(uri)
+    return found[1] if found is not None else ""
+
+
 async def read(gateway: Gateway, uri: str) -> ReadResourceResult:
     """One resource. MCPError for one that does not exist."""
     found = _URI.fullmatch(uri)

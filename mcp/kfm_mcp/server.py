@@ -102,6 +102,7 @@ def build_server(bridge: Bridge, extra: Extra | None = None) -> Server[Any]:
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         if extra is not None and (found := await extra.read(str(params.uri))):
             return found
+        bridge.starts.named(resources.turn_of(str(params.uri)))
         return await resources.read(gateway, str(params.uri))
 
     async def list_prompts(context: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:

@@ -1,96 +1,109 @@
 """Which idempotency key a start goes under, so that a start whose answer was lost is not made twice.
 
-A client that lost an answer sends the call again as a new request with a new id, perhaps in a new session or from a
-new process: of the call only its arguments stay the same. So:
+A client that lost an answer sends the call again as a new request with a new id: of the call only its arguments stay
+the same. But another client may mean another turn with the same arguments. So:
 
 - A key that the caller names stands, and holds for ever: the argument `idempotency_key`, or `kfm/idempotency_key` in
   `_meta`, or the HTTP header `Idempotency-Key`, in this order.
-- Without one, identical arguments from the same client program go under the same key for five minutes, or until
-  some call names the turn: then its id, and so the answer, has arrived, and the next identical call means another.
+- Without one, identical calls of one client go under the same key until its window has passed or some call names the
+  turn: then its id, and so the answer, has arrived, and the next identical call means another. The answer to a repeat
+  says that it is one.
 
-Keys are made from the call and the time in steps of five minutes, so that another process, or this one after a crash,
-makes the same; only a repeat across both a crash and such a step gets another key.
+Who counts as one client: over standard input and output, the host of this process; over HTTP 2025-11-25, the session;
+over HTTP 2026-07-28, which has none, the same program at the same address with the same token. Keys are random and kept
+in memory: another process, or this one after a crash, knows none of them. What must hold longer needs a named key.
 """
 
 import hashlib
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-WINDOW_S = 300.0
-"""Seconds for which an identical start counts as a repeat."""
+from mcp.server.context import ServerRequestContext
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+SURE_WINDOW_S = 300.0
+"""Seconds for which an identical start counts as a repeat, of a client that is surely the same."""
+LIKELY_WINDOW_S = 60.0
+"""The same for a client that only looks the same."""
 _MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One client, as far as clients can be told apart, and the seconds for which its identical starts are repeats."""
+
+    identity: tuple[str, ...]
+    window_s: float
 
 
 @dataclass(slots=True)
 class _Start:
     key: str
-    at: float
+    until: float
     turn_id: str = ""
 
 
 class Starts:
     """The starts of the last minutes that nobody has come back to. Bounded: the oldest goes first."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """`clock` answers the time in seconds, the same in every process."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` answers the time in seconds."""
         self._clock = clock
-        self._born = clock()
         self._open: OrderedDict[bytes, _Start] = OrderedDict()
         self._by_turn: dict[str, bytes] = {}
-        self._meant: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
 
-    @property
-    def young(self) -> bool:
-        """Whether a process before this one may have made starts that count."""
-        return self._clock() - self._born < WINDOW_S
-
-    def key(self, *call: str) -> str:
-        """The key for a start that is identified by `call`."""
-        print_, now = fingerprint(*call), self._clock()
+    def key(self, caller: Caller, call: str) -> tuple[str, bool]:
+        """The key for a start, and whether an identical one has it already."""
+        print_, now = fingerprint(call, *caller.identity), self._clock()
         found = self._open.get(print_)
-        if found is not None and 0 <= now - found.at < WINDOW_S:
-            return found.key
+        if found is not None and now < found.until:
+            return found.key, True
         self._forget(print_)
-        window, another = self._count(print_, now)
-        fresh = _Start(f"mcp-{fingerprint(print_.hex(), str(window), str(another)).hex()[:40]}", now)
+        fresh = _Start(f"mcp-{secrets.token_hex(20)}", now + caller.window_s)
         self._open[print_] = fresh
         while len(self._open) > _MOST:
             self._forget(next(iter(self._open)))
-        return fresh.key
+        return fresh.key, False
 
-    def started(self, turn_id: str, *call: str) -> bool:
-        """The start was answered with this turn. Whether an earlier call of this process had been too."""
-        print_ = fingerprint(*call)
-        found = self._open.get(print_)
-        if found is None:
-            return False
-        before, found.turn_id = found.turn_id, turn_id
-        self._by_turn[turn_id] = print_
-        return before == turn_id
+    def started(self, turn_id: str, caller: Caller, call: str) -> None:
+        """The start was answered with this turn."""
+        print_ = fingerprint(call, *caller.identity)
+        if (found := self._open.get(print_)) is not None:
+            found.turn_id = turn_id
+            self._by_turn[turn_id] = print_
+
+    def refused(self, caller: Caller, call: str) -> None:
+        """The start was refused: no turn goes under its key."""
+        self._forget(fingerprint(call, *caller.identity))
 
     def named(self, turn_id: str) -> None:
         """Someone knows the turn: an identical start is another one from now on."""
-        print_ = self._by_turn.get(turn_id)
-        if print_ is None:
-            return
-        self._forget(print_)
-        window, another = self._count(print_, self._clock())
-        self._meant[print_] = (window, another + 1)
-        while len(self._meant) > _MOST:
-            self._meant.popitem(last=False)
-
-    def _count(self, print_: bytes, now: float) -> tuple[int, int]:
-        """The window that it is, and how many starts in it were meant to be different ones."""
-        window = int(now // WINDOW_S)
-        at, count = self._meant.get(print_, (window, 0))
-        return window, count if at == window else 0
+        if (print_ := self._by_turn.get(turn_id)) is not None:
+            self._forget(print_)
 
     def _forget(self, print_: bytes) -> None:
         gone = self._open.pop(print_, None)
         if gone is not None:
             self._by_turn.pop(gone.turn_id, None)
+
+
+def caller(context: ServerRequestContext[Any, Any]) -> Caller:
+    """Who makes this call."""
+    request = context.request
+    if request is None:
+        return Caller(("stdio",), SURE_WINDOW_S)
+    session = request.headers.get(MCP_SESSION_ID_HEADER, "")
+    if session and context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return Caller(("session", session), SURE_WINDOW_S)
+    said = context.session.client_params
+    program = (said.client_info.name, said.client_info.version) if said is not None else ("", "")
+    address = request.client.host if request.client is not None else ""
+    return Caller(("peer", *program, address, request.headers.get("authorization", "")), LIKELY_WINDOW_S)
 
 
 def fingerprint(*parts: str) -> bytes:

@@ -115,6 +115,7 @@ class Tasks:
     async def cancel(self, context: Context, params: TaskParams) -> Json:
         """Ask for the turn to be cancelled; one that has ended stays as it is. MCPError."""
         with _asked(context, params.task_id):
+            self._bridge.starts.named(params.task_id)
             turn = await self._turn(params.task_id)
             if not turn.outcome:
                 with contextlib.suppress(TurnFinished):

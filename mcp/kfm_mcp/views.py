@@ -42,14 +42,21 @@ def started(turn_id: str, session_id: str, again: bool) -> View:
         "session_id": session_id,
         "next": next_call("kfm_turn_wait", turn_id=turn_id),
     }
-    text = f"{'This turn was started before' if again else 'Started'}: {turn_id} in session {session_id}."
+    text = f"{'Repeat of an earlier identical start' if again else 'Started'}: {turn_id} in session {session_id}."
     if again:
         data["note"] = (
-            "An identical call had started this turn and nobody had come back to it, so this one counts as its repeat. "
+            "This is the turn of an earlier identical start: nobody had come back to it, so this call counts as a repeat. "
             "To start another turn, call again with a new idempotency_key."
         )
         text += f" {data['note']}"
     return View(data, f"{text}\n{_next_words([data['next']])}")
+
+
+def turned_on(group: str) -> str:
+    """How someone gets a group of tools that is off, at either transport."""
+    return (
+        f"start the bridge with --group {group} (for a server's /mcp, the server with KFM_MCP_GROUP={group})"
+    )
 
 
 def turn(
@@ -175,7 +182,7 @@ def _for_person(turn_id: str, step: Json, answerable: bool) -> Json:
         typed = f"kfm turn settle {turn_id} {key} --as succeeded|failed|retry"
     if not answerable:
         call["why"] += (
-            f". This tool is off here: a person types `{typed}`, or starts the bridge with --group steps"
+            f". This tool is off here: a person types `{typed}`, or someone must {turned_on('steps')}"
         )
     return call
 

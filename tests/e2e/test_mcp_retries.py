@@ -1,19 +1,25 @@
 """A start whose answer is lost over streamable HTTP: whatever the client does then, one turn."""
 
+import contextlib
+import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import pytest
 from mcp.client.client import Client as McpClient
+from mcp_types import Implementation
 from xenocomm import Client
 
 from tests.support.http_proxy import Cut, Proxy
 from tests.support.live import LiveServer
+from tests.support.mcp import HTTP_2025, HTTP_2026, STDIO_2025, STDIO_2026, connected
 
 pytestmark = pytest.mark.requirement("E4")
 
-ERAS = ["2026-07-28", "legacy"]
+ERAS = ["2026-07-28", "2025-11-25"]
 
 
 @pytest.fixture
@@ -22,15 +28,57 @@ async def proxy(live_server: LiveServer) -> AsyncIterator[Proxy]:
         yield proxy
 
 
+@dataclass
+class ByHand:
+    """A client that posts the messages of the protocol itself."""
+
+    http: httpx2.AsyncClient
+    meta: dict[str, Any]
+    headers: dict[str, str]
+
+    @classmethod
+    async def hello(cls, http: httpx2.AsyncClient, era: str) -> "ByHand":
+        """One that is ready to call; of the older era, in a session."""
+        headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": era}
+        known = {"name": "by-hand", "version": "1"}
+        if era == "2026-07-28":
+            said = {"protocolVersion": era, "clientCapabilities": {}, "clientInfo": known}
+            named = {f"io.modelcontextprotocol/{name}": value for name, value in said.items()}
+            return cls(http, named, headers | {"Mcp-Method": "tools/call", "Mcp-Name": "kfm_turn_start"})
+        params = {"protocolVersion": era, "capabilities": {}, "clientInfo": known}
+        hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        greeted = await http.post("/mcp", json=hello, headers=headers)
+        headers["Mcp-Session-Id"] = greeted.headers["Mcp-Session-Id"]
+        ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        (await http.post("/mcp", json=ready, headers=headers)).raise_for_status()
+        return cls(http, {}, headers)
+
+    async def start(self, text: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """One start, with more headers."""
+        arguments = {"turn": {"input": [{"text": text}]}}
+        params = {"name": "kfm_turn_start", "arguments": arguments, "_meta": self.meta}
+        message = {"jsonrpc": "2.0", "id": uuid.uuid4().hex, "method": "tools/call", "params": params}
+        posted = await self.http.post("/mcp", json=message, headers={**self.headers, **(more or {})})
+        # In the older era the answer is the last event of a stream.
+        lines = [line.removeprefix("data: ") for line in posted.text.splitlines()]
+        return json.loads([line for line in lines if line.startswith("{")][-1])["result"]["structuredContent"]
+
+
 async def start(proxy: Proxy, era: Any, text: str, **more: Any) -> dict[str, Any] | None:
     """One start by a client of its own, as after a crash; None if its answer was lost."""
-    turn = {"turn": {"input": [{"text": text}]}, **more}
     try:
         async with McpClient(f"http://{proxy.address}/mcp", mode=era) as client:
-            answer = await client.call_tool("kfm_turn_start", turn, read_timeout_seconds=10)
+            return await start_by(client, text, **more)
     except Exception:
         return None
+
+
+async def start_by(client: McpClient, text: str, **more: Any) -> dict[str, Any]:
+    """One start."""
+    turn = {"turn": {"input": [{"text": text}]}, **more}
+    answer = await client.call_tool("kfm_turn_start", turn, read_timeout_seconds=10)
     assert not answer.is_error, answer.content
+    assert answer.structured_content is not None
     return answer.structured_content
 
 
@@ -43,19 +91,65 @@ async def turns_of(live: Client, text: str) -> list[str]:
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("cut", Cut)
 @pytest.mark.requirement("R4")
-async def test_the_same_call_made_again_after_its_answer_was_lost_leads_to_the_same_turn(
+async def test_the_same_call_made_again_by_its_client_after_its_answer_was_lost_leads_to_the_same_turn(
     proxy: Proxy, live: Client, cut: Cut, era: str
 ) -> None:
     text = f"what is 2 + 2? {uuid.uuid4()}"
+    # By hand: the official client does not outlive a broken connection, others keep their session over it.
+    async with httpx2.AsyncClient(base_url=f"http://{proxy.address}", timeout=10) as http:
+        host = await ByHand.hello(http, era)
+        proxy.lose(cut, text)
+        with contextlib.nullcontext() if cut == Cut.AFTER_RESULT else pytest.raises(httpx2.TransportError):
+            await host.start(text)
+        assert proxy.cuts == 1
+        again = await host.start(text)
+    assert await turns_of(live, text) == [again["turn_id"]]
+    if cut != Cut.AT_ONCE:
+        assert "new idempotency_key" in again["note"]
+
+
+@pytest.mark.parametrize("cut", Cut)
+async def test_without_sessions_the_same_program_started_again_repeats_its_call_too(
+    proxy: Proxy, live: Client, cut: Cut
+) -> None:
+    text = f"what is 6 + 6? {uuid.uuid4()}"
     proxy.lose(cut, text)
-    lost = await start(proxy, era, text)
+    lost = await start(proxy, "2026-07-28", text)
     assert proxy.cuts == 1
     assert (lost is not None) == (cut == Cut.AFTER_RESULT)
-    again = await start(proxy, era, text)
+    again = await start(proxy, "2026-07-28", text)
     assert again is not None
     assert await turns_of(live, text) == [again["turn_id"]]
     if cut != Cut.AT_ONCE:
         assert "new idempotency_key" in again["note"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (STDIO_2026, STDIO_2026),
+        (STDIO_2025, STDIO_2025),
+        (STDIO_2026, HTTP_2026),
+        (STDIO_2025, HTTP_2025),
+        (HTTP_2026, STDIO_2026),
+        (HTTP_2025, HTTP_2025),
+        (HTTP_2025, HTTP_2026),
+        (HTTP_2026, HTTP_2026),
+    ],
+)
+async def test_two_clients_with_the_same_arguments_get_two_turns(
+    live_server: LiveServer, live: Client, one: str, other: str
+) -> None:
+    text = f"what is 7 + 7? {uuid.uuid4()}"
+    told: list[dict[str, Any]] = []
+    for door, program in ((one, "one"), (other, "other")):
+        # Without sessions, clients are told apart by what they call themselves.
+        known = Implementation(name=program, version="1")
+        async with connected(door, live_server.grpc, live_server.http, client_info=known) as client:
+            told.append(await start_by(client, text))
+    assert sorted(await turns_of(live, text)) == sorted(answer["turn_id"] for answer in told)
+    assert len({answer["turn_id"] for answer in told}) == 2
+    assert not any("note" in answer for answer in told)
 
 
 @pytest.mark.parametrize("cut", Cut)
@@ -91,8 +185,6 @@ async def test_an_identical_call_after_its_turn_was_looked_at_is_another_turn(
 async def test_a_key_in_meta_or_in_the_http_header_holds_as_the_argument_does(
     live_server: LiveServer, live: Client
 ) -> None:
-    import httpx2
-
     text, key = f"what is 5 + 5? {uuid.uuid4()}", f"k-{uuid.uuid4()}"
     turn = {"turn": {"input": [{"text": text}]}}
     url = f"http://{live_server.http}/mcp"
@@ -104,23 +196,7 @@ async def test_a_key_in_meta_or_in_the_http_header_holds_as_the_argument_does(
             assert answer.structured_content is not None
             ids.add(answer.structured_content["turn_id"])
             await client.call_tool("kfm_turn_get", {"turn_id": answer.structured_content["turn_id"]})
-    async with httpx2.AsyncClient() as http:
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-            "io.modelcontextprotocol/clientInfo": {"name": "by-hand", "version": "1"},
-        }
-        params = {"name": "kfm_turn_start", "arguments": turn, "_meta": meta}
-        posted = await http.post(
-            url,
-            json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params},
-            headers={
-                "Accept": "application/json, text/event-stream",
-                "MCP-Protocol-Version": "2026-07-28",
-                "Mcp-Method": "tools/call",
-                "Mcp-Name": "kfm_turn_start",
-                "Idempotency-Key": key,
-            },
-        )
-        ids.add(posted.json()["result"]["structuredContent"]["turn_id"])
+    async with httpx2.AsyncClient(base_url=f"http://{live_server.http}") as http:
+        host = await ByHand.hello(http, "2026-07-28")
+        ids.add((await host.start(text, {"Idempotency-Key": key}))["turn_id"])
     assert list(ids) == await turns_of(live, text)
