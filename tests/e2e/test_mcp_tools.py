@@ -109,6 +109,7 @@ async def test_a_turn_that_waits_for_a_person_names_the_exact_call_that_answers_
         begun = await call(client, "kfm_turn_start", planned(question("ask")))
         waiting = await client.call_tool("kfm_turn_wait", {"turn_id": begun["turn_id"]})
         assert "--group steps" in words(waiting)
+        assert "KFM_MCP_GROUP=steps" in words(waiting)
         assert f"kfm turn answer {begun['turn_id']} ask" in words(waiting)
     async with connected(STDIO_2026, live_server.grpc, "", "--group", "steps") as client:
         (then,) = (await call(client, "kfm_turn_get", {"turn_id": begun["turn_id"]}))["next"]
@@ -233,6 +234,18 @@ async def test_cancelling_a_wait_cancels_the_turn_only_if_it_was_attached(
             await call(client, "kfm_turns_list")
             gate.touch()
             assert (await turn.result(timeout=20)).state == TurnState.FINISHED
+
+
+async def test_a_read_only_bridge_waits_but_not_attached_because_that_may_cancel(
+    live_server: LiveServer, live: Client
+) -> None:
+    turn = await live.turns.start("what is 2 + 3?")
+    async with connected(STDIO_2026, live_server.grpc, "", "--read-only") as client:
+        arguments = {"turn_id": turn.turn_id}
+        said = await refusal(client, "kfm_turn_wait", {**arguments, "attached": True})
+        assert "--read-only" in said
+        ended = await call(client, "kfm_turn_wait", arguments)
+    assert ended["turn"]["outcome"] == "OUTCOME_SUCCEEDED"
 
 
 @pytest.mark.requirement("R8")
