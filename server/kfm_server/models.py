@@ -18,7 +18,7 @@ class ModelSpec:
 
     provider: `openai` (any OpenAI-compatible endpoint, by `base_url`), `litellm` or `scripted`; model: the
     provider's name of it; api_key: `reveal()` it where it is sent; context_tokens and max_output_tokens: what it
-    takes and writes at most; prices in 10^-9 US dollars a token; max_complexity: the router gives it
+    takes and writes at most; prices in 10^-9 US dollars a token, None is not known; max_complexity: the router gives it
     messages up to this complexity, 0 to 100; timeout_seconds: what one call may take.
     """
 
@@ -29,8 +29,8 @@ class ModelSpec:
     api_key: Secret = NO_SECRET
     context_tokens: int = 128_000
     max_output_tokens: int = 4_096
-    input_nanos: int = 0
-    output_nanos: int = 0
+    input_nanos: int | None = None
+    output_nanos: int | None = None
     max_complexity: int = 100
     temperature: float | None = None
     script: str = ""

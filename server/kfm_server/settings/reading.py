@@ -170,7 +170,7 @@ def _shown(key: Key, value: Any) -> str:
         value = list(value)
     elif key.kept_as == "max_cost_nanos":
         value = value / 10**9
-    elif key.kept_as in ("input_nanos", "output_nanos"):
+    elif key.kept_as in ("input_nanos", "output_nanos") and value is not None:
         value = value / 1000
     return canonical_json(value)
 
@@ -264,8 +264,10 @@ def _models(document: Document, reader: _Reader, values: dict[str, Value]) -> di
     for name, place in named.items():
         made = _fields(document, "models", name, reader, values)
         missing = [key for key in ("provider", "model") if ("models", name, key) not in document.values]
-        if made.get("provider") == "scripted" and missing == ["model"]:
-            made["model"], missing = name, []
+        if made.get("provider") == "scripted":  # it costs nothing, unless told otherwise
+            made = {"input_nanos": 0, "output_nanos": 0} | made
+            if missing == ["model"]:
+                made["model"], missing = name, []
         if missing:
             reader.problems.append(f"{place}: models.{name} lacks {' and '.join(missing)}")
         elif {"provider", "model"} <= made.keys():

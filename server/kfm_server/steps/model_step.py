@@ -27,6 +27,7 @@ from kfm_server.steps.context import MAX_EXCHANGES, digest_of, render, tokens_of
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.replies import AskedCall, Reply
+from kfm_server.turns.usage import usd
 
 ModelLookup = Callable[[str], tuple[ModelProvider, ModelSpec]]
 """A configured model by name. Raises LookupError."""
@@ -93,15 +94,21 @@ def _allowed(recipe: Recipe, spec: ModelSpec, request: ModelRequest) -> tuple[in
                 0,
                 f"A call that reads about {reads} tokens would pass max_tokens: {recipe.max_tokens} are left.",
             )
-    if recipe.max_cost_nanos and spec.output_nanos + spec.input_nanos:
+    if recipe.max_cost_nanos:
+        if spec.input_nanos is None or spec.output_nanos is None:
+            return 0, _priceless(spec)
         left = recipe.max_cost_nanos - reads * spec.input_nanos
         most = min(most, left // spec.output_nanos) if spec.output_nanos else most if left >= 0 else 0
         if most < LEAST_OUTPUT:
-            return (
-                0,
-                f"A call that reads about {reads} tokens would pass max_cost_nanos: {recipe.max_cost_nanos} are left.",
-            )
+            rest = f"{usd(recipe.max_cost_nanos)} (max_cost_nanos: {recipe.max_cost_nanos})"
+            return 0, f"A call that reads about {reads} tokens would pass max_cost: {rest} is left."
     return most, ""
+
+
+def _priceless(spec: ModelSpec) -> str:
+    prices = {"input_usd_per_million": spec.input_nanos, "output_usd_per_million": spec.output_nanos}
+    lacks = " and ".join(name for name, price in prices.items() if price is None)
+    return f"The model {spec.name} has no price, so that max_cost cannot be held: its configuration lacks {lacks}."
 
 
 async def _call(provider: ModelProvider, request: ModelRequest, progress: Progress) -> ModelReply:
@@ -160,7 +167,8 @@ def _told(
         read, written = (
             min(max(tokens, 0), MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)
         )
-        cost = min(read * spec.input_nanos + written * spec.output_nanos, MOST_COST_NANOS)
+        cost = read * (spec.input_nanos or 0) + written * (spec.output_nanos or 0)
+        cost = min(cost, MOST_COST_NANOS)
         used = types.Usage(input_tokens=read, output_tokens=written, cost_nanos=cost, model_calls=1)
     return replace(
         record,

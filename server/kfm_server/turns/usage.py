@@ -33,8 +33,16 @@ def exceeded(limits: types.Limits, used: types.Usage) -> str:
     for name, most, so_far in (
         ("max_model_calls", limits.max_model_calls, used.model_calls),
         ("max_tokens", limits.max_tokens, used.input_tokens + used.output_tokens),
-        ("max_cost_nanos", limits.max_cost_nanos, used.cost_nanos),
     ):
         if most and so_far >= most:
             return f"the turn has used {so_far} of its limit {name} = {most}"
+    most = limits.max_cost_nanos
+    if most and used.cost_nanos >= most:
+        return f"the turn has used {usd(used.cost_nanos)} of its limit max_cost = {usd(most)} (max_cost_nanos = {most})"
     return ""
+
+
+def usd(nanos: int) -> str:
+    """Money as people write it: `USD 0.25`, to the last 10^-9."""
+    whole, rest = divmod(nanos, 10**9)
+    return f"USD {whole}" + f".{rest:09d}".rstrip("0").rstrip(".")

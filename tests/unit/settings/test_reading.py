@@ -263,6 +263,14 @@ def test_secrets_are_equal_by_their_text_alone_and_cannot_be_copied_out() -> Non
         copy.copy(Secret("a"))
 
 
+def test_a_model_without_prices_has_none_and_a_scripted_one_costs_nothing(read: Read) -> None:
+    config = read(f'{MODEL}output_usd_per_million = 0\n[models.played]\nprovider = "scripted"')
+    paid, played = config.settings.models.values()
+    assert (paid.input_nanos, paid.output_nanos) == (None, 0)
+    assert config.values[f"models.{paid.name}.input_usd_per_million"].shown == "null"
+    assert (played.input_nanos, played.output_nanos) == (0, 0)
+
+
 def test_the_digest_tells_configurations_apart_and_knows_no_secret(read: Read) -> None:
     one = read(f'{MODEL}api_key = "first"').digest
     assert read(f'{MODEL}api_key = "second"').digest == one

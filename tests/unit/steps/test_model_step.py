@@ -44,10 +44,13 @@ class NoHistory:
         return ()
 
 
-async def run(provider: Provider, schema: str = "") -> AttemptResult:
+async def run(
+    provider: Provider, schema: str = "", spec: ModelSpec = SPEC, max_cost_nanos: int = 0
+) -> AttemptResult:
     """One attempt."""
-    handler = model_step(lambda name: (provider, SPEC), {}, NoHistory())  # pyright: ignore[reportArgumentType]
-    recipe = Recipe("answer", "m", Personality(), (types.Part(text="hello"),), 0, schema)
+    handler = model_step(lambda name: (provider, spec), {}, NoHistory())  # pyright: ignore[reportArgumentType]
+    words = (types.Part(text="hello"),)
+    recipe = Recipe("answer", "m", Personality(), words, 0, schema, max_cost_nanos=max_cost_nanos)
     attempt = Attempt(
         ExecutionContext(),
         "turn_1",
@@ -86,3 +89,35 @@ async def test_a_schema_that_is_only_true_asks_nothing_of_the_provider() -> None
     provider = Provider(ModelReply("[1]", "stop", TokenUsage(1, 1)))
     assert (await run(provider, "true")).status == events.STEP_STATUS_SUCCEEDED
     assert provider.requests[0].output_schema is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "lacks"),
+    [
+        ({}, "lacks input_usd_per_million and output_usd_per_million"),
+        ({"input_nanos": 0}, "lacks output_usd_per_million"),
+    ],
+)
+async def test_a_bound_on_cost_is_not_handed_to_a_model_without_prices(
+    prices: dict[str, int], lacks: str
+) -> None:
+    provider = Provider(ModelReply("good day", "stop", TokenUsage(1, 1)))
+    spec = ModelSpec("small", "scripted", "m", **prices)  # pyright: ignore[reportArgumentType]
+    result = await run(provider, spec=spec, max_cost_nanos=100)
+    assert result.failure is not None and result.failure.reason == "REASON_BUDGET_EXCEEDED"
+    assert "model small has no price" in result.failure.message and lacks in result.failure.message
+    assert not provider.requests
+    free = await run(provider, spec=spec)
+    assert free.call is not None and free.call.usage is not None and free.call.usage.cost_nanos == 0
+
+
+async def test_a_price_of_nothing_is_a_price() -> None:
+    provider = Provider(ModelReply("good day", "stop", TokenUsage(1, 1)))
+    spec = ModelSpec("small", "scripted", "m", input_nanos=0, output_nanos=0)
+    assert (await run(provider, spec=spec, max_cost_nanos=1)).status == events.STEP_STATUS_SUCCEEDED
+
+
+async def test_a_call_that_would_cost_too_much_is_refused_in_dollars() -> None:
+    result = await run(Provider(ModelReply("hi", "stop", TokenUsage(1, 1))), max_cost_nanos=100)
+    assert result.failure is not None
+    assert "max_cost: USD 0.0000001 (max_cost_nanos: 100) is left" in result.failure.message

@@ -160,6 +160,7 @@ def test_a_limit_holds_before_the_next_call(limit: str) -> None:
     end = d.finish()
     assert (end.outcome, end.error.reason) == (ev.OUTCOME_FAILED, "REASON_BUDGET_EXCEEDED")
     assert limit in end.error.message
+    assert ("max_cost = USD 0.00000001" in end.error.message) == (limit == "max_cost_nanos")
     assert not [s for s in d.of(ev.StepEvent) if s.step_key == "m2"]
 
 
