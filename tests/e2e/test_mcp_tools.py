@@ -241,7 +241,7 @@ async def test_a_read_only_bridge_waits_but_not_attached_because_that_may_cancel
 ) -> None:
     turn = await live.turns.start("what is 2 + 3?")
     async with connected(STDIO_2026, live_server.grpc, "", "--read-only") as client:
-        arguments = {"turn_id": turn.turn_id}
+        arguments = {"turn_id": turn.id}
         said = await refusal(client, "kfm_turn_wait", {**arguments, "attached": True})
         assert "--read-only" in said
         ended = await call(client, "kfm_turn_wait", arguments)
