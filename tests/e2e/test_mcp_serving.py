@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,14 @@ async def test_an_unknown_group_is_refused_before_anything_is_served() -> None:
         assert "no group of tools is called 'all'; there are: steps" in " ".join(errors.decode().split())
 
 
+async def refused_by(target: Any, era: Any) -> str:
+    """What the official client says of a server that does not let it in."""
+    with pytest.raises(Exception) as failed:
+        async with McpClient(target, mode=era) as client:
+            await client.list_tools()
+    return "".join(traceback.format_exception(failed.value))
+
+
 @pytest.mark.requirement("S1")
 async def test_the_http_door_asks_mcp_callers_for_the_token(home: Path) -> None:
     server = LiveServer(home, environment={"KFM_TOKEN": "open sesame".replace(" ", "-")})
@@ -147,6 +156,16 @@ async def test_the_http_door_asks_mcp_callers_for_the_token(home: Path) -> None:
                 refused = await http.post(url, json=HELLO, headers={**ACCEPT, **headers})
                 assert refused.status_code == 401
                 assert refused.headers["WWW-Authenticate"] == "Bearer"
+        for sent, words in (
+            ({}, "asks for its token"),
+            ({"Authorization": "Bearer wrong"}, "token sent is wrong"),
+        ):
+            for era in ("2026-07-28", "legacy", "auto"):
+                async with httpx2.AsyncClient(headers=sent) as http:
+                    assert words in await refused_by(streamable_http_client(url, http_client=http), era)
+        stdio = stdio_client(command(KFM_ENDPOINT=server.grpc, KFM_TOKEN="wrong"))
+        async with McpClient(stdio) as client:
+            assert "token sent is wrong" in await refusal(client, "kfm_turns_list")
         allowed = httpx2.AsyncClient(headers={"Authorization": "Bearer open-sesame"})
         async with McpClient(streamable_http_client(url, http_client=allowed)) as client:
             assert "turns" in await call(client, "kfm_turns_list")
@@ -228,7 +247,7 @@ async def test_a_server_without_the_extra_serves_the_rest_and_says_what_is_missi
             assert (await http.get(f"http://{address}/health/live")).status_code == 200
             missing = await http.post(f"http://{address}/mcp", json=HELLO)
             assert missing.status_code == 501
-            assert "kfm-server[mcp]" in missing.json()["title"]
+            assert "kfm-server[mcp]" in missing.json()["error"]["message"]
     finally:
         await door.stop()
 

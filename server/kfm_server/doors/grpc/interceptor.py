@@ -197,9 +197,13 @@ class Edge:
     def _authorise(self, context: ServicerContext[Any, Any]) -> None:
         if not self._token:
             return
-        for key, value in context.invocation_metadata() or ():
-            if key == "authorization" and token_matches(value, self._token):
-                return
+        given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        if any(token_matches(value, self._token) for value in given):
+            return
+        if given:
+            raise Unauthenticated(
+                "The token sent is wrong: the metadata `authorization` must be `Bearer` and the server's token."
+            )
         raise Unauthenticated("Send the token as metadata `authorization: Bearer <token>`.")
 
     def _call(self, path: str, context: ServicerContext[Any, Any]) -> Call:

@@ -5,15 +5,15 @@ Loading it takes most of a second; a server without callers, or without the extr
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from kfm_server.doors.binding import is_loopback, join_address, split_address, token_matches
-from kfm_server.doors.http.problems import problem
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +21,8 @@ _PARTS = ("kfm_mcp", "mcp", "mcp_types")
 _LOADED = ("kfm_mcp.bridge", "kfm_mcp.gateway", "kfm_mcp.http")
 
 
+INVALID_REQUEST, INTERNAL_ERROR = -32600, -32603
+"""Codes of JSON-RPC."""
 MOST_REQUESTS = 200
 """Requests at once, open streams among them; more are refused, so that health and metrics find room at the door."""
 
@@ -46,19 +48,22 @@ class McpMount:
         """Answer one request."""
         header = Request(scope).headers.get("authorization", "")
         if self._token and not token_matches(header, self._token):
-            refusal = problem(
-                401, "REASON_UNAUTHENTICATED", "A valid token is required.", {"WWW-Authenticate": "Bearer"}
+            title = (
+                "The token sent is wrong: the header `Authorization` must be `Bearer` and the server's token."
+                if header
+                else "The server asks for its token: send the header `Authorization: Bearer <token>`."
             )
+            refusal = _refusal(401, "REASON_UNAUTHENTICATED", title, {"WWW-Authenticate": "Bearer"})
             return await refusal(scope, receive, send)
         if self._open >= MOST_REQUESTS:
             title = f"The server answers {MOST_REQUESTS} requests of MCP already."
-            return await problem(503, "REASON_OVERLOADED", title, {"Retry-After": "1"})(scope, receive, send)
+            return await _refusal(503, "REASON_OVERLOADED", title, {"Retry-After": "1"})(scope, receive, send)
         self._open += 1
         try:
             endpoint = await self._loaded()
             if endpoint is None:
                 title = "MCP is an extra of this server: kfm-server[mcp]."
-                return await problem(501, "REASON_UNIMPLEMENTED", title, {})(scope, receive, send)
+                return await _refusal(501, "REASON_UNIMPLEMENTED", title, {})(scope, receive, send)
             return await endpoint(scope, receive, send)
         finally:
             self._open -= 1
@@ -104,3 +109,10 @@ class McpMount:
                 await self._stopping.wait()
         finally:
             ready.set()
+
+
+def _refusal(status: int, reason: str, words: str, headers: Mapping[str, str]) -> Response:
+    """A refusal as an error of the protocol: of any other body, clients show their users nothing."""
+    code = INVALID_REQUEST if status < 500 else INTERNAL_ERROR
+    error = {"code": code, "message": words, "data": {"reason": reason}}
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status, dict(headers))
