@@ -8,8 +8,8 @@ from codegen.schema import OPTIONS, Schema, idempotency, split_example
 NOTE = "<!-- Generated from proto/ by codegen/protoc_gen_reference.py; never edited. -->\n"
 
 DOORS = (
-    "This release serves gRPC, and over HTTP the health and the metrics. REST routes and MCP tool names are the contract for\n"
-    "doors to come: they are fixed here, and nothing answers at them yet.\n"
+    "This release serves gRPC, MCP tools (`kfm mcp`, and `/mcp` on the HTTP port), and over HTTP the health and the metrics. REST\n"
+    "routes are the contract for a door to come: they are fixed here, and nothing answers at them yet.\n"
 )
 
 
