@@ -8,6 +8,9 @@ from kfm_server.turns.state import Session, Step, Turn
 from kfm_server.turns.times import micros, timestamp
 from kfm_server.turns.usage import usage_of
 
+MAX_WHY = 500
+"""Longest account of the error that a step backs off from, in characters."""
+
 
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
     """The turn as the API shows it; without steps for lists."""
@@ -125,6 +128,9 @@ def explain(session: Session, turn: Turn) -> rpc.ExplainTurnResponse:
             until = micros(step.dispatch.deadline)
         if turn.deadline_us < until:
             until, then = turn.deadline_us, "the turn times out"
+        if reason == ev.WAIT_REASON_RETRY_BACKOFF and step.error is not None:
+            why = f"{step.error.reason}: {step.error.message[:MAX_WHY]}"
+            then += f"; attempt {step.attempt} failed with {why}"
         since = step.history[-1].dispatched_us if step.history else turn.submitted_us
         if step.history and step.history[-1].ended_us:
             since = step.history[-1].ended_us

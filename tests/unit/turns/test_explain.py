@@ -35,3 +35,13 @@ def test_a_running_step_waits_no_longer_than_its_turn() -> None:
     (wait,) = explain(desk.session, turn).waits
     assert wait.reason == ev.WAIT_REASON_STEPS
     assert micros(wait.until) == BEGIN + 5 * US
+
+
+def test_a_back_off_says_what_went_wrong() -> None:
+    desk = Desk()
+    desk.submit("turn_1", {"key": "b", "tool": "ledger_idempotent"})
+    desk.ended("turn_1", "b", 1, ev.STEP_STATUS_FAILED, reason="REASON_TOOL_UNAVAILABLE")
+    (wait,) = explain(desk.session, desk.turn("turn_1")).waits
+    assert wait.reason == ev.WAIT_REASON_RETRY_BACKOFF
+    why = "attempt 1 failed with REASON_TOOL_UNAVAILABLE: it failed"
+    assert wait.then == f"the step is tried again; {why}"
