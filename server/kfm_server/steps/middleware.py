@@ -197,7 +197,13 @@ def with_deadline(clock: Clock) -> Middleware:
                 if not timer.expired():
                     raise
                 message = f"The step took longer than {left:.3g} s."
-                return failed("REASON_STEP_TIMEOUT", message, retryable=True, status=given_up(attempt))
+                named: dict[str, str] = {}
+                if attempt.recipe is not None:
+                    message = f"The model {attempt.recipe.model} did not answer within {left:.3g} s."
+                    named = {"model": attempt.recipe.model}
+                return failed(
+                    "REASON_STEP_TIMEOUT", message, retryable=True, status=given_up(attempt), **named
+                )
 
         return handle
 

@@ -24,9 +24,9 @@ SPEC = ModelSpec("m", "scripted", "m", input_nanos=10**9, output_nanos=10**9)
 
 
 class Provider:
-    """Answers with one reply, or fails as the test says."""
+    """Answers with one reply, or fails as the test says; with None it never does."""
 
-    def __init__(self, reply: ModelReply | BaseException) -> None:
+    def __init__(self, reply: ModelReply | BaseException | None) -> None:
         self.reply = reply
         self.requests: list[ModelRequest] = []
 
@@ -34,7 +34,10 @@ class Provider:
         self.requests.append(request)
         if isinstance(self.reply, BaseException):
             raise self.reply
-        yield self.reply
+        if self.reply is None:
+            await asyncio.Event().wait()
+        else:
+            yield self.reply
 
 
 class NoHistory:
@@ -45,7 +48,11 @@ class NoHistory:
 
 
 async def run(
-    provider: Provider, schema: str = "", spec: ModelSpec = SPEC, max_cost_nanos: int = 0
+    provider: Provider,
+    schema: str = "",
+    spec: ModelSpec = SPEC,
+    max_cost_nanos: int = 0,
+    seconds: float = 1.0,
 ) -> AttemptResult:
     """One attempt."""
     handler = model_step(lambda name: (provider, spec), {}, NoHistory())  # pyright: ignore[reportArgumentType]
@@ -63,7 +70,7 @@ async def run(
         "turn_1:m1",
         1,
         FixedClock().now_us(),
-        FixedClock().now_us() + 1_000_000,
+        FixedClock().now_us() + int(seconds * 1_000_000),
         recipe=recipe,
     )
     return await StepProcessor({}, {}, FixedClock(), models=handler).run(attempt, no_progress)
@@ -121,3 +128,10 @@ async def test_a_call_that_would_cost_too_much_is_refused_in_dollars() -> None:
     result = await run(Provider(ModelReply("hi", "stop", TokenUsage(1, 1))), max_cost_nanos=100)
     assert result.failure is not None
     assert "max_cost: USD 0.0000001 (max_cost_nanos: 100) is left" in result.failure.message
+
+
+async def test_a_model_that_does_not_answer_in_time_is_named() -> None:
+    result = await run(Provider(None), seconds=0.05)
+    assert result.failure is not None and result.failure.reason == "REASON_STEP_TIMEOUT"
+    assert result.failure.message == "The model m did not answer within 0.05 s."
+    assert result.failure.metadata == {"model": "m"}
