@@ -40,6 +40,7 @@ def validate_plan(
     tools: ToolCatalogue,
     max_steps: int,
     earlier: Mapping[str, types.PlanStep] | None = None,
+    others: Sequence[str] = (),
 ) -> tuple[types.PlanStep, ...] | Refused:
     """Check the steps and pin what the catalogue says of their tools.
 
@@ -48,6 +49,7 @@ def validate_plan(
         tools: the catalogue that the turn pins.
         max_steps: most steps of the turn, `earlier` included.
         earlier: steps that the turn already has, by key; new ones may depend on them.
+        others: what can be called besides and is no tool; only named to who asks for an unknown one.
 
     Returns:
         Copies of the steps, each behind those it depends on, with canonical arguments, effect and compensation from the catalogue, and
@@ -66,7 +68,7 @@ def validate_plan(
         arguments: dict[str, Any] = {}
         for index, step in enumerate(steps):
             _check_key(index, step, known, checked)
-            checked[step.key], arguments[step.key] = _check_step(step, tools)
+            checked[step.key], arguments[step.key] = _check_step(step, tools, others)
         everything = known | checked
         for step in checked.values():
             _check_dependencies(step, everything)
@@ -92,7 +94,9 @@ def _check_key(
         raise _Invalid(f"steps[{index}].key: {step.key!r} is used twice")
 
 
-def _check_step(step: types.PlanStep, tools: ToolCatalogue) -> tuple[types.PlanStep, Any]:
+def _check_step(
+    step: types.PlanStep, tools: ToolCatalogue, others: Sequence[str]
+) -> tuple[types.PlanStep, Any]:
     where = f"step {step.key!r}"
     if step.kind not in _SUPPORTED:
         raise _Invalid(f"{where}: its kind is not supported; use tool or human")
@@ -124,7 +128,7 @@ def _check_step(step: types.PlanStep, tools: ToolCatalogue) -> tuple[types.PlanS
         return copy, arguments
     entry = tools.get(step.tool)
     if entry is None:
-        names = ", ".join(sorted(tools)) or "none"
+        names = ", ".join((*sorted(tools), *others)) or "none"
         raise _Invalid(f"{where}: there is no tool {step.tool[:80]!r}; there are: {names}")
     copy.effect = entry.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
     if entry.effect == types.EFFECT_CONTRACT_COMPENSATABLE:

@@ -65,11 +65,12 @@ def _make_calls(draft: Draft, turn: Turn, asking: Step, calls: Sequence[AskedCal
     """The calls of a reply as steps that run side by side, and the model's next turn after them."""
     personality, key = _personality(turn), asking.definition.key
     tools = tools_of(personality, draft.world.tools)
+    others = (ASK_PERSON,) if ASK_PERSON in (personality.tools or ()) else ()
     steps: list[types.PlanStep] = []
     skipped: Skipped = {}
     for index, call in enumerate(calls, 1):
         step = _call(f"{key}.c{index}", call, personality)
-        checked = _alone(step, tools, turn.steps)
+        checked = _alone(step, tools, turn.steps, others)
         if isinstance(checked, Refused):
             skipped[step.key] = checked.message
             steps.append(
@@ -162,11 +163,11 @@ def _written(reply: Reply, personality: Personality) -> tuple[types.PlanStep, ..
 
 
 def _alone(
-    step: types.PlanStep, tools: ToolCatalogue, others: Container[str]
+    step: types.PlanStep, tools: ToolCatalogue, steps: Container[str], others: Sequence[str] = ()
 ) -> tuple[types.PlanStep, ...] | Refused:
-    """The step checked by itself; it may use what the others come to."""
-    used = {name: types.PlanStep(key=name) for name in _used(step) if name in others and name != step.key}
-    return validate_plan([step], tools, len(used) + 1, used)
+    """The step checked by itself; it may use what the other steps come to. `others`: see validate_plan."""
+    used = {name: types.PlanStep(key=name) for name in _used(step) if name in steps and name != step.key}
+    return validate_plan([step], tools, len(used) + 1, used, others)
 
 
 def _used(step: types.PlanStep) -> set[str]:
@@ -285,7 +286,8 @@ def _fall_back(draft: Draft, turn: Turn, why: types.Error | None) -> bool:
     )
     message = tuple(turn.request.input)
     only_text = all(part.WhichOneof("content") == "text" for part in message)
-    if turn.planner != "hybrid" or done or not only_text:
+    typed = turn.request.output_schema_json  # what rules answer fits no schema of the caller's
+    if turn.planner != "hybrid" or done or not only_text or typed:
         return False
     planned = rules.plan(message, tools_of(_personality(turn), draft.world.tools))
     if isinstance(planned, Refused):

@@ -123,6 +123,13 @@ def test_hybrid_does_not_fall_back_once_a_tool_has_run() -> None:
     assert (end.outcome, end.error.reason) == (ev.OUTCOME_FAILED, "REASON_PROVIDER_REJECTED")
 
 
+def test_hybrid_does_not_fall_back_where_only_a_model_can_give_what_was_asked_for() -> None:
+    d = desk("hybrid")
+    d.say("turn_1", "what is 2 + 3 ?", '{"type":"integer"}')
+    d.ended("turn_1", "m1", 1, ev.STEP_STATUS_FAILED, reason="REASON_PROVIDER_REJECTED", retryable=False)
+    assert d.finish().error.reason == "REASON_PROVIDER_REJECTED"
+
+
 def test_react_without_rules_fails_with_the_reason_of_its_model() -> None:
     d = desk("react")
     d.say("turn_1", "what is 2 + 3 ?")
@@ -320,6 +327,14 @@ def test_a_plan_without_steps_is_answered_at_once() -> None:
     d.say("turn_1", "thank you")
     d.reply("plan", '{"steps": []}')
     assert [start.step_key for start in d.starts] == ["answer"]
+
+
+def test_who_asks_for_an_unknown_tool_is_told_that_a_person_may_be_asked() -> None:
+    d = desk(tools=("calculator", ASK_PERSON))
+    d.say("turn_1", "book it")
+    d.reply("m1", "", ("rocket", "{}"))
+    told = d.step("turn_1", "m1.c1").error
+    assert told is not None and told.message.endswith("there are: calculator, ask_person")
 
 
 def test_a_model_may_ask_a_person_where_its_personality_allows_it() -> None:
