@@ -1,5 +1,6 @@
 """One suite for providers of models: scripted, direct over HTTP, through LiteLLM. The same script, the same results."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import replace
@@ -18,6 +19,7 @@ from kfm_server.ports.models import (
     ToolDefinition,
     ToolUse,
 )
+from kfm_server.providers.collect import BYTES_PER_TOKEN, OVERRUN_BYTES, YIELD_EVERY
 from kfm_server.providers.factory import Providers
 from kfm_server.providers.scripted import ScriptedProvider
 from kfm_server.providers.scripts import parse_script
@@ -281,6 +283,38 @@ async def test_an_answer_of_a_hundred_thousand_tokens_comes_whole(kit: Kit) -> N
     _, reply = await kit.streamed(kit.request())
     assert reply.text == "word " * 100_000
     assert reply.usage == TokenUsage(reply.usage.input_tokens, 125_000)
+
+
+async def test_everything_else_runs_while_a_long_answer_comes(kit: Kit) -> None:
+    kit.play({"reply": {"text": "0123456789abcdef", "repeat": 400}})
+    turns = deltas = seen = at_once = most = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.ensure_future(other())
+    try:
+        async with aclosing(kit.provider.stream(kit.request())) as items:
+            async for _ in items:
+                deltas += 1
+                at_once = at_once + 1 if turns == seen else 1
+                seen, most = turns, max(most, at_once)
+    finally:
+        running.cancel()
+    assert deltas > 800 and most <= YIELD_EVERY + 1, f"{most} pieces came while nothing else ran"
+
+
+async def test_an_answer_far_beyond_its_bound_is_left_and_ends_as_one_of_that_length(kit: Kit) -> None:
+    kit.play({"reply": {"text": "0123456789abcdef", "repeat": 1_500_000, "chunk_chars": 1000}})
+    _, reply = await kit.streamed(kit.request(max_output_tokens=100))
+    bound = 100 * BYTES_PER_TOKEN + OVERRUN_BYTES
+    assert reply.finish == "length" and bound < len(reply.text) <= bound + 1000
+    assert not reply.usage.known and reply.usage.output_tokens == (len(reply.text) + 3) // 4
+    if kit.server is not None:
+        await kit.server.await_ended("left")
 
 
 async def test_leaving_a_stream_closes_its_connection(kit: Kit) -> None:

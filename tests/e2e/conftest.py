@@ -71,7 +71,7 @@ model = "{model}"
 base_url = "{model_server.url}"
 api_key = "env:STUB_KEY"
 timeout = {timeout}
-max_output_tokens = 20000
+max_output_tokens = 60000
 input_usd_per_million = 1.0
 output_usd_per_million = 2.0
 """

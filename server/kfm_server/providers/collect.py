@@ -1,5 +1,6 @@
 """Collects a reply from its pieces, whichever adapter brings them, and normalises it."""
 
+import asyncio
 from typing import Final
 
 from kfm_server.ports.models import (
@@ -17,6 +18,13 @@ MAX_REPLY_CHARS: Final = 8 * 1024 * 1024
 """Longest reply: text, reasoning and tool arguments together, in characters."""
 MAX_TOOL_USES: Final = 128
 """Most tool calls of one reply."""
+BYTES_PER_TOKEN: Final = 8
+OVERRUN_BYTES: Final = 64 * 1024
+"""What a reply may be at most is BYTES_PER_TOKEN for each of its `max_output_tokens`, and this: generous, for a provider
+that keeps to that bound. Of one that does not, no more is read, and the reply ends as `length`.
+"""
+YIELD_EVERY: Final = 16
+"""Pieces of a stream after which everything else gets to run, although more of it is there already."""
 
 _FINISH: dict[str, Finish] = {
     "length": "length",
@@ -41,6 +49,9 @@ class Collected:
     """A reply as far as it has come. `finish` and `usage` are the provider's, in its own words."""
 
     __slots__ = (
+        "_bytes",
+        "_most_bytes",
+        "_pieces",
         "_reasoning",
         "_refused",
         "_size",
@@ -59,7 +70,9 @@ class Collected:
         self._reasoning: list[str] = []
         self._tools: list[_Tool] = []
         self._refused = False
-        self._size = 0
+        self._size = self._bytes = self._pieces = 0
+        most = request.max_output_tokens
+        self._most_bytes = BYTES_PER_TOKEN * most + OVERRUN_BYTES if most else 0
         self.finish = ""
         self.usage: TokenUsage | None = None
         self.model = ""
@@ -117,6 +130,17 @@ class Collected:
         """Whether anything has come: text, reasoning or a tool call."""
         return bool(self._size or self._tools)
 
+    @property
+    def overrun(self) -> bool:
+        """Whether so much has come that the provider does not keep to `max_output_tokens`: read no further."""
+        return 0 < self._most_bytes < self._bytes
+
+    async def pause(self) -> None:
+        """To be awaited after each piece of a stream: every YIELD_EVERY of them, the event loop gets its turn."""
+        self._pieces += 1
+        if self._pieces % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+
     def spent(self) -> TokenUsage:
         """What it has cost so far: as reported, else estimated."""
         if self.usage is not None:
@@ -130,6 +154,8 @@ class Collected:
         finish: Finish = _FINISH.get(self.finish.lower(), "stop")
         if self._refused:
             finish = "refused"
+        elif self.overrun:
+            finish = "length"
         elif self._tools and finish == "stop":
             finish = "tool_calls"
         taken: set[str] = set()
@@ -152,6 +178,8 @@ class Collected:
 
     def _grow(self, text: str) -> None:
         self._size += len(text)
+        if self._most_bytes:
+            self._bytes += len(text.encode(errors="replace"))
         if self._size > MAX_REPLY_CHARS:
             error = errors.failure(
                 errors.INVALID,

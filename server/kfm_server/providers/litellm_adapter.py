@@ -87,7 +87,11 @@ class LiteLLMProvider:
                     for delta in take_message(_message(choice.delta), collected):
                         yield delta
                     collected.finish = choice.finish_reason or collected.finish
-            if not (answer.received_finish_reason or answer.intermittent_finish_reason):
+                if collected.overrun:
+                    break
+                _forget(answer)
+                await collected.pause()
+            if not (collected.overrun or answer.received_finish_reason or answer.intermittent_finish_reason):
                 raise self._ended_early(answer, collected)
             if any(getattr(told, "usage", None) for told in answer.chunks):  # else it has counted itself
                 collected.usage = _usage(usage)
@@ -214,8 +218,20 @@ def _load() -> Any:
     # What its first call would otherwise load on the event loop, for most of a second.
     importlib.import_module("openai.resources")
     litellm.token_counter(model="gpt-4o", text="warm")
+    # It counts what the provider did not, on the event loop; a long word costs it the square of its length.
+    litellm.disable_token_counter = True
     _ready.set()
     return litellm
+
+
+def _forget(answer: Any) -> None:
+    """Drops what LiteLLM keeps of a stream for its logs: it copies the whole text at every piece, and at the end, or
+    when the stream fails, builds the reply of all pieces again. What stays: the first and the last report of usage, and
+    the last two pieces, which it compares.
+    """
+    answer.response_uptil_now = ""
+    told = [piece for piece in answer.chunks[:-2] if getattr(piece, "usage", None)]
+    answer.chunks[:-2] = told if len(told) < 2 else [told[0], told[-1]]
 
 
 def _message(message: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The provider `openai`: any OpenAI-compatible endpoint, directly over HTTP and server-sent events.
 
 One call is one request: nothing is retried here, redirects are not followed, and a call that is left closes its
-connection. Answers are bounded by MAX_BODY_BYTES, collect.MAX_REPLY_CHARS and sse.MAX_LINE_BYTES.
+connection. Answers are bounded by MAX_BODY_BYTES, collect.MAX_REPLY_CHARS and sse.MAX_LINE_BYTES; a stream that runs
+far beyond `max_output_tokens` is left (collect.OVERRUN_BYTES).
 """
 
 import asyncio
@@ -95,7 +96,11 @@ class OpenAIProvider:
                         async for event in events:
                             for delta in take_chunk(event, collected):
                                 yield delta
-        if not collected.finish:
+                            if collected.overrun:
+                                response.close()
+                                break
+                            await collected.pause()
+        if not (collected.finish or collected.overrun):
             raise errors.cut(collected.request_id, collected.spent())
         yield collected.reply()
 

@@ -57,6 +57,9 @@ class ScriptedProvider:
                 yield collected.reason(piece.text)
             else:
                 yield collected.say(piece.text, refused=piece.kind == "refusal")
+            if collected.overrun:
+                yield collected.reply()
+                return
         if played.failure is not None:
             spent = collected.spent() if count else None
             raise await _failed(played.failure, request.stall_seconds, played.request_id, spent)

@@ -100,12 +100,25 @@ class DevServer:
             await asyncio.sleep(played.delay_seconds)
             return _answered(entry, wire.whole(played, call["model"]), played)
         with_usage = bool(call.get("stream_options", {}).get("include_usage"))
-        return await self._stream(request, entry, played, call["model"], with_usage)
+        response = web.StreamResponse(headers={"x-request-id": played.request_id})
+        try:
+            return await self._stream(request, response, entry, played, call["model"], with_usage)
+        except asyncio.CancelledError:
+            entry.ended = "left"
+            raise
+        except ConnectionError:
+            entry.ended = "left"
+            return response
 
     async def _stream(
-        self, request: web.Request, entry: Entry, played: Played, model: str, with_usage: bool
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        entry: Entry,
+        played: Played,
+        model: str,
+        with_usage: bool,
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"x-request-id": played.request_id})
         response.content_type = "text/event-stream"
         entry.status = 200
         await response.prepare(request)
