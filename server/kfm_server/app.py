@@ -113,7 +113,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         try:
             await migrate(dsn, partitions=settings.partitions)
         except Exception as error:
-            reason = why_not(dsn, error) if settings.database_url else None
+            reason = why_not(dsn, error, _told_of(config, "database_url")) if settings.database_url else None
             raise reason or error from error
         group = await stack.enter_async_context(task_group())
         if postgres is not None:
@@ -321,6 +321,13 @@ def _world(tools: ToolRegistry, settings: Settings) -> World:
         default_personality=settings.default_personality,
         models=settings.models,
     )
+
+
+def _told_of(config: Config, name: str) -> str:
+    """A setting as its errors call it: by the variable, or by the line of the file, that set it."""
+    value = config.values.get(name)
+    place = value.place if value else ""
+    return f"{place}: {name}" if place and not place.startswith("KFM_") else place or f"KFM_{name.upper()}"
 
 
 def _tracing(telemetry: Telemetry, instance: str) -> "OtlpTracing | None":

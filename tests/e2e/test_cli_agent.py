@@ -165,6 +165,37 @@ async def test_limits_are_flags_and_hold(running: ServerInProcess) -> None:
         assert wrong.code == 2 and "max_cost" in wrong.err
 
 
+async def test_a_turn_that_ended_is_explained_by_its_end_and_what_runs_it_again(
+    running: ServerInProcess,
+) -> None:
+    failed = (await kfm(running, "run", "compute 1+1", "--max-model-calls", "1")).json["turn_id"]
+    told = (await kfm(running, "turn", "explain", failed, "-o", "table")).out
+    assert "FAILED" in told and "[REASON_BUDGET_EXCEEDED]" in told
+    assert f"kfm turn retry {failed}" in told and f"kfm turn fork {failed} STEP" in told
+    done = (await kfm(running, "run", "hello")).json["turn_id"]
+    told = (await kfm(running, "turn", "explain", done, "-o", "table")).out
+    assert "SUCCEEDED" in told and "retry" not in told
+    assert (await kfm(running, "turn", "explain", done)).json == {"state": "FINISHED", "waits": []}
+
+
+async def test_a_setting_that_is_not_there_is_not_found(running: ServerInProcess) -> None:
+    wrong = await kfm(running, "config", "show", "nope")
+    assert (wrong.code, wrong.out, "nope" in wrong.err) == (3, "", True)
+    assert json.loads(wrong.err)["error"]["exit_code"] == 3
+
+
+async def test_labels_that_no_turn_has_are_refused(running: ServerInProcess) -> None:
+    wrong = await kfm(running, "events", "tail", "--label", "Bad Label!=x")
+    assert wrong.code == 2 and "Bad Label!" in wrong.err
+
+
+async def test_a_turn_that_rules_planned_in_place_of_a_model_says_why() -> None:
+    script = {"rules": [{"failure": {"kind": "status", "status": 400}, "reply": {"text": "no"}}]}
+    with server(script=script, planner="hybrid", token="s3cret-token") as failing:
+        told = (await kfm(failing, "run", "compute 17 * 3", "-o", "table")).out
+    assert "planned by rules, because: " in told and "[REASON_PROVIDER_REJECTED]" in told
+
+
 async def test_a_tail_begins_where_it_is_told_and_shows_output_as_it_forms(running: ServerInProcess) -> None:
     turn_id = (await kfm(running, "turn", "start", "hello", "-o", "id")).out.strip()
     lines = (await kfm(running, "turn", "tail", turn_id, "--from", "3", "--deltas")).out.splitlines()
@@ -187,7 +218,9 @@ async def test_ctrl_c_leaves_a_tail_and_says_where_to_go_on(
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert process.returncode == 130
-    follow = json.loads(err)["error"]["metadata"]["follow"]
+    told = json.loads(err)["error"]
+    assert (told["reason"], told["exit_code"]) == ("INTERRUPTED", 130)
+    follow = told["metadata"]["follow"]
     assert follow == f"kfm turn tail {turn.id} --from {last + 1}"
     turn.answer("ask", "1")
     rest = await kfm(running, *follow.split()[1:])

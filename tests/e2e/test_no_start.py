@@ -137,6 +137,13 @@ async def test_a_database_that_does_not_answer_is_told_with_its_place_and_withou
     assert "s3cret" not in said
 
 
+async def test_a_database_of_the_file_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('\ndatabase_url = "postgresql://nobody:s3cret@127.0.0.1:1/none"\n')
+    code, said = await no_start(KFM_HOME=str(tmp_path))
+    assert (code, "config.toml:2: database_url (127.0.0.1:1/none)" in said) == (1, True), said
+    assert "KFM_DATABASE_URL" not in said
+
+
 @pytest.mark.parametrize("home", ["file", "file/below", "locked"])
 async def test_what_is_in_the_way_of_the_home_is_named(tmp_path: Path, home: str) -> None:
     (tmp_path / "file").touch()

@@ -32,17 +32,17 @@ def place_of(url: str) -> str:
     return (found["host"] or ",".join(query.get("host", ()))) + (found["name"] or "")
 
 
-def why_not(url: str, error: BaseException) -> DatabaseRefused | DatabaseAway | None:
-    """What a first use of the database came to, as one line that names setting and place; None if it is not about the URL."""
+def why_not(
+    url: str, error: BaseException, setting: str = "KFM_DATABASE_URL"
+) -> DatabaseRefused | DatabaseAway | None:
+    """What a first use of the database came to, as one line that names the setting, as the caller calls it, and place; None if it is not about the URL."""
     place = f" ({place})" if (place := place_of(url)) else ""
     if isinstance(error, _REFUSED):
-        return DatabaseRefused(f"KFM_DATABASE_URL{place}: {error}")
+        return DatabaseRefused(f"{setting}{place}: {error}")
     if isinstance(error, ValueError):  # its text quotes the part that was not understood
         return DatabaseRefused(
-            f"KFM_DATABASE_URL{place}: not of the form postgresql://user:password@host:port/database"
+            f"{setting}{place}: not of the form postgresql://user:password@host:port/database"
         )
     if isinstance(error, OSError | asyncpg.PostgresError):
-        return DatabaseAway(
-            f"KFM_DATABASE_URL{place}: no use can be made of it: {error or 'it does not answer'}"
-        )
+        return DatabaseAway(f"{setting}{place}: no use can be made of it: {error or 'it does not answer'}")
     return None

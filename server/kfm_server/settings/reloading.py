@@ -33,6 +33,7 @@ class ConfigReloader:
         self._poll = poll
         self._one_at_a_time = asyncio.Lock()
         self._read: _Stamp = _stamp(config.in_force.files)
+        metrics.CONFIG_LOADED_AT.set(config.loaded_at)
 
     async def run(self) -> None:
         """Watch the files and `config.asked` until cancelled."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli.console import Endpoint, Token, with_client
+from kfm_server.doors.cli.console import NOT_FOUND, Endpoint, Token, refused, with_client
 from kfm_server.doors.cli.printing import Fields, Form, Output, clean
 
 if TYPE_CHECKING:
@@ -22,12 +22,20 @@ def show(
     endpoint: Endpoint = None,
     token: Token = None,
 ) -> None:
-    """Show the settings in force and where each was set; secrets are left out. `*`: a change needs no restart."""
+    """Show the settings in force and where each was set; secrets are left out. `*`: a change needs no restart.
+
+    Exit code 3 if no setting begins so.
+    """
     form = Form(output, fields)
 
     async def body(client: "Client") -> None:
         found = await client.server.config()
         values = [value for value in found.values if value.name.startswith(name)]
+        if not values:
+            # A setting that is not there is as a turn that is not there: 3, whatever its reason has elsewhere.
+            said = f"there is no setting that begins with {name!r}; kfm config show lists them"
+            refused("REASON_INVALID_ARGUMENT", said, NOT_FOUND, form.json, "name")
+            raise typer.Exit(NOT_FOUND)
         form.rows(values, ("NAME", "VALUE", "SOURCE", ""), _row, "name")
         if found.last_error:
             typer.echo(f"warning: the latest reading failed: {clean(found.last_error)}", err=True)

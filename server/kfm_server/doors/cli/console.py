@@ -24,6 +24,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 UNREACHABLE = 9
 INTERRUPTED = 130
+NOT_FOUND = 3
+_INTERRUPTED_REASON = "INTERRUPTED"  # of the command line alone: nothing failed, the turn goes on
 
 
 def seconds(text: str) -> float:
@@ -146,7 +148,7 @@ def interrupted(turn_id: str, json_wanted: bool, after: int = 0) -> None:
         follow += f" --from {after + 1}"
     if json_wanted:
         told = {"turn_id": turn_id, "follow": follow, "cancel": end} if turn_id else {"list": "kfm turn list"}
-        _error_json("REASON_UNSPECIFIED", "interrupted; the turn goes on", told, (), INTERRUPTED)
+        _error_json(_INTERRUPTED_REASON, "interrupted; the turn goes on", told, (), INTERRUPTED)
     elif turn_id:
         typer.echo(
             f"\ninterrupted; turn {turn_id} goes on\n  follow it: {follow}\n  end it:    {end}", err=True
@@ -160,7 +162,7 @@ def interrupted(turn_id: str, json_wanted: bool, after: int = 0) -> None:
 def detached(command: str, json_wanted: bool) -> None:
     """After Ctrl-C in a tail: what goes on where it ended."""
     if json_wanted:
-        _error_json("REASON_UNSPECIFIED", "interrupted", {"follow": command}, (), INTERRUPTED)
+        _error_json(_INTERRUPTED_REASON, "interrupted", {"follow": command}, (), INTERRUPTED)
     else:
         typer.echo(f"\ninterrupted\n  go on with: {command}", err=True)
 

@@ -43,6 +43,8 @@ def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
     typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}{usage_text(turn)}")
     if turn.error is not None and error:
         typer.echo(f"error: {clean(turn.error.message)} [{clean(turn.error.reason)}]")
+    if why := _fallback(turn):
+        typer.echo(f"planned by rules, because: {clean(why)}")
     rows: list[tuple[Any, ...]] = []
     for step in turn.steps:
         plan = step.definition
@@ -55,6 +57,17 @@ def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
         show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
 
 
+def _fallback(turn: "Turn") -> str:
+    """Why rules planned in place of a model that failed; empty if they did not."""
+    from xenocomm._gen.types import StepState
+
+    if turn.planner != "rules":
+        return ""
+    failed = (s for s in turn.steps if s.definition and s.definition.model and s.state == StepState.FAILED)
+    errors = [attempt.error for step in failed for attempt in step.attempts if attempt.error is not None]
+    return f"{errors[-1].message} [{errors[-1].reason}]" if errors else ""
+
+
 def usage_text(turn: "Turn") -> str:
     """What its models used, in words; nothing where none was called."""
     used = turn.usage
@@ -62,6 +75,21 @@ def usage_text(turn: "Turn") -> str:
         return ""
     cost = f", {used.cost_nanos / 1e9:.6f} USD" if used.cost_nanos else ""
     return f"  {used.model_calls} model calls, {used.input_tokens}+{used.output_tokens} tokens{cost}"
+
+
+def show_end(turn: "Turn") -> None:
+    """How a turn that waits for nothing ended, and what to type to run it again."""
+    from xenocomm import Outcome
+
+    typer.echo(f"{turn.turn_id}  {clean(turn.outcome)}  {time_of(turn.finished_at)}".rstrip())
+    if turn.error is not None:
+        typer.echo(f"  error     {clean(turn.error.message)} [{clean(turn.error.reason)}]")
+    if turn.outcome != Outcome.SUCCEEDED and turn.steps:
+        typer.echo(f"  again     {command_for('retry', turn.turn_id, '')}    from what failed, as a new turn")
+    if turn.steps:
+        typer.echo(
+            f"  again     {command_for('fork', turn.turn_id, 'STEP')}    from a step of yours, as a new turn"
+        )
 
 
 def show_waits(turn_id: str, found: "ExplainTurnResponse") -> None:

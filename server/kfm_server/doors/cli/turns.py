@@ -9,7 +9,7 @@ import typer
 from kfm_server.doors.cli.completing import session_ids, turn_ids
 from kfm_server.doors.cli.console import Endpoint, Key, Token, interrupted, seconds, with_client
 from kfm_server.doors.cli.printing import Fields, Form, Format, Output, clean
-from kfm_server.doors.cli.show import answer_text, event_line, show_id, show_turn, show_waits
+from kfm_server.doors.cli.show import answer_text, event_line, show_end, show_id, show_turn, show_waits
 from kfm_server.doors.cli.starting import PATIENCE, result_of, start
 
 if TYPE_CHECKING:
@@ -266,12 +266,18 @@ def settle(
 
 @app.command()
 def explain(turn_id: TurnId, output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
-    """Tell what a turn waits for, until when, and which verb ends it now."""
+    """Tell what a turn waits for, until when, and which verb ends it now; of one that ended, how, and what runs it again."""
     form = Form(output)
 
     async def body(client: "Client") -> None:
-        found = await client.turns.attach(turn_id).explain()
-        form.one(found, lambda: show_waits(turn_id, found), "state")
+        from xenocomm import TurnState
+
+        turn = client.turns.attach(turn_id)
+        found = await turn.explain()
+        if found.state == TurnState.FINISHED and form.format == Format.TABLE:
+            show_end(await turn.get())
+        else:
+            form.one(found, lambda: show_waits(turn_id, found), "state")
 
     with_client(endpoint, token, body)
 
