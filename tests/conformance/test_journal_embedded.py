@@ -64,6 +64,19 @@ async def test_a_postmaster_left_behind_is_stopped_and_a_killed_one_recovers(hom
     await third.stop()
 
 
+async def test_the_sockets_of_a_killed_server_whose_postgres_ended_well_are_removed(home: Path) -> None:
+    first = await embedded.start(home)
+    os.close(first.lock)  # as the death of its process would
+    first.process.send_signal(signal.SIGINT)
+    await first.wait()
+    assert first.sockets.exists()
+    second = await embedded.start(home)
+    try:
+        assert not first.sockets.exists() and second.sockets.exists()
+    finally:
+        await second.stop()
+
+
 async def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(home: Path) -> None:
     server = await embedded.start(home)
     await server.stop()

@@ -135,6 +135,7 @@ async def test_one_that_cannot_be_used_leaves_the_last_good_one_and_is_shown(sit
     assert (shown.digest, shown.values) == (good.digest, good.values)
     metrics = await asyncio.to_thread(site.server.metrics)
     assert "kfm_config_in_error 1.0" in metrics
+    assert "kfm_config_loaded_at_seconds 1." in metrics  # 1e9 and more: that of the start, or of a reload
     assert 'kfm_config_reloads_total{outcome="refused"} 1.0' in metrics
     assert "config_refused" in site.server.log_tail()
     ready = await asyncio.to_thread(site.server.get, "/health/ready")

@@ -4,6 +4,7 @@ The wheel's own launcher is not used: it opens parents' modes, trusts pid files,
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -23,6 +24,8 @@ from kfm_server.journal.binaries import binaries, version_of
 
 RECOVERY_SECONDS = 3600.0
 _MOST_CONNECTIONS = 100
+_SOCKETS = "postgres.sockets"
+"""Where the directory of its sockets is, in the home."""
 _SETTINGS = (
     "shared_buffers=128MB",
     f"max_connections={_MOST_CONNECTIONS}",
@@ -162,6 +165,7 @@ def _write_access(data: Path, account: Account) -> None:
 
 
 async def _launch(home: Path, data: Path, programs: Path, account: Account, lock: int) -> EmbeddedPostgres:
+    _remove_left_sockets(home)
     sockets = Path(tempfile.mkdtemp(prefix="kfm-"))  # short: a socket's path may have about 100 bytes
     dsn = f"postgresql://kfm@/{{}}?host={quote(str(sockets), safe='')}"
     arguments = [str(programs / "postgres"), "-D", str(data / "cluster"), "-k", str(sockets)]
@@ -172,12 +176,21 @@ async def _launch(home: Path, data: Path, programs: Path, account: Account, lock
         return await _run(arguments, dsn.format("postgres"), home / "postgres.log", account)
 
     try:
+        (home / _SOCKETS).write_text(str(sockets), encoding="utf-8")
         account.own(sockets)
         process = await run()
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
     return EmbeddedPostgres(dsn.format("kfm"), data, process.pid, process, sockets, lock, run)
+
+
+def _remove_left_sockets(home: Path) -> None:
+    """Remove the directory of sockets of a server that was killed; its Postgres, which may have ended well, leaves it."""
+    with contextlib.suppress(OSError, ValueError):
+        left = Path((home / _SOCKETS).read_text(encoding="utf-8"))
+        if left.parent == Path(tempfile.gettempdir()) and left.name.startswith("kfm-"):
+            left.rmdir()  # empty by then; what is not is somebody else's
 
 
 async def _run(arguments: list[str], dsn: str, log: Path, account: Account) -> subprocess.Popen[bytes]:
