@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from xenocomm import Client
-from xenocomm._gen.errors import StateConflict
-from xenocomm._gen.types import Outcome, PlanChange, PlanEvent, StepKind, StepState, Turn
+from xenocomm._gen.errors import InvalidArgument, StateConflict
+from xenocomm._gen.types import Outcome, Part, PlanChange, PlanEvent, StepKind, StepState, Turn
 from xenocomm.deltas import Piece
 
 from tests.support.model_server import ModelServer
@@ -145,6 +145,15 @@ async def test_limits_hold_before_the_call(model_live: Client, model_server: Mod
     )
     assert turn.error is not None and "max_model_calls" in turn.error.message
     assert model_server.count() == 1
+
+
+@pytest.mark.parametrize("message", ["", " \n\t", [Part(text=" "), Part(text="\u3000")]])
+async def test_a_message_that_says_nothing_is_refused_and_no_model_is_asked(
+    message: Any, model_live: Client, model_server: ModelServer
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"turn\.input: says nothing"):
+        await model_live.turns.run(message, personality="direct-react")
+    assert model_server.count() == 0
 
 
 async def test_the_model_is_told_of_a_call_that_cannot_be_made_and_mends_it(

@@ -264,6 +264,8 @@ def _take_spec(request: _pb.SubmitTurnRequest | _pb.RunTurnRequest) -> tuple[str
     for index, part in enumerate(request.turn.input):
         if part.WhichOneof("content") == "data_json":
             check_json(f"turn.input[{index}].data_json", part.data_json)
+    if not any(part.data_json or part.text.strip() for part in request.turn.input):
+        raise invalid([("turn.input", "input.blank", "says nothing: no part holds more than white space")])
     if request.turn.output_schema_json:
         check_schema("turn.output_schema_json", request.turn.output_schema_json)
     return take_key(request)
