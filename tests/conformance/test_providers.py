@@ -19,6 +19,7 @@ from kfm_server.ports.models import (
     ToolDefinition,
     ToolUse,
 )
+from kfm_server.providers import errors
 from kfm_server.providers.collect import BYTES_PER_TOKEN, OVERRUN_BYTES, YIELD_EVERY
 from kfm_server.providers.factory import Providers
 from kfm_server.providers.scripted import ScriptedProvider
@@ -248,6 +249,8 @@ async def test_a_failure_ends_as_the_error_model_says_and_is_asked_once(
 ) -> None:
     error = await kit.failed({"failure": failure}, stream=stream)
     assert (error.reason, error.retryable) == (reason, retryable)
+    if reason == "REASON_MODEL_REPLY_INVALID":
+        assert str(error) == str(errors.unreadable()), "every adapter says the same"
     if kit.server is not None and failure["kind"] == "stall":
         await kit.server.await_ended("left")
     assert error.retry_after_ms == (3000 if failure.get("retry_after") else 0)

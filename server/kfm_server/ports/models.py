@@ -51,8 +51,9 @@ class ModelRequest:
 
     model: the provider's name of it; output_schema: JSON Schema that the reply's text must fit (the provider is
     asked for it, the caller checks); max_output_tokens: bound on what is written, 0 is the provider's (a
-    reply that runs on far beyond it is left, and ends as `length`); key: the same for every attempt of the step, handed on as the idempotency key; temperature: None is the provider's;
-    stall_seconds: longest silence on the wire before the call counts as cut.
+    reply that runs on far beyond it is left, and ends as `length`); key: the same for every attempt of the step,
+    handed on as the idempotency key; temperature: None is the provider's; stall_seconds: longest silence on the wire
+    before the call counts as cut.
     """
 
     model: str

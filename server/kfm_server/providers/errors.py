@@ -57,6 +57,16 @@ def over_bound(what: str, limit: str, value: int) -> ProviderError:
     )
 
 
+def unreadable(request_id: str = "", usage: TokenUsage | None = None) -> ProviderError:
+    """What came is nothing, or nothing that can be read: an adapter cannot always tell which."""
+    return failure(
+        INVALID,
+        "The model's reply cannot be read: it is empty or not of the provider's form.",
+        request_id=request_id,
+        usage=usage,
+    )
+
+
 def cut(request_id: str = "", usage: TokenUsage | None = None) -> ProviderError:
     """The connection ended before the reply did."""
     return failure(

@@ -152,7 +152,7 @@ class LiteLLMProvider:
     def _ended_early(self, answer: Any, collected: Collected) -> ProviderError:
         if answer.chunks:
             return errors.cut(collected.request_id, collected.spent())
-        return errors.failure(errors.INVALID, "The model's reply is empty.", request_id=collected.request_id)
+        return errors.unreadable(collected.request_id)
 
     def _failed(self, error: Exception, collected: Collected | None) -> ProviderError:
         """What LiteLLM raised, in the words of the error model. Its class says little: most is 500 for it."""
@@ -161,8 +161,7 @@ class LiteLLMProvider:
         kinds = {type(cause).__name__ for cause in _causes(error)}
         usage, request_id = (collected.spent(), collected.request_id) if collected else (None, "")
         if kinds & _UNREADABLE or "invalid response from LLM" in str(error):
-            message = "The model's reply cannot be read."
-            return errors.failure(errors.INVALID, message, request_id=request_id, usage=usage)
+            return errors.unreadable(request_id, usage)
         headers, body = _headers(error), _body(error)
         if "MidStreamFallbackError" in kinds:
             if kinds & _NOT_REACHED:

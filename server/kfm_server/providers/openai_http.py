@@ -45,7 +45,7 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 class OpenAIProvider:
     """One endpoint and one key, over one pool of connections. See ports.models.ModelProvider.
 
-    base_url: up to and with `/v1`, without user and password; empty is OpenAI's. Raises ValueError if it is no such
+    base_url: up to and with `/v1`, without user, password and query; empty is OpenAI's. Raises ValueError if it is no such
     http or https address; the message does not hold it.
     """
 
@@ -58,6 +58,8 @@ class OpenAIProvider:
             raise ValueError("base_url is no http:// or https:// address")
         if url.raw_user or url.raw_password:
             raise ValueError("base_url holds a user or a password; what calls carry is api_key")
+        if url.raw_query_string or url.raw_fragment:
+            raise ValueError("base_url holds a query or a fragment: put the key into api_key")
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         self._secrets: tuple[str, ...] = ()
         if api_key:
@@ -197,10 +199,7 @@ async def _reading(
         if collected is None or not collected.finish:
             raise errors.cut(request_id, collected and collected.spent()) from None
     except _UNREADABLE:
-        message = "The model's reply cannot be read: it is not of OpenAI's form."
-        raise errors.failure(
-            errors.INVALID, message, request_id=request_id, usage=collected and collected.spent()
-        ) from None
+        raise errors.unreadable(request_id, collected and collected.spent()) from None
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Any]:

@@ -90,9 +90,7 @@ async def _failed(
     if failure.kind == "cut" or (failure.kind == "empty" and spent):
         return errors.cut(request_id, spent)
     if failure.kind in ("bad_json", "wrong_type", "empty"):
-        return errors.failure(
-            errors.INVALID, "The model's reply cannot be read.", request_id=request_id, usage=spent
-        )
+        return errors.unreadable(request_id, spent)
     status, code = STATUS.get(failure.kind, (failure.status, failure.code))
     body = {"error": {"code": code, "message": failure.message}}
     if failure.kind == "error_event":

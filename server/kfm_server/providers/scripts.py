@@ -138,14 +138,19 @@ def load_script(name: str) -> Script:
     try:
         if path.stat().st_size > MAX_SCRIPT_BYTES:
             raise ScriptInvalid(f"{name} is larger than {MAX_SCRIPT_BYTES} bytes")
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScriptInvalid(
             f"the script {name} cannot be read: {error.strerror}; the built-in one is {DEMO!r}"
         ) from None
     except ValueError as error:
         raise ScriptInvalid(f"{name} is no JSON: {error}") from None
-    return parse_script(document)
+    except RecursionError:
+        raise ScriptInvalid(f"{name} is nested too deep") from None
+    try:
+        return parse_script(document)
+    except ScriptInvalid as error:
+        raise ScriptInvalid(f"{name}: {error}") from None
 
 
 def parse_script(document: Any) -> Script:
@@ -157,6 +162,11 @@ def parse_script(document: Any) -> Script:
 
 def _rule(raw: Any, place: str) -> Rule:
     given = dict(_object(raw, place, _names(Rule)))
+    try:
+        json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        lone = ord(error.object[error.start])
+        raise ScriptInvalid(f"{place} holds \\u{lone:04x}, half of a surrogate pair: no text") from None
     for name in ("user", "system", "tool", "model"):
         if name in given:
             given[name] = _pattern(given[name], f"{place}.{name}")

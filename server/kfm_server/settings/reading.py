@@ -145,7 +145,9 @@ class _Reader:
             self.problems.append(f"{label}: {error}")
             return
         except ValueError as error:
-            said = "" if key.kind == "secret" else f"={_short(raw)}"
+            # An address with a user or a query may hold a password or a key.
+            hidden = key.kind == "secret" or (isinstance(raw, str) and ("@" in raw or "?" in raw))
+            said = "" if hidden else f"={_short(raw)}"
             self.problems.append(f"{label}{said}: {error}")
             return
         if shown is None:

@@ -176,7 +176,10 @@ KEYS: tuple[Key, ...] = (
 )
 """Every setting of which there is one. Those of `[models.NAME]` and `[personalities.NAME]` stand below."""
 
-_url = readers.matching(r"https?://[^\s@]+", "of the form http://host:port/path, without a user or password")
+_url = readers.matching(
+    r"https?://[^\s@?#]+",
+    "of the form http://host:port/path, without user, password or query: put the key into api_key",
+)
 MODEL_KEYS: tuple[Key, ...] = (
     Key("provider", readers.one_of("openai", "litellm", "scripted"), True),
     Key("model", readers.text(256), True),

@@ -171,7 +171,7 @@ async def test_a_server_that_is_not_there_is_unavailable(url: str) -> None:
     assert (caught.value.reason, caught.value.retryable) == ("REASON_PROVIDER_UNAVAILABLE", True)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/v1", "localhost:1", "http://", f"http://me:{KEY}@localhost/v1"])
+@pytest.mark.parametrize("url", ["ftp://x/v1", "localhost:1", "http://", f"http://me:{KEY}@localhost/v1", f"http://localhost/v1?key={KEY}"])  # fmt: skip
 def test_an_address_that_cannot_be_used_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as caught:
         OpenAIProvider(url)

@@ -37,6 +37,7 @@ def demo(*messages: Message, tools: tuple[ToolDefinition, ...] = TOOLS, schema: 
         ({"rules": [{"reply": {"repeat": -1}}]}, "rules[0].reply.repeat"),
         ({"rules": [{"reply": {"repeat": True}}]}, "rules[0].reply.repeat"),
         ({"rules": [{"reply": {"chunk_chars": 0}}]}, "rules[0].reply"),
+        ({"rules": [{"reply": {}}, {"reply": {"json": {"a": "\ud800"}}}]}, "rules[1] holds \\ud800"),
         ({"rules": [{"reply": {"tools": [{}]}}]}, "rules[0].reply.tools[0]"),
         ({"rules": [{"failure": {"kind": "bang"}}]}, "rules[0].failure.kind"),
         ({"rules": [{"failure": {"kind": "status", "status": 200}}]}, "rules[0].failure.status"),
@@ -56,6 +57,12 @@ def test_a_script_is_read_from_a_file(tmp_path: Path) -> None:
     assert Player(load_script(str(path))).chat(ModelRequest("m", ())).text == "hi"
     path.write_text("{")
     with pytest.raises(ScriptInvalid, match="no JSON"):
+        load_script(str(path))
+    path.write_text('{"rules": [{"reply": {"text": "\\ud800"}}]}')
+    with pytest.raises(ScriptInvalid, match=r"script\.json: rules\[0\] holds \\ud800"):
+        load_script(str(path))
+    path.write_text("[" * 100_000)
+    with pytest.raises(ScriptInvalid, match=r"script\.json is nested"):
         load_script(str(path))
     with pytest.raises(ScriptInvalid, match="cannot be read"):
         load_script(str(tmp_path / "missing.json"))

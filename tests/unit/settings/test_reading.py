@@ -257,6 +257,15 @@ def test_a_bad_secret_is_not_repeated_in_what_refuses_it(read: Read) -> None:
     assert "hunter2" not in refused(read, 'database_url = "mysql://me:hunter2@host/db"')
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:hunter2@host/v1", "http://host/v1?key=hunter2", "me:hunter2@host"]
+)
+def test_an_address_that_may_hold_a_password_is_refused_without_showing_it(read: Read, url: str) -> None:
+    why = refused(read, f'[models.small]\nprovider = "openai"\nmodel = "m"\nbase_url = "{url}"')
+    assert "models.small.base_url: not of the form" in why and "put the key into api_key" in why
+    assert "hunter2" not in why
+
+
 def test_secrets_are_equal_by_their_text_alone_and_cannot_be_copied_out() -> None:
     assert Secret("a") == Secret("a") != Secret("b")
     with pytest.raises(TypeError):
