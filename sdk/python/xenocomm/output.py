@@ -55,7 +55,7 @@ def schema_json(kind: Any) -> str:
         schema = _schema(kind, "output", ())
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
-        raise refuse("output", "is nested too deeply", "range") from None
+        raise refuse("output", "is nested deeper than 100", "range") from None
     except (TypeError, ValueError) as error:
         raise refuse("output", f"is no JSON: {error}") from None
     if len(text.encode()) > MAX_SCHEMA_BYTES:

@@ -190,7 +190,7 @@ def _schema(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise typer.BadParameter(f"{path} is no JSON: {error}", param_hint="--output-schema") from None
     except RecursionError:
-        raise typer.BadParameter(f"{path} is nested too deeply", param_hint="--output-schema") from None
+        raise typer.BadParameter(f"{path} is nested deeper than 100", param_hint="--output-schema") from None
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{path} holds no JSON object", param_hint="--output-schema")
     return found
