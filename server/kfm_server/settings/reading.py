@@ -267,7 +267,8 @@ def _models(document: Document, reader: _Reader, values: dict[str, Value]) -> di
         made = _fields(document, "models", name, reader, values)
         missing = [key for key in ("provider", "model") if ("models", name, key) not in document.values]
         if made.get("provider") == "scripted":  # it costs nothing, unless told otherwise
-            made = {"input_nanos": 0, "output_nanos": 0} | made
+            made.setdefault("input_nanos", 0)
+            made.setdefault("output_nanos", 0)
             if missing == ["model"]:
                 made["model"], missing = name, []
         if missing:
