@@ -1,15 +1,26 @@
 """Scripts: what they may say, and what the player makes of them."""
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema_rs
 import pytest
 from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
 from kfm_server.providers.json_schema import example, strict_problem, told_parameters
 from kfm_server.providers.player import NoRule, Played, Player
-from kfm_server.providers.scripts import ScriptInvalid, load_script, parse_script
+from kfm_server.providers.scripts import (
+    FailureKind,
+    Rule,
+    ScriptedFailure,
+    ScriptedReply,
+    ScriptedTool,
+    ScriptInvalid,
+    load_script,
+    parse_script,
+)
 from kfm_server.tools import BUILTIN_TOOLS
 
 TOOLS = tuple(
@@ -187,3 +198,25 @@ def test_providers_are_told_what_they_take_of_a_tools_schema() -> None:
     (todo,) = (tool.input_schema for tool in TOOLS if tool.name == "todo_store")
     assert "allOf" in todo and "allOf" not in told_parameters(todo)
     assert told_parameters(todo)["properties"] == todo["properties"]
+
+
+def test_every_example_of_the_page_about_scripts_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "model-scripts.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 5
+    for example_ in examples:
+        assert Player(parse_script(json.loads(example_))).chat(ModelRequest("m", (Message("user", "hi"),)))
+    _, react, plan, _, failing = (Player(parse_script(json.loads(one))) for one in examples)
+    ask = ModelRequest("m", (Message("user", "Add milk and compute 2 + 3"),), TOOLS)
+    assert [tool.name for tool in react.chat(ask).tools] == ["todo_store", "calculator"]
+    told = Message("system", "Plan how to answer"), Message("user", "compute 2 + 3")
+    assert '"2 + 3"' in plan.chat(ModelRequest("m", told, output_schema={"type": "object"})).text
+    busy = ModelRequest("m", (Message("user", "busy?"),))
+    assert [failing.chat(busy).failure is not None for _ in range(2)] == [True, False]
+
+
+def test_the_page_about_scripts_names_every_word_of_them() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "model-scripts.md").read_text(encoding="utf-8")
+    kinds = (Rule, ScriptedReply, ScriptedTool, ScriptedFailure)
+    words = {field.name for kind in kinds for field in fields(kind)} | {*get_args(FailureKind)}
+    assert not [word for word in words if f"`{word}`" not in page]

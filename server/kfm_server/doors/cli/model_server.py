@@ -16,7 +16,8 @@ def model_server(
         str, typer.Option(help="host:port to listen at; port 0 takes a free one.")
     ] = DEFAULT_ADDRESS,
     script: Annotated[
-        str, typer.Option(help="File of the script that says what the model answers, or demo.")
+        str,
+        typer.Option(help="File that says what the model answers, or demo; format: docs/model-scripts.md."),
     ] = "demo",
     token: Annotated[str, typer.Option(help="Key that calls must carry; empty asks for none.")] = "",
 ) -> None:
