@@ -151,6 +151,7 @@ async def test_limits_hold_before_the_call(model_live: Client, model_server: Mod
 async def test_a_message_that_says_nothing_is_refused_and_no_model_is_asked(
     message: Any, model_live: Client, model_server: ModelServer
 ) -> None:
+    model_server.play({"reply": {"text": "You said nothing."}})
     with pytest.raises(InvalidArgument, match=r"turn\.input: says nothing"):
         await model_live.turns.run(message, personality="direct-react")
     assert model_server.count() == 0
