@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulator.simulation import simulate
 
-SEEDS = 80
+SEEDS = 60
 _CHUNK = 20
 
 

@@ -142,7 +142,6 @@ def _serve(
     welcome: bool = False,
 ) -> None:
     from kfm_server.settings import Config, SettingsError
-    from kfm_server.starting import StartFailed, run
 
     given = {
         "home": home,
@@ -153,14 +152,16 @@ def _serve(
     }
     try:
         read = Config.load(given, path=None if config is None else Path(config))
-
-        def told(found: "Endpoints") -> None:
-            _welcome(found.grpc, found.http, found.data, guarded=bool(read.settings.token))
-
-        code = run(read, told if welcome else None)
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
-        code = 2
+        raise typer.Exit(2) from None
+    from kfm_server.starting import StartFailed, run  # most of what a server loads: not for a wrong setting
+
+    def told(found: "Endpoints") -> None:
+        _welcome(found.grpc, found.http, found.data, guarded=bool(read.settings.token))
+
+    try:
+        code = run(read, told if welcome else None)
     except StartFailed as failed:
         typer.echo(f"error: the server could not start: {failed}", err=True)
         code = failed.exit_code
