@@ -32,17 +32,23 @@ class _Teller:
 async def told(
     context: ServerRequestContext[Any, Any], gateway: Gateway, turn_id: str
 ) -> AsyncGenerator[None]:
-    """Tell of the turn's steps within; nothing if the caller did not ask for progress."""
+    """Tell of the turn's steps within; nothing if the caller did not ask for progress. What fails within comes out as it is."""
     meta = context.meta or {}
     if meta.get("progress_token") is None:
         yield
         return
     teller = _Teller()
+    failed: XenocommError | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, gateway, turn_id, teller)
         group.start_soon(_tell, context, teller)
-        yield
+        try:
+            yield
+        except XenocommError as error:
+            failed = error  # the group would wrap it
         group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
 
 
 async def _watch(gateway: Gateway, turn_id: str, teller: _Teller) -> None:

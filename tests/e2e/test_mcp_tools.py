@@ -86,6 +86,21 @@ async def test_what_is_wrong_is_said_in_words_that_a_model_can_act_on(
             assert said in await refusal(client, tool, arguments), (tool, arguments)
 
 
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_wait_with_progress_fails_in_the_same_words_as_one_without(
+    live_server: LiveServer, door: str
+) -> None:
+    async def progress(done: float, total: float | None, message: str | None) -> None: ...
+
+    async with connected(door, live_server.grpc, live_server.http) as client:
+        unknown = {"turn_id": "turn_none"}
+        said = await refusal(client, "kfm_turn_wait", unknown)
+        answer = await client.call_tool("kfm_turn_wait", unknown, progress_callback=progress)
+    assert "kfm_turns_list shows the turns that exist" in said
+    assert answer.is_error
+    assert words(answer) == said
+
+
 async def test_a_tool_that_does_not_exist_is_an_error_of_the_protocol(live_server: LiveServer) -> None:
     async with connected(HTTP_2026, live_server.grpc, live_server.http) as client:
         with pytest.raises(Exception, match="no tool 'kfm_nothing'"):
