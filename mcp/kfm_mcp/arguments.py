@@ -12,7 +12,7 @@ from kfm_mcp.catalogue import Json, ToolEntry
 
 _EXAMPLES = {"kfm_turn_start": '{"turn": {"input": [{"text": "what is 2 + 2?"}]}}'}
 _DEPTH = 64
-_KINDS: dict[str, type | tuple[type, ...]] = {"string": str, "integer": int, "boolean": bool}
+_KINDS: dict[str, type] = {"string": str, "integer": int, "boolean": bool}
 
 
 class Refused(Exception):
@@ -55,8 +55,9 @@ def _check(name: str, schema: Json, value: Any) -> None:
     choices = schema.get("enum")
     if not fits or (choices and value not in choices):
         raise Refused(f"{name} must be {' or '.join(choices) if choices else 'of type ' + schema['type']}.")
-    if value < 0 if kind is int else False:
-        raise Refused(f"{name} must be 0 or more.")
+    least = schema.get("minimum")
+    if least is not None and value < least:
+        raise Refused(f"{name} must be {least} or more.")
 
 
 def _words(wrong: BaseException) -> str:
