@@ -51,17 +51,22 @@ _TURN_RESULTS: Json = {"next": {"type": "array", "items": _NEXT}, "truncated": _
 _SELDOM = ("max_attempts", "max_in_flight", "step_timeout")
 """Limits that are taken but not shown, to stay below a kilobyte."""
 _UNSHOWN = (
-    *("spec", "planner", "usage", "deadline", "parent_turn_id", "last_sequence"),
-    *(
-        "event_id",
-        "spec_version",
-        "trace_id",
-        "traceparent",
-        "tenant_id",
-        "causation_id",
-        "attempt",
-        "may_ignore",
-    ),
+    # of turns
+    "spec",
+    "planner",
+    "usage",
+    "deadline",
+    "parent_turn_id",
+    "last_sequence",
+    # of events
+    "event_id",
+    "spec_version",
+    "trace_id",
+    "traceparent",
+    "tenant_id",
+    "causation_id",
+    "attempt",
+    "may_ignore",
 )
 """Fields of answers that a model seldom needs: full answers have them, the list of tools does not."""
 _MORE_WORDS = {
