@@ -60,7 +60,7 @@ async def complete(gateway: Gateway, argument: str, value: str) -> Completion:
     except XenocommError:
         return Completion(values=[], total=0, has_more=False)
     found = [turn.turn_id for turn in answer.turns if turn.turn_id.startswith(value)]
-    return Completion(values=found[:_MOST], has_more=bool(answer.next_page_token))
+    return Completion(values=found, has_more=bool(answer.next_page_token))
 
 
 async def _personalities(gateway: Gateway) -> list[Any]:

@@ -2,10 +2,16 @@
 
 import json
 import re
-from typing import Any
 
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, ReadResourceResult, Resource, ResourceTemplate, TextResourceContents
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
 from xenocomm._gen.errors import InvalidArgument, TurnNotFound, XenocommError
 from xenocomm._gen.pool import pb
 
@@ -66,16 +72,16 @@ async def read(gateway: Gateway, uri: str) -> ReadResourceResult:
     """One resource. MCPError for one that does not exist."""
     found = _URI.fullmatch(uri)
     if found is None:
-        raise missing(uri)
+        raise _missing(uri)
     turn_id, events = found[1], bool(found[2])
     rpc = "ListTurnEvents" if events else "GetTurn"
     request = pb(f"kfm.turn.v1.{rpc}Request")(turn_id=turn_id)
     try:
         answer = as_json(await gateway.call(f"TurnService.{rpc}", request))
     except (TurnNotFound, InvalidArgument):
-        raise missing(uri) from None
+        raise _missing(uri) from None
     except XenocommError as error:
-        raise MCPError(-32603, failures.words(error)) from None
+        raise MCPError(INTERNAL_ERROR, failures.words(error)) from None
     body, shortened = fit(answer, RESOURCE_TOKENS)
     if shortened:
         tool = "kfm_turn_events" if events else "kfm_turn_get"
@@ -86,6 +92,5 @@ async def read(gateway: Gateway, uri: str) -> ReadResourceResult:
     )
 
 
-def missing(uri: Any) -> MCPError:
-    """The error for a resource that does not exist."""
-    return MCPError(INVALID_PARAMS, "Resource not found", {"uri": str(uri)})
+def _missing(uri: str) -> MCPError:
+    return MCPError(INVALID_PARAMS, "Resource not found", {"uri": uri})
