@@ -5,11 +5,11 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 import typer
 
 from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Token, client_of
+from kfm_server.doors.cli.own_server import home
 from kfm_server.doors.cli.printing import Output, as_json, show_json, show_table
 
 Check = tuple[str, bool, str]
@@ -45,10 +45,10 @@ def _package(name: str) -> Check:
 
 
 def _home() -> Check:
-    home = Path(os.environ.get("KFM_HOME") or ".kfm").absolute()
-    nearest = next(p for p in (home, *home.parents) if p.exists())
+    place = home().absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
     ok = nearest.is_dir() and os.access(nearest, os.W_OK)
-    return "home", ok, f"{home} {'can' if ok else 'cannot'} be written"
+    return "home", ok, f"{place} {'can' if ok else 'cannot'} be written"
 
 
 def _postgres() -> Check:
