@@ -13,6 +13,9 @@ from kfm_server.settings.schema import KEYS, SettingsError
 MAX_FILE_BYTES = 1024 * 1024
 _ELSEWHERE = frozenset({"KFM_CONFIG", "KFM_ENDPOINT", "KFM_FAILPOINTS", "KFM_PROFILE", "KFM_TLS_CA"})
 """Variables that are read, but are no settings of the server: where they are, and what clients read."""
+_OPENS_TEXT = re.compile(r"""[\w.\s-]+=\s*("{3}|'{3})""")
+_ENDS = ('"""', "'''", "]", "}")
+"""One of these stands in the last line of whatever takes several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,8 @@ def parse(text: str, path: str) -> Document:
     values: dict[tuple[str, ...], Found] = {}
     tables: dict[tuple[str, ...], str] = {}
     inside: tuple[str, ...] = ()
-    for line, statement in _statements(text):
+    for line, statement, table in _statements(text.replace("\r\n", "\n")):
         place = f"{path}:{line}"
-        table: dict[str, Any] = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
             inside = _header(table)
             if statement.lstrip().startswith("[["):
@@ -81,21 +83,26 @@ def parse(text: str, path: str) -> Document:
     return Document(path, values, tables)
 
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each statement of a valid document with its first line: as many lines as make it one."""
-    held, first = "", 0
+def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Each statement of a valid document, with its first line and what it says: as many lines as make it one."""
+    held: list[str] = []
+    first, ends = 0, _ENDS
     for number, line in enumerate(text.split("\n"), 1):
         if not held:
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            first = number
-        held = f"{held}\n{line}" if held else line
+            opened = _OPENS_TEXT.match(line)
+            first, ends = number, (opened[1],) if opened else _ENDS
+        held.append(line)
+        if len(held) > 1 and not any(end in line for end in ends):
+            continue  # to try at every line would take a long text the square of its length
+        statement = "\n".join(held)
         try:
-            tomllib.loads(held)
+            table = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
             continue  # goes on in the next line
-        yield first, held
-        held = ""
+        yield first, statement, table
+        held.clear()
 
 
 def _header(table: Any) -> tuple[str, ...]:

@@ -161,7 +161,8 @@ def test_all_that_is_wrong_is_said_at_once_but_no_more_than_ten(read: Read) -> N
     assert why.endswith("; and 4 more")
 
 
-def test_values_over_many_lines_dotted_and_inline_keep_their_own_line(read: Read) -> None:
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_values_over_many_lines_dotted_and_inline_keep_their_own_line(read: Read, end: str) -> None:
     text = """# a comment
 personalities.x.tools = [
   "a", # one
@@ -171,14 +172,24 @@ personalities.y = {planner = "rules", instructions = '''
 [models.not_a_table]
 '''}
 "limits"."max_steps" = 7
+[personalities.z]
+instructions = \"\"\"
+[limits]
+max_steps = 8 ''' ""
+\"\"\"
+tools = []
 """
-    config = read(text)
+    config = read(text.replace("\n", end))
     lines = {name: value.place.rpartition(":")[2] for name, value in config.values.items()}
-    assert (lines["personalities.x.tools"], lines["personalities.y.planner"], lines["limits.max_steps"]) == (
-        "2",
-        "6",
-        "9",
-    )
+    found = [f"{name}:{line}" for name, line in lines.items() if line.isdecimal()]
+    assert sorted(found) == [
+        "limits.max_steps:9",
+        "personalities.x.tools:2",
+        "personalities.y.instructions:6",
+        "personalities.y.planner:6",
+        "personalities.z.instructions:11",
+        "personalities.z.tools:15",
+    ]
     assert not config.settings.models
     assert "[models.not_a_table]" in config.settings.personalities["y"].instructions
 
