@@ -99,7 +99,6 @@ class OpenAIProvider:
                             for delta in take_chunk(event, collected):
                                 yield delta
                             if collected.overrun:
-                                response.close()
                                 break
                             await collected.pause()
         if not (collected.finish or collected.overrun):
@@ -130,7 +129,7 @@ class OpenAIProvider:
     async def _post(
         self, url: URL, body: Mapping[str, Any], request: ModelRequest
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """The answer to one request, if its status is 200. Left early, its connection is closed."""
+        """The answer to one request, if its status is 200. Not read to its end, its connection is closed."""
         headers = dict(self._headers)
         if request.key:
             headers["Idempotency-Key"] = request.key
@@ -147,10 +146,8 @@ class OpenAIProvider:
             if response.status != 200:
                 raise await self._refused(response)
             yield response
-            response.release()
-        except BaseException:
-            response.close()
-            raise
+        finally:
+            response.close()  # an answer read to its end has given its connection back by now
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
