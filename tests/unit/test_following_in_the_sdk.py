@@ -53,7 +53,8 @@ class Time:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.pauses: list[float] = []
-        monkeypatch.setattr("xenocomm.follow.time", SimpleNamespace(monotonic=lambda: self.now))
+        for reader in ("follow", "reconnecting"):
+            monkeypatch.setattr(f"xenocomm.{reader}.time", SimpleNamespace(monotonic=lambda: self.now))
         slept = SimpleNamespace(timeout=asyncio.timeout, sleep=self.sleep)
         monkeypatch.setattr("xenocomm.follow.asyncio", slept)
 

@@ -1,18 +1,14 @@
 """`kfm.events`: events across turns, followed over disconnects and restarts."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from xenocomm import arguments
 from xenocomm._gen.errors import Unavailable, XenocommError
 from xenocomm._gen.types import Envelope, Start
-from xenocomm.failures import TRANSIENT, ConnectFailed
-from xenocomm.transport import Stream, Transport, pause_s
-
-_RECONNECT_S = 120.0
-_QUIET_S = 30.0
+from xenocomm.reconnecting import Reconnecting
+from xenocomm.transport import Stream, Transport
 
 
 class Events:
@@ -60,35 +56,24 @@ class EventWatch:
         `cursor` moves when the last event of a response has been handed out, so that a program that keeps it beside its own
         work loses none; after a crash it may see the last few again.
         """
-        attempt = 0
-        lost_since: float | None = None
+        reconnecting = Reconnecting(self._transport)
         while True:
-            opened = time.monotonic()
+            reconnecting.opening()
             stream = self._transport.stream(
                 "EventService.WatchEvents", {**self._fields, "cursor": self.cursor}
             )
             failure: XenocommError = Unavailable("the server ended the stream")
             try:
                 async for response in _responses(stream):
-                    attempt, lost_since = 0, None
+                    reconnecting.heard()
                     for message in response.events:
                         yield Envelope.from_pb(message)
                     self.cursor = response.cursor or self.cursor
             except XenocommError as error:
-                if not isinstance(error, TRANSIENT):
-                    raise
                 failure = error
             finally:
                 stream.cancel()
-            now = time.monotonic()
-            if now - opened > _QUIET_S and not isinstance(failure, ConnectFailed):
-                attempt, lost_since = 0, None
-            lost_since = lost_since or now
-            pause = pause_s(attempt, failure)
-            attempt += 1
-            if not self._transport.may_retry(failure, attempt) or now - lost_since > _RECONNECT_S:
-                raise failure
-            await asyncio.sleep(pause)
+            await asyncio.sleep(reconnecting.pause_s(failure))
 
 
 async def _responses(stream: Stream) -> AsyncIterator[Any]:

@@ -9,12 +9,8 @@ from typing import Any
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.types import TurnChange, TurnState, TurnStateEvent, TurnUpdate
 from xenocomm.arguments import seconds
-from xenocomm.failures import TRANSIENT, ConnectFailed
-from xenocomm.transport import Stream, Transport, pause_s
-
-_RECONNECT_S = 120.0
-_QUIET_S = 30.0
-"""A stream that stood for longer was contact, though it told nothing: turns can wait for days."""
+from xenocomm.reconnecting import Reconnecting
+from xenocomm.transport import Stream, Transport
 
 
 class Follower:
@@ -45,17 +41,16 @@ class Follower:
         Unavailable when for two minutes no server could be reached, or all only asked to come back; or, before any was
         reached, for a few attempts.
         """
-        attempt = 0
-        lost_since: float | None = None
+        reconnecting = Reconnecting(self._transport)
         while True:
-            failure: XenocommError | None = None
-            opened = time.monotonic()
+            failure: XenocommError = Unavailable("the server keeps asking to reconnect")
+            reconnecting.opening()
             try:
                 async with aclosing(self._one_stream()) as updates:
                     async for update in updates:
                         if update.reconnect is not None:
                             break
-                        attempt, lost_since = 0, None
+                        reconnecting.heard()
                         yield update
                         if _is_last(update):
                             return
@@ -63,20 +58,9 @@ class Follower:
                         if await self._ended():
                             return
             except XenocommError as error:
-                if not isinstance(error, TRANSIENT):
-                    raise
                 failure = error
-            now = time.monotonic()
-            if now - opened > _QUIET_S and not isinstance(failure, ConnectFailed):
-                attempt, lost_since = 0, None
-            lost_since = lost_since or now
-            pause = pause_s(attempt, failure)
-            attempt += 1
-            if failure is not None and not self._transport.may_retry(failure, attempt):
-                raise failure
-            if now - lost_since > _RECONNECT_S:
-                raise failure or Unavailable("the server keeps asking to reconnect")
-            if self._ends is not None and now + pause >= self._ends:
+            pause = reconnecting.pause_s(failure)
+            if self._ends is not None and time.monotonic() + pause >= self._ends:
                 raise self._late() from failure
             await asyncio.sleep(pause)
 
