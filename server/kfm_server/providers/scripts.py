@@ -13,10 +13,10 @@ A script is a list of rules; the first whose conditions all hold answers. The ch
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args, get_type_hints
 
 FailureKind = Literal[
     "status",
@@ -35,6 +35,7 @@ MAX_SCRIPT_BYTES: Final = 4 * 1024 * 1024
 """Largest script."""
 DEMO: Final = "demo"
 """Name of the built-in script."""
+_PLAIN: Final[Mapping[type, str]] = {str: "text", int: "a number of at least 0", bool: "true or false"}
 
 
 class ScriptInvalid(ValueError):
@@ -161,7 +162,7 @@ def parse_script(document: Any) -> Script:
 
 
 def _rule(raw: Any, place: str) -> Rule:
-    given = dict(_object(raw, place, _names(Rule)))
+    given = _fields(raw, place, Rule)
     try:
         json.dumps(raw, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -174,8 +175,6 @@ def _rule(raw: Any, place: str) -> Rule:
         given["reply"] = _reply(given["reply"], f"{place}.reply")
     if "failure" in given:
         given["failure"] = _failure(given["failure"], f"{place}.failure")
-    for name, kind in (("offers", str), ("step", int), ("schema", bool)):
-        _typed(given, name, kind, place)
     if given.get("call", "chat") not in ("chat", "embed"):
         raise ScriptInvalid(f"{place}.call is neither chat nor embed")
     rule = Rule(**given)
@@ -187,48 +186,28 @@ def _rule(raw: Any, place: str) -> Rule:
 
 
 def _reply(raw: Any, place: str) -> ScriptedReply:
-    given = dict(_object(raw, place, _names(ScriptedReply)))
+    given = _fields(raw, place, ScriptedReply)
     given["tools"] = tuple(
         _tool(one, f"{place}.tools[{i}]")
         for i, one in enumerate(_list(given.get("tools", []), f"{place}.tools"))
     )
-    for name in ("text", "reasoning", "refusal", "finish"):
-        _typed(given, name, str, place)
-    for name in (
-        "repeat",
-        "input_tokens",
-        "output_tokens",
-        "chunk_chars",
-        "chunks",
-        "delay_ms",
-        "dimensions",
-    ):
-        _typed(given, name, int, place)
-    for name in ("fit_schema", "usage"):
-        _typed(given, name, bool, place)
     if given.get("chunk_chars") == 0 or given.get("dimensions") == 0:
         raise ScriptInvalid(f"{place}: chunk_chars and dimensions are at least 1")
     return ScriptedReply(**given)
 
 
 def _tool(raw: Any, place: str) -> ScriptedTool:
-    given = _object(raw, place, _names(ScriptedTool))
+    given = _fields(raw, place, ScriptedTool)
     if "name" not in given:
         raise ScriptInvalid(f"{place} has no name")
-    for name in ("name", "raw", "id"):
-        _typed(given, name, str, place)
     return ScriptedTool(**given)
 
 
 def _failure(raw: Any, place: str) -> ScriptedFailure:
-    given = _object(raw, place, _names(ScriptedFailure))
+    given = _fields(raw, place, ScriptedFailure)
     kinds = get_args(FailureKind)
     if given.get("kind") not in kinds:
         raise ScriptInvalid(f"{place}.kind is none of {', '.join(kinds)}")
-    for name in ("code", "message", "retry_after"):
-        _typed(given, name, str, place)
-    for name in ("status", "after_chunks", "first"):
-        _typed(given, name, int, place)
     if not 300 <= given.get("status", 500) <= 599:
         raise ScriptInvalid(f"{place}.status is no status of a failure: 300 to 599")
     failure = ScriptedFailure(**given)
@@ -237,11 +216,22 @@ def _failure(raw: Any, place: str) -> ScriptedFailure:
     return failure
 
 
-def _object(raw: Any, place: str, known: set[str]) -> Mapping[str, Any]:
+def _fields(raw: Any, place: str, kind: type) -> dict[str, Any]:
+    """An object with the fields of `kind`; those that are texts, numbers or flags there are so here."""
+    hints = get_type_hints(kind)
+    given = dict(_object(raw, place, hints.keys()))
+    for name, value in given.items():
+        for plain in _PLAIN.keys() & {hints[name], *get_args(hints[name])}:
+            if type(value) is not plain or (isinstance(value, int) and value < 0):
+                raise ScriptInvalid(f"{place}.{name} is not {_PLAIN[plain]}")
+    return given
+
+
+def _object(raw: Any, place: str, known: Set[str]) -> Mapping[str, Any]:
     if not isinstance(raw, dict):
         raise ScriptInvalid(f"{place} is no JSON object")
     found = cast("dict[str, Any]", raw)
-    if unknown := sorted(set(found) - known):
+    if unknown := sorted(found.keys() - known):
         raise ScriptInvalid(
             f"{place} has the unknown key {unknown[0]!r}; there are {', '.join(sorted(known))}"
         )
@@ -254,19 +244,8 @@ def _list(raw: Any, place: str) -> list[Any]:
     return cast("list[Any]", raw)
 
 
-def _typed(given: Mapping[str, Any], name: str, kind: type, place: str) -> None:
-    value = given.get(name)
-    if name in given and (type(value) is not kind or (isinstance(value, int) and value < 0)):
-        wanted = {str: "text", int: "a number of at least 0", bool: "true or false"}[kind]
-        raise ScriptInvalid(f"{place}.{name} is not {wanted}")
-
-
 def _pattern(raw: Any, place: str) -> re.Pattern[str]:
     try:
         return re.compile(raw, re.IGNORECASE | re.DOTALL)
     except (re.error, TypeError) as error:
         raise ScriptInvalid(f"{place} is no regular expression: {error}") from None
-
-
-def _names(kind: Any) -> set[str]:
-    return {field.name for field in fields(kind)}
