@@ -83,22 +83,24 @@ class Player:
 
     def chat(self, request: ModelRequest) -> Played:
         """The answer to a call. Raises NoRule."""
-        call = _Call(request)
-        for number, rule in enumerate(self._script.rules):
-            if rule.call == "chat" and (groups := call.groups_of(rule)) is not None:
-                return self._played(number, rule, call, groups)
-        raise NoRule("No rule of the script fits this call.")
+        played = self._answer("chat", _Call(request))
+        if played is None:
+            raise NoRule("No rule of the script fits this call.")
+        return played
 
     def embed(self, model: str, texts: Sequence[str]) -> tuple[Played, list[list[float]]]:
         """The answer to a call for embeddings, and a vector for each text: the same text, the same unit vector."""
-        request = ModelRequest(model, tuple(Message("user", text) for text in texts))
-        call = _Call(replace(request, messages=(Message("user", "\n".join(texts)),)))
-        played = Played(request_id=call.request_id, usage=TokenUsage(sum(map(estimated_tokens, texts)), 0))
-        for number, rule in enumerate(self._script.rules):
-            if rule.call == "embed" and (groups := call.groups_of(rule)) is not None:
-                played = replace(self._played(number, rule, call, groups), usage=played.usage)
-                break
+        call = _Call(ModelRequest(model, (Message("user", "\n".join(texts)),)))
+        played = self._answer("embed", call) or Played(request_id=call.request_id)
+        played = replace(played, usage=TokenUsage(sum(map(estimated_tokens, texts)), 0))
         return played, [_vector(text, played.dimensions) for text in texts]
+
+    def _answer(self, kind: Literal["chat", "embed"], call: "_Call") -> Played | None:
+        """What the first rule that fits says; None if none does."""
+        for number, rule in enumerate(self._script.rules):
+            if rule.call == kind and (groups := call.groups_of(rule)) is not None:
+                return self._played(number, rule, call, groups)
+        return None
 
     def _played(self, number: int, rule: Rule, call: "_Call", groups: Mapping[str, str]) -> Played:
         failure = rule.failure
