@@ -61,6 +61,11 @@ class McpMount:
         self._open += 1
         try:
             endpoint = await self._loaded()
+            if self._stopping.is_set():
+                title = "The server is stopping."
+                return await _refusal(503, "REASON_DRAINING", title, {"Retry-After": "1"})(
+                    scope, receive, send
+                )
             if endpoint is None:
                 title = "MCP is an extra of this server: kfm-server[mcp]."
                 return await _refusal(501, "REASON_UNIMPLEMENTED", title, {})(scope, receive, send)
@@ -71,8 +76,9 @@ class McpMount:
     async def stop(self) -> None:
         """End the sessions; what is being answered is cut off."""
         self._stopping.set()
-        if self._serving is not None:
-            await self._serving
+        async with self._loading:  # it may be on its way
+            if self._serving is not None:
+                await self._serving
 
     async def _loaded(self) -> Any:
         async with self._loading:
