@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from kfm_server.settings import schema
 from kfm_server.settings.readers import Untyped
 from kfm_server.settings.schema import KEYS, SECTIONS, TABLES, Key, Settings, SettingsError
 from kfm_server.settings.secrets import Secrets, load_resolvers
-from kfm_server.settings.sources import Document, Found, close, from_environment, read_file
+from kfm_server.settings.sources import Document, Found, Stamp, close, from_environment, read_file, stamp
 
 _MOST_PROBLEMS = 10
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -33,11 +33,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Settings and where each came from. `files`: what it was read from, besides the environment and flags."""
+    """Settings and where each came from.
+
+    `files`: what it was read from besides the environment and flags, each as it was before it was read.
+    """
 
     settings: Settings
     values: Mapping[str, Value]
-    files: tuple[Path, ...] = ()
+    files: Mapping[Path, Stamp] = field(default_factory=dict[Path, Stamp])
 
     @property
     def digest(self) -> str:
@@ -65,7 +68,7 @@ def read(
     """Read everything. `required`: a missing file is an error. Raises SettingsError with all that is wrong, or ten of it."""
     problems: list[str] = []
     document = Document(str(path), {}, {})
-    files: tuple[Path, ...] = (path,)
+    files = {path: stamp(path)}
     try:
         document = read_file(path)
     except FileNotFoundError:
@@ -90,7 +93,7 @@ def read(
         _cross_check(values, models, personalities, problems)
     _refuse(problems)
     flat = {key.name: values[key.name].value for key in KEYS}
-    return Reading(schema.build(flat, models, personalities), values, files + secrets.files)
+    return Reading(schema.build(flat, models, personalities), values, {**files, **secrets.files})
 
 
 def given(settings: Settings) -> Reading:

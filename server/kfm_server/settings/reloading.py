@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -13,13 +13,14 @@ from kfm.catalogue.errors import ConfigInvalid
 from kfm_server import metrics
 from kfm_server.settings.config import Change, Config
 from kfm_server.settings.schema import Settings, SettingsError
+from kfm_server.settings.sources import Stamp, stamp
 
 log = structlog.get_logger(__name__)
 Apply = Callable[[Settings], Awaitable[None]]
 """Makes the process go by these. Whole or not at all; SettingsError refuses."""
 Tell = Callable[[Change], Awaitable[None]]
 """Tells of what was put in force."""
-_Stamp = tuple[tuple[int, int, int], ...]
+_Files = Mapping[Path, Stamp]
 
 
 class ConfigReloader:
@@ -32,7 +33,7 @@ class ConfigReloader:
         self._tell = tell
         self._poll = poll
         self._one_at_a_time = asyncio.Lock()
-        self._read: _Stamp = _stamp(config.in_force.files)
+        self._read: _Files = config.in_force.files
         metrics.CONFIG_LOADED_AT.set(config.loaded_at)
 
     async def run(self) -> None:
@@ -43,7 +44,7 @@ class ConfigReloader:
                 async with asyncio.timeout(self._poll):
                     await self._config.asked.wait()
             except TimeoutError:
-                before, seen = seen, await asyncio.to_thread(_stamp, self._config.in_force.files)
+                before, seen = seen, await asyncio.to_thread(_now, self._config.in_force.files)
                 if seen == self._read or seen != before:
                     continue
             self._config.asked.clear()
@@ -81,7 +82,7 @@ class ConfigReloader:
         async with self._one_at_a_time:
             config = self._config
             try:
-                self._read = await asyncio.to_thread(_stamp, config.in_force.files)
+                self._read = await asyncio.to_thread(_now, config.in_force.files)
                 found = await asyncio.to_thread(config.read_again)
                 await self._apply(config.would_be(found).settings)
             except SettingsError as error:
@@ -91,7 +92,7 @@ class ConfigReloader:
                 log.error("config_refused", error=str(error))
                 raise
             change = config.take(found)
-            self._read = await asyncio.to_thread(_stamp, config.in_force.files)
+            self._read = found.files
             metrics.CONFIG_RELOADS.labels("applied").inc()
             metrics.CONFIG_IN_ERROR.set(0)
             metrics.CONFIG_LOADED_AT.set(config.loaded_at)
@@ -102,13 +103,6 @@ class ConfigReloader:
             return change
 
 
-def _stamp(files: tuple[Path, ...]) -> _Stamp:
-    """What tells one state of the files from another."""
-    found: list[tuple[int, int, int]] = []
-    for path in files:
-        try:
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append((0, 0, 0))
-    return tuple(found)
+def _now(files: _Files) -> _Files:
+    """The same files as they are now."""
+    return {path: stamp(path) for path in files}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfm_server.ports.secrets import SecretResolver, SecretResolvers, SecretUnavailable
+from kfm_server.settings.sources import Stamp, stamp
 
 MAX_SECRET_BYTES = 64 * 1024
 
@@ -29,12 +30,12 @@ class FileSecrets:
 
     def __init__(self, base: Path) -> None:
         self._base = base
-        self.read: list[Path] = []
+        self.read: dict[Path, Stamp] = {}
 
     def resolve(self, reference: str) -> str:
         """The file's text."""
         path = self._base / reference
-        self.read.append(path)
+        self.read.setdefault(path, stamp(path))
         try:
             with path.open("rb") as file:
                 raw = file.read(MAX_SECRET_BYTES + 1)
@@ -68,9 +69,9 @@ class Secrets:
         }
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that were asked for so far."""
-        return tuple(self._files.read)
+    def files(self) -> Mapping[Path, Stamp]:
+        """The files that were asked for so far, as they were before each was read."""
+        return self._files.read
 
     def resolve(self, text: str) -> tuple[str, str]:
         """The secret, and how it is shown: the placeholder, `set` for a literal one. Raises SecretUnavailable."""

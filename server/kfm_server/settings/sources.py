@@ -10,6 +10,8 @@ from typing import Any
 from kfm_server.settings.readers import Untyped
 from kfm_server.settings.schema import KEYS, SettingsError
 
+Stamp = tuple[int, int, int]
+"""Tells one state of a file from another."""
 MAX_FILE_BYTES = 1024 * 1024
 _ELSEWHERE = frozenset({"KFM_CONFIG", "KFM_ENDPOINT", "KFM_FAILPOINTS", "KFM_PROFILE", "KFM_TLS_CA"})
 """Variables that are read, but are no settings of the server: where they are, and what clients read."""
@@ -33,6 +35,15 @@ class Document:
     path: str
     values: Mapping[tuple[str, ...], Found]
     tables: Mapping[tuple[str, ...], str]
+
+
+def stamp(path: Path) -> Stamp:
+    """Of the file as it is now; of none, too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def read_file(path: Path) -> Document:

@@ -18,6 +18,7 @@ class Process:
         self.file.write_text("")
         self.config = Config.load({"home": str(home)}, environment={})
         self.refuses = ""
+        self.meanwhile: str | None = None
         self.goes_by: list[Settings] = []
         self.told: asyncio.Queue[Change] = asyncio.Queue()
         self.reloader = ConfigReloader(self.config, self.apply, self.told.put, poll=0.01)
@@ -25,6 +26,9 @@ class Process:
     async def apply(self, new: Settings) -> None:
         if self.refuses:
             raise SettingsError(self.refuses)
+        if self.meanwhile is not None:
+            self.file.write_text(self.meanwhile)
+            self.meanwhile = None
         self.goes_by.append(new)
 
 
@@ -70,6 +74,18 @@ async def test_a_file_is_taken_up_once_it_changed_and_a_bad_one_once_it_was_mend
             process.file.write_text('log_level = "debug"')
             assert (await process.told.get()).applied == ("log_level",)
         assert process.config.settings.log_level == "debug"
+    finally:
+        watching.cancel()
+
+
+async def test_what_changes_after_it_was_read_is_taken_up_too(process: Process) -> None:
+    process.file.write_text('log_level = "warning"')  # behind the first reading, before anybody watches
+    process.meanwhile = 'log_level = "error"'
+    watching = asyncio.create_task(process.reloader.run())
+    try:
+        async with asyncio.timeout(10):
+            assert [(await process.told.get()).applied for _ in range(2)] == [("log_level",)] * 2
+        assert [settings.log_level for settings in process.goes_by] == ["warning", "error"]
     finally:
         watching.cancel()
 
