@@ -80,7 +80,7 @@ class OpenAIProvider:
         async with self._post(self._chat_url, body, request) as response:
             collected.request_id = _request_id(response)
             async with _reading(response, request.stall_seconds, None):
-                take_whole(await _json_of(response), collected)
+                take_whole(await _json_of(response), collected, self._secrets)
         return collected.reply()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
@@ -92,11 +92,11 @@ class OpenAIProvider:
             async with _reading(response, request.stall_seconds, collected):
                 if not response.content_type.endswith("event-stream"):
                     # Some servers cannot stream what was asked and answer whole.
-                    take_whole(await _json_of(response), collected)
+                    take_whole(await _json_of(response), collected, self._secrets)
                 else:
                     async with aclosing(_events(response)) as events:
                         async for event in events:
-                            for delta in take_chunk(event, collected):
+                            for delta in take_chunk(event, collected, self._secrets):
                                 yield delta
                             if collected.overrun:
                                 break

@@ -71,10 +71,10 @@ def _readable(arguments: str) -> str:
     return orjson.dumps({"unreadable_arguments": arguments}).decode()
 
 
-def take_chunk(chunk: Any, into: Collected) -> Sequence[ModelDelta]:
-    """One event of a stream. Raises ProviderError, and KeyError, TypeError or AttributeError where it is not of the dialect."""
+def take_chunk(chunk: Any, into: Collected, secrets: tuple[str, ...]) -> Sequence[ModelDelta]:
+    """One event of a stream; `secrets` are not told of an error. Raises ProviderError, and KeyError, TypeError or AttributeError where it is not of the dialect."""
     if chunk.get("error"):
-        raise errors.from_event(chunk, usage=into.spent())
+        raise errors.from_event(chunk, secrets=secrets, usage=into.spent())
     usage = chunk.get("usage")
     if usage:
         into.usage = token_usage(usage)
@@ -90,10 +90,10 @@ def take_chunk(chunk: Any, into: Collected) -> Sequence[ModelDelta]:
     return found
 
 
-def take_whole(body: Any, into: Collected) -> None:
+def take_whole(body: Any, into: Collected, secrets: tuple[str, ...]) -> None:
     """A whole reply. Raises as take_chunk."""
     if body.get("error"):
-        raise errors.from_event(body)
+        raise errors.from_event(body, secrets=secrets)
     into.model = body.get("model") or ""
     into.request_id = into.request_id or body.get("id") or ""
     if body.get("usage"):

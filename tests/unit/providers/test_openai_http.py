@@ -137,6 +137,17 @@ async def test_what_a_server_says_is_told_without_the_key() -> None:
     assert "sk-other" not in str(error)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_an_error_that_comes_with_status_200_is_told_without_the_key(stream: bool) -> None:
+    key = "plain0123456789"  # looks like no key
+    body = json.dumps({"error": {"message": f"no access with {key}"}})
+    async with raw_server(events(body) if stream else whole(body)) as raw:
+        provider = OpenAIProvider(raw.url, Secret(key))
+        with pytest.raises(ProviderError, match=r"no access with \[hidden\]"):
+            _ = [item async for item in provider.stream(HELLO)]
+        await provider.close()
+
+
 @pytest.mark.parametrize(
     ("headers", "wait"),
     [
