@@ -104,7 +104,7 @@ def given(settings: Settings) -> Reading:
         values[key.name] = Value(value, _shown(key, value), "given", key.reloads)
     for table, named in (("models", settings.models), ("personalities", settings.personalities)):
         for name, made in named.items():
-            values |= _values_of(table, name, made, "given")
+            _fill(values, table, name, made, "given")
     return Reading(settings, values)
 
 
@@ -226,14 +226,16 @@ def _resolvers(found: Mapping[str, Found], problems: list[str]) -> dict[str, Any
         return {}
 
 
-def _named(document: Document, table: str) -> dict[str, str]:
-    """Names in a table and where each first stands."""
+def _named(document: Document, table: str, problems: list[str]) -> dict[str, str]:
+    """Names in a table and where each first stands; too many are a problem."""
     found = {
         parts[1]: place for parts, place in document.tables.items() if parts[0] == table and len(parts) > 1
     }
     for parts, value in document.values.items():
         if parts[0] == table and len(parts) > 2:
             found.setdefault(parts[1], value.place)
+    if len(found) > schema.MOST_NAMED:
+        problems.append(f"{document.path}: {len(found)} {table}, more than {schema.MOST_NAMED}")
     return found
 
 
@@ -252,21 +254,16 @@ def _fields(
     return made
 
 
-def _values_of(table: str, name: str, made: object, place: str) -> dict[str, Value]:
-    return {
-        f"{table}.{name}.{key.name}": Value(
-            value := getattr(made, key.kept_as), _shown(key, value), place, key.reloads
-        )
-        for key in TABLES[table]
-    }
+def _fill(values: dict[str, Value], table: str, name: str, made: object, place: str) -> None:
+    """Add what a model or personality is made of, but for what was set."""
+    for key in TABLES[table]:
+        value = getattr(made, key.kept_as)
+        values.setdefault(f"{table}.{name}.{key.name}", Value(value, _shown(key, value), place, key.reloads))
 
 
 def _models(document: Document, reader: _Reader, values: dict[str, Value]) -> dict[str, ModelSpec]:
     models: dict[str, ModelSpec] = {}
-    named = _named(document, "models")
-    if len(named) > schema.MOST_NAMED:
-        reader.problems.append(f"{document.path}: {len(named)} models, more than {schema.MOST_NAMED}")
-    for name, place in named.items():
+    for name, place in _named(document, "models", reader.problems).items():
         made = _fields(document, "models", name, reader, values)
         missing = [key for key in ("provider", "model") if ("models", name, key) not in document.values]
         if made.get("provider") == "scripted":  # it costs nothing, unless told otherwise
@@ -278,11 +275,7 @@ def _models(document: Document, reader: _Reader, values: dict[str, Value]) -> di
             reader.problems.append(f"{place}: models.{name} lacks {' and '.join(missing)}")
         elif {"provider", "model"} <= made.keys():
             models[name] = ModelSpec(name=name, **made)
-            values |= {
-                k: v
-                for k, v in _values_of("models", name, models[name], "default").items()
-                if k not in values
-            }
+            _fill(values, "models", name, models[name], "default")
     return models
 
 
@@ -293,17 +286,12 @@ def _personalities(
     weakest_first = tuple(sorted(models, key=lambda name: models[name].max_complexity))
     built_in = replace(DEFAULT_PERSONALITY, models=weakest_first)
     personalities = {built_in.name: built_in}
-    named = _named(document, "personalities")
-    if len(named) > schema.MOST_NAMED:
-        reader.problems.append(f"{document.path}: {len(named)} personalities, more than {schema.MOST_NAMED}")
-    for name in named:
+    for name in _named(document, "personalities", reader.problems):
         made = _fields(document, "personalities", name, reader, values)
         base = built_in if name == built_in.name else Personality(name=name, models=weakest_first)
         personalities[name] = replace(base, **made)
     for name, made in personalities.items():
-        values |= {
-            k: v for k, v in _values_of("personalities", name, made, "default").items() if k not in values
-        }
+        _fill(values, "personalities", name, made, "default")
     return personalities
 
 
