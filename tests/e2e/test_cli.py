@@ -107,7 +107,11 @@ async def test_dead_letters_are_listed_shown_and_dropped(server: Running) -> Non
 async def test_doctor_names_each_check(server: Running) -> None:
     code, out, _ = await kfm(server, "doctor")
     assert code == 0
-    assert {c["check"] for c in json.loads(out)} == {"python", "grpcio", "home", "postgres", "server"}
+    names = ["python", "grpcio", "home", "postgres", "server"]
+    assert [c["check"] for c in json.loads(out)] == names
+    lines = (await kfm(server, "doctor", "-o", "jsonl"))[1].splitlines()
+    assert [json.loads(line)["ok"] for line in lines] == [True] * len(names)
+    assert (await kfm(server, "doctor", "-o", "id"))[1].split() == names
 
 
 @pytest.mark.parametrize(

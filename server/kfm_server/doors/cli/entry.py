@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from kfm_server.doors.cli.console import refused, show_error
-from kfm_server.doors.cli.printing import Format, as_json
+from kfm_server.doors.cli.printing import Form, Format
 
 _OUTPUT_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
@@ -18,7 +18,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run one command; answers the exit code. Nothing that a user can type ends in a traceback."""
     if not sys.stdout:  # started with its output closed
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    json_wanted = as_json(_format(arguments))
+    json_wanted = Form(_format(arguments)).json
     warnings.showwarning = _warned
     try:
         _only_unicode(arguments)

@@ -33,11 +33,6 @@ Fields = Annotated[
 ]
 
 
-def as_json(output: Format | None) -> bool:
-    """Whether to print JSON: when asked to, or when nobody watches a terminal."""
-    return output in (Format.JSON, Format.JSONL) or (output is None and not sys.stdout.isatty())
-
-
 class Form:
     """What `-o` and `--fields` ask for."""
 
@@ -50,7 +45,7 @@ class Form:
 
     @property
     def json(self) -> bool:
-        """JSON of either kind."""
+        """JSON of either kind: when asked to, or when nobody watches a terminal."""
         return self.format in (Format.JSON, Format.JSONL)
 
     def rows(
@@ -115,13 +110,6 @@ class Form:
             else:
                 return None
         return held
-
-
-def show_json(value: Any, *, line: bool = False) -> None:
-    """One of the SDK's values as JSON; `line` for one of many, each on its own line."""
-    from xenocomm.jsonable import to_json
-
-    _write(to_json(value), indent=None if line else 2)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
