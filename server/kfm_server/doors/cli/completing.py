@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kfm_server.doors.cli.printing import clean
+
 if TYPE_CHECKING:
     from xenocomm import Client
 
@@ -46,7 +48,7 @@ def turn_ids(incomplete: str) -> list[tuple[str, str]]:
 
     async def ask(client: "Client") -> list[tuple[str, str]]:
         found = await client.turns.list().first(_MOST)
-        return [(t.turn_id, (t.outcome or t.state).name.lower()) for t in found]  # type: ignore[union-attr]
+        return [(t.turn_id, clean(t.outcome or t.state).lower()) for t in found]
 
     return _asked(ask, incomplete)
 
