@@ -1,5 +1,6 @@
 """Logs: one JSON object a line on stderr, of ours and of every library; never a secret, never what users said."""
 
+import json
 import logging
 import re
 import sys
@@ -121,7 +122,12 @@ def _shown(value: object) -> str:
 
 
 def _render(logger: object, method: str, event: _Event) -> bytes:
-    line = orjson.dumps(event, default=_shown, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        line = orjson.dumps(event, default=_shown, option=orjson.OPT_NON_STR_KEYS)
+    except (
+        TypeError
+    ):  # half a surrogate, or a number beyond 64 bits: a line that cannot be written must end no work
+        line = json.dumps(event, default=_shown, ensure_ascii=False).encode(errors="backslashreplace")
     for secret in _secrets:
         if secret in line:
             line = line.replace(secret, _HIDDEN.encode())
@@ -149,7 +155,7 @@ class _Handler(logging.Handler):
         """One line; what cannot be formatted is said without its arguments."""
         try:
             text = record.getMessage()
-        except Exception:
+        except Exception:  # its arguments are anybody's objects
             text = str(record.msg)
         event: _Event = {"event": text, "logger": record.name}
         if record.exc_info and record.exc_info[0] is not None:

@@ -97,6 +97,21 @@ log.info("objects", part=Part(text="what was said"), raw=b"what was said", secre
     assert "xyz1" not in json.dumps(objects)
 
 
+def test_what_is_no_utf_8_or_too_large_a_number_is_logged_and_breaks_nothing() -> None:
+    program = r"""
+logs.configure("info")
+logs.hide([Secret("the-sécret")])
+log = structlog.get_logger()
+log.warning("ours", error="half \ud800 the-sécret", many=2**70, nested=[{1: {2}}])
+logging.getLogger("lib").warning("theirs \ud800")
+"""
+    ours, theirs = lines_of(program)
+    assert (ours["error"], ours["many"], ours["nested"]) == (
+        "half \ud800 [redacted]", 2**70, [{"1": "{2}"}],
+    )  # fmt: skip
+    assert theirs["event"] == "theirs \ud800"
+
+
 def test_a_line_says_what_the_work_at_hand_is_about() -> None:
     program = """
 from kfm_server.context import work_on, work_done
