@@ -9,6 +9,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     INVALID_PARAMS,
+    MISSING_REQUIRED_CLIENT_CAPABILITY,
     AudioContent,
     CallToolRequestParams,
     CallToolResult,
@@ -54,9 +55,16 @@ def _tool(name: str, schema: Json = _NOTHING) -> Callable[[Run], Run]:
     return register
 
 
-def _fields(required: bool = True, **fields: str) -> Json:
-    schema: Json = {"type": "object", "properties": {name: {"type": kind} for name, kind in fields.items()}}
-    return {**schema, "required": list(fields)} if required else schema
+def _always(answer: Answer) -> Run:
+    async def run(context: Context, params: CallToolRequestParams) -> Answer:
+        return answer
+
+    return run
+
+
+def _fields(**fields: str) -> Json:
+    properties = {name: {"type": kind} for name, kind in fields.items()}
+    return {"type": "object", "properties": properties, "required": list(fields)}
 
 
 def _result(*parts: ContentBlock) -> CallToolResult:
@@ -71,47 +79,24 @@ def _resource(uri: str, mime_type: str, text: str) -> EmbeddedResource:
     return EmbeddedResource(resource=TextResourceContents(uri=uri, mime_type=mime_type, text=text))
 
 
-@_tool("test_simple_text")
-async def simple_text(context: Context, params: CallToolRequestParams) -> Answer:
-    """Text."""
-    return _text("This is a simple text response for testing.")
-
-
-@_tool("test_image_content")
-async def image(context: Context, params: CallToolRequestParams) -> Answer:
-    """A picture."""
-    return _result(ImageContent(data=PNG, mime_type="image/png"))
-
-
-@_tool("test_audio_content")
-async def audio(context: Context, params: CallToolRequestParams) -> Answer:
-    """A sound."""
-    return _result(AudioContent(data=WAV, mime_type="audio/wav"))
-
-
-@_tool("test_embedded_resource")
-async def embedded(context: Context, params: CallToolRequestParams) -> Answer:
-    """A resource."""
-    return _result(
+for _name, _answer in {
+    "test_simple_text": _text("This is a simple text response for testing."),
+    "test_image_content": _result(ImageContent(data=PNG, mime_type="image/png")),
+    "test_audio_content": _result(AudioContent(data=WAV, mime_type="audio/wav")),
+    "test_embedded_resource": _result(
         _resource("test://embedded-resource", "text/plain", "This is an embedded resource content.")
-    )
-
-
-@_tool("test_multiple_content_types")
-async def mixed(context: Context, params: CallToolRequestParams) -> Answer:
-    """Three kinds of content."""
-    data = json.dumps({"test": "data", "value": 123})
-    return _result(
+    ),
+    "test_multiple_content_types": _result(
         TextContent(text="Multiple content types test:"),
         ImageContent(data=PNG, mime_type="image/png"),
-        _resource("test://mixed-content-resource", "application/json", data),
-    )
-
-
-@_tool("test_error_handling")
-async def error(context: Context, params: CallToolRequestParams) -> Answer:
-    """A failure."""
-    return failed("This tool intentionally returns an error for testing")
+        _resource(
+            "test://mixed-content-resource", "application/json", json.dumps({"test": "data", "value": 123})
+        ),
+    ),
+    "test_error_handling": failed("This tool intentionally returns an error for testing"),
+    "test_logging_tool": _text("Nothing was logged."),  # to a client that did not ask for it
+}.items():
+    _tool(_name)(_always(_answer))
 
 
 @_tool("test_tool_with_logging")
@@ -225,12 +210,7 @@ _SCHEMA_2020: Json = {
     "else": {"required": ["email"]},
     "additionalProperties": False,
 }
-
-
-@_tool("json_schema_2020_12_tool", _SCHEMA_2020)
-async def schema_2020(context: Context, params: CallToolRequestParams) -> Answer:
-    """Only its schema matters."""
-    return _text("ok")
+_tool("json_schema_2020_12_tool", _SCHEMA_2020)(_always(_text("ok")))
 
 
 @_tool(
@@ -326,18 +306,16 @@ async def streaming(context: Context, params: CallToolRequestParams) -> Answer:
     return await round_elicitation(context, params)
 
 
-@_tool("test_logging_tool")
-async def quiet(context: Context, params: CallToolRequestParams) -> Answer:
-    """Logs nothing to a client that did not ask for it."""
-    return _text("Nothing was logged.")
-
-
 @_tool("test_missing_capability")
 async def missing_capability(context: Context, params: CallToolRequestParams) -> Answer:
     """Needs sampling."""
     client = context.session.client_params
     if client is None or client.capabilities.sampling is None:
-        raise MCPError(-32021, "The client must offer sampling.", {"requiredCapabilities": {"sampling": {}}})
+        raise MCPError(
+            MISSING_REQUIRED_CLIENT_CAPABILITY,
+            "The client must offer sampling.",
+            {"requiredCapabilities": {"sampling": {}}},
+        )
     return _text("ok")
 
 
