@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from kfm_server.doors.cli.own_server import listens
 
 from tests.mcp_conformance import referees
 from tests.support.live import LiveServer
@@ -54,15 +55,14 @@ async def fixtures(live_server: LiveServer) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(how.command, *how.args, env=how.env)
     try:
         async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                await asyncio.sleep(0.05)
+            while not listens(f"127.0.0.1:{port}"):
+                with contextlib.suppress(TimeoutError):
+                    code = await asyncio.wait_for(process.wait(), 0.05)
+                    raise AssertionError(f"the bridge ended with {code}")
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
 
 
