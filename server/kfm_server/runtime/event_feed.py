@@ -1,6 +1,7 @@
 """Subscriptions across turns: every committed event that fits, from every process, resumed by cursor."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from kfm_server.context import ExecutionContext
 from kfm_server.ids import partition_of
 from kfm_server.ports.journal import Journal, JournalUnavailable
 from kfm_server.runtime.event_cursor import decode_cursor, encode_cursor
-from kfm_server.runtime.event_tail import EventTail, Reader
+from kfm_server.runtime.event_tail import EventTail
 
 Batch = tuple[list[Envelope], str]
 _EVENTS_AT_ONCE = 200
@@ -64,9 +65,9 @@ class EventFeed:
         try:
             heads = await self._journal.heads()
             at = self._begin(wanted, cursor, start, heads)
-            with self._tail.reading(tuple(at), heads) as reader:
+            with self._tail.reading(tuple(at), heads) as grown:
                 yield [], encode_cursor(self._partitions, at)
-                async for batch in self._follow(ctx.tenant_id, wanted, at, reader):
+                async for batch in self._follow(ctx.tenant_id, wanted, at, grown):
                     yield batch
         except JournalUnavailable:
             raise Unavailable(retry_after_ms=1000) from None
@@ -90,11 +91,11 @@ class EventFeed:
         return {p: found[p] for p in partitions}
 
     async def _follow(
-        self, tenant_id: str, wanted: Wanted, at: dict[int, int], reader: Reader
+        self, tenant_id: str, wanted: Wanted, at: dict[int, int], grown: asyncio.Event
     ) -> AsyncGenerator[Batch]:
         passed, told = 0, self._clock.monotonic()
         while True:
-            reader.wake.clear()
+            grown.clear()
             moved = False
             batch: list[Envelope] = []
             size = 0
@@ -115,7 +116,9 @@ class EventFeed:
                 yield batch, encode_cursor(self._partitions, at)
                 passed, told = 0, self._clock.monotonic()
             if not moved:
-                await _rest(reader, _QUIET_SECONDS if passed else None)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_QUIET_SECONDS if passed else None):
+                        await grown.wait()
 
     async def _fits(self, tenant_id: str, wanted: Wanted, envelope: Envelope) -> bool:
         return (
@@ -151,11 +154,3 @@ def _labels(first: Envelope) -> Mapping[str, str]:
         return dict(TurnEvent.FromString(first.payload.value).labels)
     except DecodeError:
         return {}
-
-
-async def _rest(reader: Reader, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await reader.wake.wait()
-    except TimeoutError:
-        pass

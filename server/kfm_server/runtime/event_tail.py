@@ -41,21 +41,13 @@ def decode(stored: Stored) -> Event:
     return Event(stored.offset, envelope, len(stored.envelope))
 
 
-@dataclass(eq=False, slots=True)
-class Reader:
-    """One who waits for events of some partitions."""
-
-    partitions: Collection[int]
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 @dataclass(slots=True)
 class _Tail:
     """All events of a partition with offsets above `start`, up to `last`."""
 
     start: int
     last: int
-    readers: set[Reader] = field(default_factory=set[Reader])
+    readers: set[asyncio.Event] = field(default_factory=set[asyncio.Event])
     events: list[Event] = field(default_factory=list[Event])
     bytes: int = 0
 
@@ -100,9 +92,9 @@ class EventTail:
                 self._wake.set()
 
     @contextmanager
-    def reading(self, partitions: Collection[int], heads: Mapping[int, int]) -> Generator[Reader]:
-        """Be woken when one of the partitions has new events; `heads`, as they were just read."""
-        reader = Reader(partitions)
+    def reading(self, partitions: Collection[int], heads: Mapping[int, int]) -> Generator[asyncio.Event]:
+        """What is set when one of the partitions has new events; `heads`, as they were just read."""
+        reader = asyncio.Event()
         for partition in partitions:
             tail = self._tails.get(partition)
             if tail is None:
@@ -164,4 +156,4 @@ class EventTail:
                 if rows and self._tails.get(partition) is tail:
                     tail.add([decode(stored) for stored in rows])
                     for reader in tail.readers:
-                        reader.wake.set()
+                        reader.set()
