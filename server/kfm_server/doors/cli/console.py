@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from kfm_server.doors.cli.printing import clean
 
 if TYPE_CHECKING:
     from xenocomm import Client, XenocommError
-
+    from xenocomm._gen.errors import Violation
 
 Endpoint = Annotated[
     str | None, typer.Option(help="host:port of the server; else KFM_ENDPOINT, else 127.0.0.1:50051.")
@@ -114,22 +114,16 @@ def show_error(error: "XenocommError", json_wanted: bool) -> None:
 def refused(reason: str, message: str, exit_code: int, json_wanted: bool, field: str = "") -> None:
     """A failure that the command line itself found, in the form of all others; `field` is the option it lies in."""
     if json_wanted:
-        violations = [Broken(field, "usage", message)] if field else []
+        from xenocomm._gen.errors import Violation
+
+        violations = [Violation(field, "usage", message)] if field else []
         _error_json(reason, message, {}, violations, exit_code)
     else:
         typer.echo(f"error: {clean(message)}", err=True)
 
 
-class Broken(NamedTuple):
-    """One wrong option, shaped as the SDK's violations."""
-
-    field: str
-    rule: str
-    message: str
-
-
 def _error_json(
-    reason: str, message: str, metadata: Mapping[str, str], violations: Sequence[Any], exit_code: int
+    reason: str, message: str, metadata: Mapping[str, str], violations: "Sequence[Violation]", exit_code: int
 ) -> None:
     found = {
         "reason": reason,
