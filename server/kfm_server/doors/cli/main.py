@@ -22,9 +22,9 @@ from kfm_server.doors.cli import (
     events,
     mcp,
     model_server,
+    new_turn,
     personalities,
     sessions,
-    starting,
     turns,
 )
 from kfm_server.doors.cli.console import Given
@@ -40,7 +40,7 @@ app = typer.Typer(
     help="KFM Agent Shell. Exit codes: 0 fine, 1 internal or no start, 2 wrong use or request, 3 not found, 4 not allowed, "
     "5 conflict, 6 turn failed, 7 waits for a person, 8 timed out, 9 no server or overloaded, 130 interrupted.",
 )
-app.command()(starting.run)
+app.command()(new_turn.run)
 app.add_typer(turns.app, name="turn")
 app.add_typer(sessions.app, name="session")
 app.add_typer(personalities.app, name="personality")

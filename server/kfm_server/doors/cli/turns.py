@@ -8,9 +8,9 @@ import typer
 
 from kfm_server.doors.cli.completing import session_ids, turn_ids
 from kfm_server.doors.cli.console import Endpoint, Key, Token, interrupted, seconds, with_client
+from kfm_server.doors.cli.new_turn import PATIENCE, result_of, start
 from kfm_server.doors.cli.printing import Fields, Form, Format, Output, clean
 from kfm_server.doors.cli.show import answer_text, event_line, show_end, show_id, show_turn, show_waits
-from kfm_server.doors.cli.starting import PATIENCE, result_of, start
 
 if TYPE_CHECKING:
     from xenocomm import Client, Turn, TurnUpdate
