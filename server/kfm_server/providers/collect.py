@@ -1,9 +1,11 @@
 """Collects a reply from its pieces, whichever adapter brings them, and normalises it."""
 
 import asyncio
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from kfm_server.ports.models import (
+    Embeddings,
     Finish,
     ModelDelta,
     ModelReply,
@@ -190,6 +192,21 @@ class Collected:
                 max=str(MAX_REPLY_CHARS),
             )
             raise error
+
+
+def embeddings(
+    rows: Any, texts: Sequence[str], usage: TokenUsage | None, *, model: str, request_id: str
+) -> Embeddings:
+    """The vectors of a reply's `data`; a usage of None is estimated. Raises ProviderError if it is not one for each text."""
+    try:
+        found = {row["index"]: tuple(map(float, row["embedding"])) for row in rows}
+        vectors = tuple(found[number] for number in range(len(texts)))
+        if len(rows) != len(texts):
+            raise ValueError("not one vector for each text")
+    except errors.MALFORMED:
+        raise errors.unreadable(request_id, usage) from None
+    spent = usage or TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
+    return Embeddings(vectors, spent, model, request_id)
 
 
 def estimated_input(request: ModelRequest) -> int:

@@ -14,6 +14,8 @@ OVERFLOW: Final = "REASON_CONTEXT_OVERFLOW"
 INVALID: Final = "REASON_MODEL_REPLY_INVALID"
 REFUSED: Final = "REASON_CONTENT_REFUSED"
 
+MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What reading a reply raises that is not of the provider's form."""
 MAX_RETRY_AFTER_MS: Final = 24 * 3600 * 1000
 """Longest wait that a provider may ask for; a longer one counts as this."""
 MAX_TOLD: Final = 300

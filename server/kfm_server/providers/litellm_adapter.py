@@ -21,10 +21,9 @@ from kfm_server.ports.models import (
     ModelRequest,
     ProviderError,
     TokenUsage,
-    estimated_tokens,
 )
 from kfm_server.providers import errors
-from kfm_server.providers.collect import Collected
+from kfm_server.providers.collect import Collected, embeddings
 from kfm_server.providers.openai_wire import request_body, take_message
 from kfm_server.secret import NO_SECRET, Secret
 
@@ -32,6 +31,7 @@ EMBED_STALL_SECONDS: Final = 60.0
 _NO_LIMIT_SECONDS: Final = 24 * 3600.0
 """LiteLLM's own bound on a call: the silence is bounded here, and the whole by the engine."""
 _UNREADABLE = {"JSONDecodeError", "APIResponseValidationError"}
+_UNREADABLE_SAID = ("invalid response from LLM", "Invalid response object Traceback")
 _NOT_REACHED = {
     "APIConnectionError",
     "ConnectError",
@@ -66,10 +66,13 @@ class LiteLLMProvider:
         collected = Collected(request)
         answer = await self._completion(request, stream=False)
         collected.model, collected.request_id = answer.model or "", _request_id(answer)
-        choice = answer.choices[0]
-        take_message(_message(choice.message), collected)
-        collected.finish = choice.finish_reason or "stop"
         collected.usage = _usage(getattr(answer, "usage", None))
+        try:
+            choice = answer.choices[0]
+            take_message(_message(choice.message), collected)
+        except errors.MALFORMED:
+            raise errors.unreadable(collected.request_id, collected.spent()) from None
+        collected.finish = choice.finish_reason or "stop"
         return collected.reply()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
@@ -112,12 +115,8 @@ class LiteLLMProvider:
             raise errors.stalled(EMBED_STALL_SECONDS) from None
         except Exception as error:
             raise self._failed(error, None) from None
-        rows = sorted(answer.data, key=lambda row: row["index"])
-        if [row["index"] for row in rows] != list(range(len(texts))):
-            raise errors.failure(errors.INVALID, "The provider did not answer one vector for each text.")
-        usage = _usage(answer.usage) or TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
-        vectors = tuple(tuple(row["embedding"]) for row in rows)
-        return Embeddings(vectors, usage, answer.model or model, _request_id(answer))
+        told, id = answer.model or model, _request_id(answer)
+        return embeddings(answer.data, texts, _usage(answer.usage), model=told, request_id=id)
 
     async def close(self) -> None:
         """LiteLLM keeps its connections for the process."""
@@ -160,7 +159,7 @@ class LiteLLMProvider:
             return error
         kinds = {type(cause).__name__ for cause in _causes(error)}
         usage, request_id = (collected.spent(), collected.request_id) if collected else (None, "")
-        if kinds & _UNREADABLE or "invalid response from LLM" in str(error):
+        if kinds & _UNREADABLE or any(said in str(error) for said in _UNREADABLE_SAID):
             return errors.unreadable(request_id, usage)
         headers, body = _headers(error), _body(error)
         if "MidStreamFallbackError" in kinds:

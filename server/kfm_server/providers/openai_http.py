@@ -21,11 +21,9 @@ from kfm_server.ports.models import (
     ModelReply,
     ModelRequest,
     ProviderError,
-    TokenUsage,
-    estimated_tokens,
 )
 from kfm_server.providers import errors
-from kfm_server.providers.collect import Collected
+from kfm_server.providers.collect import Collected, embeddings
 from kfm_server.providers.openai_wire import request_body, take_chunk, take_whole, token_usage
 from kfm_server.providers.sse import EventReader
 from kfm_server.secret import NO_SECRET, Secret
@@ -39,7 +37,6 @@ CONNECT_SECONDS: Final = 10.0
 EMBED_STALL_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 0.1
 """How long the end of a stream is waited for after its last event, so that its connection can be used again."""
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class OpenAIProvider:
@@ -111,14 +108,9 @@ class OpenAIProvider:
         async with self._post(self._embed_url, {"model": model, "input": list(texts)}, request) as response:
             async with _reading(response, request.stall_seconds, None):
                 body = await _json_of(response)
-                rows = sorted(body["data"], key=lambda row: row["index"])
-                vectors = tuple(tuple(map(float, row["embedding"])) for row in rows)
-                if [row["index"] for row in rows] != list(range(len(texts))):
-                    raise ValueError("not one vector for each text")
-                usage = TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
-                if body.get("usage"):
-                    usage = token_usage(body["usage"])
-                return Embeddings(vectors, usage, body.get("model") or model, _request_id(response))
+                usage = token_usage(body["usage"]) if body.get("usage") else None
+                told, id = body.get("model") or model, _request_id(response)
+                return embeddings(body["data"], texts, usage, model=told, request_id=id)
 
     async def close(self) -> None:
         """Close its connections; calls under way fail as cut."""
@@ -195,7 +187,7 @@ async def _reading(
     except (aiohttp.ClientError, OSError):
         if collected is None or not collected.finish:
             raise errors.cut(request_id, collected and collected.spent()) from None
-    except _UNREADABLE:
+    except errors.MALFORMED:
         raise errors.unreadable(request_id, collected and collected.spent()) from None
 
 

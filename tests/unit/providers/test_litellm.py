@@ -128,6 +128,22 @@ async def test_claudes_failures_are_ours_and_it_is_asked_once(
     assert KEY.reveal() not in f"{caught.value} {caught.value!r}"
 
 
+@pytest.mark.parametrize("body", ["null", '{"choices": []}', '{"choices": [{"message": null}]}'])
+async def test_json_of_another_form_cannot_be_read(body: str) -> None:
+    async with raw_server(whole(body)) as raw:
+        with pytest.raises(ProviderError) as caught:
+            await LiteLLMProvider(raw.url, KEY).generate(ModelRequest("openai/m", TALK[:2]))
+    assert (caught.value.reason, caught.value.retryable) == ("REASON_MODEL_REPLY_INVALID", True)
+
+
+@pytest.mark.parametrize("rows", ["null", "[]", '[{"index": 0}]', '[{"index": 0, "embedding": ["x"]}]'])
+async def test_embeddings_of_another_form_cannot_be_read(rows: str) -> None:
+    async with raw_server(whole(f'{{"data": {rows}}}')) as raw:
+        with pytest.raises(ProviderError) as caught:
+            await LiteLLMProvider(raw.url, KEY).embed("openai/m", ["one"])
+    assert (caught.value.reason, caught.value.retryable) == ("REASON_MODEL_REPLY_INVALID", True)
+
+
 async def test_without_litellm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
     monkeypatch.setattr(litellm_adapter, "_ready", type(litellm_adapter._ready)())  # pyright: ignore[reportPrivateUsage]

@@ -116,6 +116,25 @@ async def test_json_of_another_form_cannot_be_read(body: str) -> None:
         assert (await failed(raw)).reason == "REASON_MODEL_REPLY_INVALID"
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "null",
+        "[]",
+        '[{"index": 0}]',
+        '[{"index": 1, "embedding": [1]}]',
+        '[{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]',
+    ],
+)
+async def test_embeddings_that_are_not_one_for_each_text_cannot_be_read(rows: str) -> None:
+    async with raw_server(whole(f'{{"data": {rows}}}')) as raw:
+        provider = OpenAIProvider(raw.url)
+        with pytest.raises(ProviderError) as caught:
+            await provider.embed("small", ["one"])
+        await provider.close()
+    assert (caught.value.reason, caught.value.retryable) == ("REASON_MODEL_REPLY_INVALID", True)
+
+
 async def test_a_line_over_the_bound_ends_the_call() -> None:
     filler = b"x" * 65536
     async with raw_server([*events()[:1], *([filler] * (MAX_LINE_BYTES // 65536 + 1))]) as raw:
