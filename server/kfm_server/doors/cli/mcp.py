@@ -8,6 +8,7 @@ import typer
 
 from kfm_server.doors.cli.console import Endpoint, Token
 from kfm_server.doors.cli.own_server import NoStart, OwnServer, endpoint_in_home, listens
+from kfm_server.doors.mcp_extra import is_of_mcp_extra
 
 Groups = Annotated[list[str] | None, typer.Option("--group", help="A group of tools to add: steps.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Offer only tools that change nothing.")]
@@ -22,7 +23,6 @@ Conformance = Annotated[
         hidden=True,
     ),
 ]
-_PARTS = ("kfm_mcp", "mcp", "mcp_types")
 
 
 def mcp(
@@ -44,7 +44,7 @@ def mcp(
         from kfm_mcp.gateway import Gateway
         from kfm_mcp.stdio import serve
     except ModuleNotFoundError as missing:
-        if (missing.name or "").split(".")[0] not in _PARTS:
+        if not is_of_mcp_extra(missing):
             raise
         typer.echo("error: MCP is an extra of this package: install kfm-server[mcp]", err=True)
         raise typer.Exit(2) from None

@@ -14,13 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from kfm_server.doors.binding import is_loopback, join_address, split_address, token_matches
+from kfm_server.doors.mcp_extra import is_of_mcp_extra
 
 log = structlog.get_logger(__name__)
 
-_PARTS = ("kfm_mcp", "mcp", "mcp_types")
 _LOADED = ("kfm_mcp.bridge", "kfm_mcp.gateway", "kfm_mcp.http")
-
-
 INVALID_REQUEST, INTERNAL_ERROR = -32600, -32603
 """Codes of JSON-RPC."""
 MOST_REQUESTS = 200
@@ -89,9 +87,9 @@ class McpMount:
                         await asyncio.to_thread(importlib.import_module, m) for m in _LOADED
                     ]
                 except ModuleNotFoundError as missing:
-                    if (missing.name or "").split(".")[0] not in _PARTS:
-                        raise
-                    return None
+                    if is_of_mcp_extra(missing):
+                        return None
+                    raise
                 made = http.McpEndpoint(
                     bridge.Bridge(gateway.Gateway(self._own_server, self._token), groups=self._groups),
                     host=self._host if is_loopback(self._host) else "",
