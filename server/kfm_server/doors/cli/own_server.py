@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from kfm_server.doors.binding import split_address
+
 _START_S = 60.0
 _STOP_S = 20.0
 
@@ -83,9 +85,8 @@ def endpoint_in_home() -> str:
 
 def listens(endpoint: str) -> bool:
     """Whether something accepts connections there."""
-    host, _, port = endpoint.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), 2).close()
+        socket.create_connection(split_address(endpoint), 2).close()
     except OSError:
         return False
     return True
