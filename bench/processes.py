@@ -77,6 +77,17 @@ class Child:
         if self.process.poll() is not None:
             raise Missing(f"{self.log.stem} ended with code {self.process.returncode}: {self.tail()}")
 
+    def address(self, timeout: float = 20) -> str:
+        """The base URL that it says first, once it listens. Raises Missing."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            self.check()
+            said, whole_line, _ = self.log.read_text(errors="replace").partition("\n")
+            if whole_line and said.startswith("http"):
+                return said
+            time.sleep(0.01)
+        raise Missing(f"{self.log.stem} named no address within {timeout:.0f} s: {self.tail()}")
+
     def close(self) -> None:
         """Ask it to stop, wait 10 s, then kill it."""
         if self.process.poll() is None:

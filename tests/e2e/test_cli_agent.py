@@ -213,7 +213,7 @@ async def test_ctrl_c_leaves_a_tail_and_says_where_to_go_on(
     assert process.stdout is not None
     last = 0
     async with asyncio.timeout(30):
-        while sdk.aio and last < sdk.turns.get(turn.id).last_sequence:
+        while last < sdk.turns.get(turn.id).last_sequence:
             last = json.loads(await process.stdout.readline())["sequence"]
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()

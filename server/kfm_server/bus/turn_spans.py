@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.type.v1 import type_pb2 as types
@@ -87,7 +86,7 @@ class _Tree:
     def spans(self, events: Iterable[tuple[Envelope, Message]]) -> list[Span]:
         """See turn_spans."""
         for envelope, payload in events:
-            at = _us(envelope.timestamp)
+            at = envelope.timestamp.ToMicroseconds()
             self._last_us = max(self._last_us, at)
             self._take(envelope, payload, at)
         first = self._first
@@ -197,7 +196,7 @@ class _Tree:
             mine,
             parent[1] if parent else "",
             "turn",
-            _us(first.timestamp),
+            first.timestamp.ToMicroseconds(),
             self._last_us,
             attributes=_without_nothing(attributes),
             moments=tuple(self._moments),
@@ -273,10 +272,6 @@ class _Tree:
             _without_nothing(attributes),
             error=result.error.reason if attempt.result is not None else "REASON_FENCED",
         )
-
-
-def _us(at: Timestamp) -> int:
-    return at.seconds * 1_000_000 + at.nanos // 1000
 
 
 def _without_nothing(attributes: dict[str, Attribute]) -> dict[str, Attribute]:

@@ -7,7 +7,10 @@ finish reasons, usage and failures look as they do here.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
+
+STALL_SECONDS: Final = 60.0
+"""Longest silence on the wire where a call names none; embedding never does."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "length", "tool_calls", "refused"]
@@ -64,7 +67,7 @@ class ModelRequest:
     temperature: float | None = None
     key: str = ""
     traceparent: str = ""
-    stall_seconds: float = 60.0
+    stall_seconds: float = STALL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

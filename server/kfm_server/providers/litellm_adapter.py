@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from kfm_server.ports.models import (
+    STALL_SECONDS,
     Embeddings,
     ModelDelta,
     ModelReply,
@@ -27,7 +28,6 @@ from kfm_server.providers.collect import Collected, embeddings
 from kfm_server.providers.openai_wire import request_body, take_message
 from kfm_server.secret import NO_SECRET, Secret
 
-EMBED_STALL_SECONDS: Final = 60.0
 _NO_LIMIT_SECONDS: Final = 24 * 3600.0
 """LiteLLM's own bound on a call: the silence is bounded here, and the whole by the engine."""
 _UNREADABLE = {"JSONDecodeError", "APIResponseValidationError"}
@@ -109,10 +109,10 @@ class LiteLLMProvider:
         """A vector for each text. Raises ProviderError."""
         litellm = await load()
         try:
-            async with asyncio.timeout(EMBED_STALL_SECONDS):
+            async with asyncio.timeout(STALL_SECONDS):
                 answer = await litellm.aembedding(model=model, input=list(texts), **self._given)
         except TimeoutError:
-            raise errors.stalled(EMBED_STALL_SECONDS) from None
+            raise errors.stalled(STALL_SECONDS) from None
         except Exception as error:
             raise self._failed(error, None) from None
         told, id = answer.model or model, _request_id(answer)

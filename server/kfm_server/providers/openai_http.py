@@ -34,7 +34,6 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 """What is read of an answer that is an error."""
 CONNECT_SECONDS: Final = 10.0
-EMBED_STALL_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 0.1
 """How long the end of a stream is waited for after its last event, so that its connection can be used again."""
 
@@ -104,7 +103,7 @@ class OpenAIProvider:
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """A vector for each text. Raises ProviderError."""
-        request = ModelRequest(model, (), stall_seconds=EMBED_STALL_SECONDS)
+        request = ModelRequest(model, ())
         async with self._post(self._embed_url, {"model": model, "input": list(texts)}, request) as response:
             async with _reading(response, request.stall_seconds, None):
                 body = await _json_of(response)

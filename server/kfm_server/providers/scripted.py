@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 
 from kfm_server.ports.models import (
+    STALL_SECONDS,
     Embeddings,
     ModelDelta,
     ModelReply,
@@ -70,9 +71,7 @@ class ScriptedProvider:
         """A vector for each text. Raises ProviderError."""
         played, vectors = self.player.embed(model, texts)
         if played.failure is not None:
-            raise await _failed(
-                played.failure, ModelRequest(model, ()).stall_seconds, played.request_id, None
-            )
+            raise await _failed(played.failure, STALL_SECONDS, played.request_id, None)
         usage = played.usage or TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
         return Embeddings(tuple(map(tuple, vectors)), usage, model, played.request_id)
 
