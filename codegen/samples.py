@@ -27,6 +27,8 @@ BY_NAME: dict[str, Any] = {
     "schema_release": "1.0.0",
     "types": "TurnStateEvent.v1",
     "labels": {"team": "döner"},
+    "pool": "gpu",
+    "name": "lathe_turn",
 }
 FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 WIDE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)

@@ -8,6 +8,8 @@ import pytest
 from codegen.contract import checks
 from codegen.contract.tree import Check, Tree
 
+RELEASE = Tree().release
+
 pytestmark = pytest.mark.requirement("S4")
 
 TURN_EVENTS = "proto/kfm/event/v1/turn_events.proto"
@@ -110,8 +112,8 @@ MUTATIONS: dict[str, tuple[Check, Break, str]] = {
     "a changed closure without a version": (
         checks.changed_events_have_a_new_version,
         edit(TYPES, "metadata = 4;", "metadata = 4;\n  // How bad.\n  int32 severity = 5;"),
-        'DeadLetterEvent.v1 changed since 1.2.0 (in kfm.type.v1.Error) and its spec_version is still "1.0.0": '
-        'set it to "1.2.0", and raise proto/RELEASE',
+        f'DeadLetterEvent.v1 changed since {RELEASE} (in kfm.type.v1.Error) and its spec_version is still "1.0.0": '
+        f'set it to "{RELEASE}", and raise proto/RELEASE',
     ),
     "a new enum value without a version": (
         checks.changed_events_have_a_new_version,
@@ -138,12 +140,12 @@ MUTATIONS: dict[str, tuple[Check, Break, str]] = {
     ),
     "a release that goes back": (
         checks.changed_contract_is_a_new_release,
-        edit("proto/RELEASE", "1.2.0", "1.0.1"),
+        edit("proto/RELEASE", RELEASE, "1.0.1"),
         "raise it",
     ),
     "a new major in the same line": (
         checks.changed_contract_is_a_new_release,
-        edit("proto/RELEASE", "1.2.0", "2.0.0"),
+        edit("proto/RELEASE", RELEASE, "2.0.0"),
         "a new package",
     ),
     "an edited golden": (

@@ -9,7 +9,7 @@ from kfm.event.v1 import system_events_pb2
 from kfm.event.v1 import turn_events_pb2
 from kfm.catalogue.errors import EventTypeUnknown, EventUndecodable
 
-SCHEMA_RELEASE = "1.2.0"
+SCHEMA_RELEASE = "1.3.0"
 URL_PREFIX = "type.googleapis.com/"
 
 
@@ -46,8 +46,8 @@ EVENT_TYPES: dict[str, EventType] = {
     "TurnControlEvent.v1": EventType("TurnControlEvent.v1", "kfm.event.v1.TurnControlEvent", URL_PREFIX + "kfm.event.v1.TurnControlEvent", "agent.turns.requests", "1.0.0", False, turn_events_pb2.TurnControlEvent),
     "TurnStateEvent.v1": EventType("TurnStateEvent.v1", "kfm.event.v1.TurnStateEvent", URL_PREFIX + "kfm.event.v1.TurnStateEvent", "agent.turns.events", "1.2.0", False, turn_events_pb2.TurnStateEvent),
     "PlanEvent.v1": EventType("PlanEvent.v1", "kfm.event.v1.PlanEvent", URL_PREFIX + "kfm.event.v1.PlanEvent", "agent.plans", "1.2.0", False, turn_events_pb2.PlanEvent),
-    "StepEvent.v1": EventType("StepEvent.v1", "kfm.event.v1.StepEvent", URL_PREFIX + "kfm.event.v1.StepEvent", "agent.steps.requests", "1.2.0", False, turn_events_pb2.StepEvent),
-    "StepResultEvent.v1": EventType("StepResultEvent.v1", "kfm.event.v1.StepResultEvent", URL_PREFIX + "kfm.event.v1.StepResultEvent", "agent.steps.results", "1.2.0", False, turn_events_pb2.StepResultEvent),
+    "StepEvent.v1": EventType("StepEvent.v1", "kfm.event.v1.StepEvent", URL_PREFIX + "kfm.event.v1.StepEvent", "agent.steps.requests", "1.3.0", False, turn_events_pb2.StepEvent),
+    "StepResultEvent.v1": EventType("StepResultEvent.v1", "kfm.event.v1.StepResultEvent", URL_PREFIX + "kfm.event.v1.StepResultEvent", "agent.steps.results", "1.3.0", False, turn_events_pb2.StepResultEvent),
 }
 BY_CLASS: dict[type[Message], EventType] = {e.cls: e for e in EVENT_TYPES.values()}
 BY_URL: dict[str, EventType] = {e.url: e for e in EVENT_TYPES.values()}

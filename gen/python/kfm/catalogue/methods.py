@@ -9,6 +9,7 @@ from kfm.event.v1 import event_service_pb2
 from kfm.personality.v1 import personality_service_pb2
 from kfm.session.v1 import session_service_pb2
 from kfm.turn.v1 import turn_service_pb2
+from kfm.worker.v1 import worker_service_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,25 @@ METHODS: dict[str, Method] = {
         mcp=None,
         not_in_mcp='for operators',
         description='ReloadConfig reads the configuration again; one that cannot be used is refused and the one before stays.',
+        example='{}',
+    ),
+    "/kfm.admin.v1.AdminService/ListWorkers": Method(
+        path="/kfm.admin.v1.AdminService/ListWorkers",
+        service="kfm.admin.v1.AdminService",
+        name="ListWorkers",
+        request=admin_service_pb2.ListWorkersRequest,
+        response=admin_service_pb2.ListWorkersResponse,
+        server_streaming=False,
+        client_streaming=False,
+        scope="server.read",
+        rate_class="RATE_CLASS_ADMIN",
+        long_running=False,
+        idempotent=True,
+        read_only=True,
+        http=('GET', '/v1/workers'),
+        mcp=None,
+        not_in_mcp='for operators',
+        description='ListWorkers lists the workers that are connected to this process, by pool and name.',
         example='{}',
     ),
     "/kfm.admin.v1.AdminService/ListDeadLetters": Method(
@@ -547,5 +567,24 @@ METHODS: dict[str, Method] = {
         not_in_mcp='kfm_turn_get says it too',
         description='ExplainTurn tells what the turn waits for, since when, until when, what happens then, and which verb ends it now.',
         example='{"turn_id": "turn_01J..."}',
+    ),
+    "/kfm.worker.v1.WorkerService/Work": Method(
+        path="/kfm.worker.v1.WorkerService/Work",
+        service="kfm.worker.v1.WorkerService",
+        name="Work",
+        request=worker_service_pb2.WorkRequest,
+        response=worker_service_pb2.WorkResponse,
+        server_streaming=True,
+        client_streaming=True,
+        scope="steps.work",
+        rate_class="RATE_CLASS_STREAM",
+        long_running=False,
+        idempotent=False,
+        read_only=False,
+        http=None,
+        mcp=None,
+        not_in_mcp='for workers, which perform steps',
+        description="Work is one worker's session with the server. The worker says hello, is welcomed, takes leases up to its capacity, and answers each with a result, which it keeps until the server acknowledges it. A stream that breaks is opened again, with the running leases in its hello: their attempts go on.",
+        example='{"hello": {"pool": "gpu", "capacity": 4}}',
     ),
 }

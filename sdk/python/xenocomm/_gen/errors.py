@@ -78,6 +78,8 @@ ERRORS: dict[str, ErrorRow] = {
     "REASON_CONTENT_REFUSED": ErrorRow("REASON_CONTENT_REFUSED", 49, 9, 422, 6, False, 'The model declined to answer.'),
     "REASON_OUTPUT_INVALID": ErrorRow("REASON_OUTPUT_INVALID", 50, 9, 502, 6, False, 'The answer does not fit the schema that was asked for.'),
     "REASON_CONFIG_INVALID": ErrorRow("REASON_CONFIG_INVALID", 51, 9, 422, 2, False, 'The configuration cannot be used; the one before stays.'),
+    "REASON_POOL_UNAVAILABLE": ErrorRow("REASON_POOL_UNAVAILABLE", 52, 14, 503, 6, True, "No worker of the step's pool took it in time."),
+    "REASON_TOOL_INVALID": ErrorRow("REASON_TOOL_INVALID", 53, 9, 422, 2, False, "A worker's tool cannot be offered: its name is taken, or its schema or contract is none."),
 }
 
 
@@ -483,6 +485,20 @@ class ConfigInvalid(XenocommError):
     row: ClassVar[ErrorRow] = ERRORS["REASON_CONFIG_INVALID"]
 
 
+
+class PoolUnavailable(XenocommError):
+    """No worker of the step's pool took it in time."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_POOL_UNAVAILABLE"]
+
+
+
+class ToolInvalid(XenocommError):
+    """A worker's tool cannot be offered: its name is taken, or its schema or contract is none."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_TOOL_INVALID"]
+
+
 ERROR_CLASSES: dict[str, type[XenocommError]] = {
     "REASON_TURN_NOT_FOUND": TurnNotFound,
     "REASON_STEP_NOT_FOUND": StepNotFound,
@@ -535,6 +551,8 @@ ERROR_CLASSES: dict[str, type[XenocommError]] = {
     "REASON_CONTENT_REFUSED": ContentRefused,
     "REASON_OUTPUT_INVALID": OutputInvalid,
     "REASON_CONFIG_INVALID": ConfigInvalid,
+    "REASON_POOL_UNAVAILABLE": PoolUnavailable,
+    "REASON_TOOL_INVALID": ToolInvalid,
 }
 
 

@@ -18,6 +18,7 @@ METHODS: dict[str, Method] = {
     "AdminService.GetServerInfo": Method("/kfm.admin.v1.AdminService/GetServerInfo", "kfm.admin.v1.GetServerInfoRequest", "kfm.admin.v1.GetServerInfoResponse", False, True, True),
     "AdminService.GetConfig": Method("/kfm.admin.v1.AdminService/GetConfig", "kfm.admin.v1.GetConfigRequest", "kfm.admin.v1.GetConfigResponse", False, True, True),
     "AdminService.ReloadConfig": Method("/kfm.admin.v1.AdminService/ReloadConfig", "kfm.admin.v1.ReloadConfigRequest", "kfm.admin.v1.ReloadConfigResponse", False, True, False),
+    "AdminService.ListWorkers": Method("/kfm.admin.v1.AdminService/ListWorkers", "kfm.admin.v1.ListWorkersRequest", "kfm.admin.v1.ListWorkersResponse", False, True, True),
     "AdminService.ListDeadLetters": Method("/kfm.admin.v1.AdminService/ListDeadLetters", "kfm.admin.v1.ListDeadLettersRequest", "kfm.admin.v1.ListDeadLettersResponse", False, True, True),
     "AdminService.GetDeadLetter": Method("/kfm.admin.v1.AdminService/GetDeadLetter", "kfm.admin.v1.GetDeadLetterRequest", "kfm.admin.v1.GetDeadLetterResponse", False, True, True),
     "AdminService.ReplayDeadLetter": Method("/kfm.admin.v1.AdminService/ReplayDeadLetter", "kfm.admin.v1.ReplayDeadLetterRequest", "kfm.admin.v1.ReplayDeadLetterResponse", False, True, False),
@@ -42,4 +43,5 @@ METHODS: dict[str, Method] = {
     "TurnService.AnswerStep": Method("/kfm.turn.v1.TurnService/AnswerStep", "kfm.turn.v1.AnswerStepRequest", "kfm.turn.v1.AnswerStepResponse", False, True, False),
     "TurnService.SettleStep": Method("/kfm.turn.v1.TurnService/SettleStep", "kfm.turn.v1.SettleStepRequest", "kfm.turn.v1.SettleStepResponse", False, True, False),
     "TurnService.ExplainTurn": Method("/kfm.turn.v1.TurnService/ExplainTurn", "kfm.turn.v1.ExplainTurnRequest", "kfm.turn.v1.ExplainTurnResponse", False, True, True),
+    "WorkerService.Work": Method("/kfm.worker.v1.WorkerService/Work", "kfm.worker.v1.WorkRequest", "kfm.worker.v1.WorkResponse", True, False, False),
 }

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from xenocomm._gen.errors import EventUndecodable, InvalidArgument
 from xenocomm._gen.pool import pb
 
-SCHEMA_RELEASE = "1.2.0"
+SCHEMA_RELEASE = "1.3.0"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -68,15 +68,20 @@ class Payload:
 
 
 __all__ = [
+    "Ack",
     "AnswerStepResponse",
+    "AttemptRef",
     "AuditEvent",
     "BusyMode",
     "CLASSES",
+    "Cancel",
     "CancelTurnResponse",
+    "Capacity",
     "ConfigChangedEvent",
     "ConfigValue",
     "DeadLetter",
     "DeadLetterEvent",
+    "Decline",
     "DropDeadLetterResponse",
     "EVENTS",
     "EffectContract",
@@ -91,6 +96,12 @@ __all__ = [
     "GetServerInfoResponse",
     "GetSessionResponse",
     "GetTurnResponse",
+    "Heartbeat",
+    "Hello",
+    "Lease",
+    "LeaseDelta",
+    "LeaseResult",
+    "Leaving",
     "LifecycleEvent",
     "LifecyclePhase",
     "Limits",
@@ -100,6 +111,7 @@ __all__ = [
     "ListSessionsResponse",
     "ListTurnEventsResponse",
     "ListTurnsResponse",
+    "ListWorkersResponse",
     "Message",
     "Outcome",
     "Part",
@@ -109,6 +121,7 @@ __all__ = [
     "PlanChange",
     "PlanEvent",
     "PlanStep",
+    "Pool",
     "Reconnect",
     "ReloadConfigResponse",
     "ReplayDeadLetterResponse",
@@ -131,6 +144,7 @@ __all__ = [
     "StepState",
     "StepStatus",
     "SubmitTurnResponse",
+    "ToolDefinition",
     "Turn",
     "TurnChange",
     "TurnControlEvent",
@@ -146,6 +160,9 @@ __all__ = [
     "WaitTurnResponse",
     "WatchEventsResponse",
     "WatchTurnResponse",
+    "Welcome",
+    "WorkResponse",
+    "Worker",
 ]
 
 
@@ -724,6 +741,119 @@ class ReloadConfigResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ListWorkersResponse:
+    """ListWorkersResponse tells who performs steps outside the server.
+
+    Attributes:
+        workers: Workers that are connected to this process.
+        pools: Pools that have steps waiting or running here, or tools.
+    """
+
+    workers: tuple[Worker, ...] = ()
+    pools: tuple[Pool, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListWorkersResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Worker.from_pb(v) for v in m.workers]),
+            tuple([Pool.from_pb(v) for v in m.pools]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.ListWorkersResponse")()
+        m.workers.extend([v.to_pb() for v in self.workers])
+        m.pools.extend([v.to_pb() for v in self.pools])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Worker is one that is connected.
+
+    Attributes:
+        worker: Its name.
+        pool: Pool that it serves.
+        capacity: Attempts that it performs at one time.
+        running: Attempts that it performs now.
+        program: Its program and version.
+        schema_release: Schema release that it was built from.
+        since: Since when it is connected.
+    """
+
+    worker: str = ""
+    pool: str = ""
+    capacity: int = 0
+    running: int = 0
+    program: str = ""
+    schema_release: str = ""
+    since: datetime | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Worker:
+        """Read it from its protobuf message."""
+        return cls(
+            m.worker,
+            m.pool,
+            m.capacity,
+            m.running,
+            m.program,
+            m.schema_release,
+            _dt(m.since) if m.HasField("since") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.Worker")()
+        m.worker = self.worker
+        m.pool = self.pool
+        m.capacity = self.capacity
+        m.running = self.running
+        m.program = self.program
+        m.schema_release = self.schema_release
+        if self.since is not None:
+            m.since.CopyFrom(_pb_dt(self.since))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Pool is what serves steps outside the server.
+
+    Attributes:
+        pool: Its name.
+        tools: Tools that its workers have announced.
+        waiting: Attempts that wait here for a worker.
+        running: Attempts that workers perform for this process.
+    """
+
+    pool: str = ""
+    tools: tuple[str, ...] = ()
+    waiting: int = 0
+    running: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Pool:
+        """Read it from its protobuf message."""
+        return cls(
+            m.pool,
+            tuple(m.tools),
+            m.waiting,
+            m.running,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.admin.v1.Pool")()
+        m.pool = self.pool
+        m.tools.extend(self.tools)
+        m.waiting = self.waiting
+        m.running = self.running
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """Envelope holds one event. It is the same on the wire, on the bus and in the journal.
 
@@ -1265,6 +1395,7 @@ class StepEvent:
         model: Model that it calls, by its configured name.
         max_tokens: Tokens that the call may use at most, read and written; 0 is no bound.
         max_cost_nanos: Money that the call may cost at most, in 10^-9 US dollars; 0 is no bound.
+        principal: On whose behalf, for steps of a pool: a worker sees nothing else of the turn.
     """
 
     plan_id: str = ""
@@ -1285,6 +1416,7 @@ class StepEvent:
     model: str = ""
     max_tokens: int = 0
     max_cost_nanos: int = 0
+    principal: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> StepEvent:
@@ -1308,6 +1440,7 @@ class StepEvent:
             m.model,
             m.max_tokens,
             m.max_cost_nanos,
+            m.principal,
         )
 
     def to_pb(self) -> Any:
@@ -1333,6 +1466,7 @@ class StepEvent:
         m.model = self.model
         m.max_tokens = self.max_tokens
         m.max_cost_nanos = self.max_cost_nanos
+        m.principal = self.principal
         return m
 
 
@@ -1391,6 +1525,7 @@ class StepResultEvent:
         metrics: What it took.
         compensation: It ended a compensation, not the step itself.
         synthesised: The engine wrote it in place of an attempt that can no longer answer.
+        worker: The worker that performed it; empty if it ran in the server.
     """
 
     step_key: str = ""
@@ -1401,6 +1536,7 @@ class StepResultEvent:
     metrics: StepMetrics | None = None
     compensation: bool = False
     synthesised: bool = False
+    worker: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> StepResultEvent:
@@ -1414,6 +1550,7 @@ class StepResultEvent:
             StepMetrics.from_pb(m.metrics) if m.HasField("metrics") else None,
             m.compensation,
             m.synthesised,
+            m.worker,
         )
 
     def to_pb(self) -> Any:
@@ -1429,6 +1566,7 @@ class StepResultEvent:
             m.metrics.CopyFrom(self.metrics.to_pb())
         m.compensation = self.compensation
         m.synthesised = self.synthesised
+        m.worker = self.worker
         return m
 
 
@@ -2754,6 +2892,520 @@ class Error:
         return m
 
 
+@dataclass(frozen=True, slots=True)
+class WorkResponse:
+    """WorkResponse is what the server says.
+
+    Attributes:
+        welcome: Answers the hello.
+        lease: Perform this attempt.
+        cancel: Stop this attempt; its result, or that it was cancelled, is still waited for.
+        ack: The result was dealt with: forget it.
+        leaving: The server is leaving: open the stream again, at the address that is known, and keep what runs.
+    """
+
+    welcome: Welcome | None = None
+    lease: Lease | None = None
+    cancel: Cancel | None = None
+    ack: Ack | None = None
+    leaving: Leaving | None = None
+
+    def __post_init__(self) -> None:
+        if (self.welcome is not None) + (self.lease is not None) + (self.cancel is not None) + (self.ack is not None) + (self.leaving is not None) > 1:
+            raise InvalidArgument("WorkResponse takes one of welcome, lease, cancel, ack, leaving")
+
+    @classmethod
+    def from_pb(cls, m: Any) -> WorkResponse:
+        """Read it from its protobuf message."""
+        message = m.WhichOneof("message")
+        return cls(
+            Welcome.from_pb(m.welcome) if message == "welcome" else None,
+            Lease.from_pb(m.lease) if message == "lease" else None,
+            Cancel.from_pb(m.cancel) if message == "cancel" else None,
+            Ack.from_pb(m.ack) if message == "ack" else None,
+            Leaving.from_pb(m.leaving) if message == "leaving" else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.WorkResponse")()
+        if self.welcome is not None:
+            m.welcome.CopyFrom(self.welcome.to_pb())
+        if self.lease is not None:
+            m.lease.CopyFrom(self.lease.to_pb())
+        if self.cancel is not None:
+            m.cancel.CopyFrom(self.cancel.to_pb())
+        if self.ack is not None:
+            m.ack.CopyFrom(self.ack.to_pb())
+        if self.leaving is not None:
+            m.leaving.CopyFrom(self.leaving.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Hello tells who the worker is and what it can do.
+
+    Attributes:
+        worker: Its name, the same over all its streams: a new stream of the same worker replaces the one before.
+        pool: Pool that it serves: [a-z][a-z0-9_-]*; `local` is the server itself.
+        tools: Tools that it performs. What they promise is remembered when the worker has gone.
+        capacity: Attempts that it performs at one time.
+        running: Leases that it holds from a stream before this one, running or with a result to tell.
+        schema_release: Schema release that it was built from.
+        program: What it is, for people: program and version.
+    """
+
+    worker: str = ""
+    pool: str = ""
+    tools: tuple[ToolDefinition, ...] = ()
+    capacity: int = 0
+    running: tuple[AttemptRef, ...] = ()
+    schema_release: str = ""
+    program: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Hello:
+        """Read it from its protobuf message."""
+        return cls(
+            m.worker,
+            m.pool,
+            tuple([ToolDefinition.from_pb(v) for v in m.tools]),
+            m.capacity,
+            tuple([AttemptRef.from_pb(v) for v in m.running]),
+            m.schema_release,
+            m.program,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Hello")()
+        m.worker = self.worker
+        m.pool = self.pool
+        m.tools.extend([v.to_pb() for v in self.tools])
+        m.capacity = self.capacity
+        m.running.extend([v.to_pb() for v in self.running])
+        m.schema_release = self.schema_release
+        m.program = self.program
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """ToolDefinition is what a tool promises.
+
+    Attributes:
+        name: Name: [a-z][a-z0-9_]*, at most 64; unique among all tools of the server.
+        description: What it does, for planners and people.
+        input_schema_json: JSON Schema 2020-12 of its arguments, an object.
+        effect: Its contract; TRANSACTIONAL tools run in the server only.
+        compensation_tool: The tool that undoes it, for COMPENSATABLE ones.
+    """
+
+    name: str = ""
+    description: str = ""
+    input_schema_json: str = ""
+    effect: EffectContract | int = EffectContract(0)
+    compensation_tool: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ToolDefinition:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.description,
+            m.input_schema_json,
+            _EffectContract.get(m.effect, m.effect),
+            m.compensation_tool,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.ToolDefinition")()
+        m.name = self.name
+        m.description = self.description
+        m.input_schema_json = self.input_schema_json
+        m.effect = self.effect
+        m.compensation_tool = self.compensation_tool
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Welcome tells the worker what to go by.
+
+    Attributes:
+        schema_release: Newest schema release that the server speaks.
+        lease: A worker that is silent for so long is taken for dead; a third of it is a good heartbeat.
+        version: Version of the server's program.
+    """
+
+    schema_release: str = ""
+    lease: timedelta | None = None
+    version: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Welcome:
+        """Read it from its protobuf message."""
+        return cls(
+            m.schema_release,
+            _td(m.lease) if m.HasField("lease") else None,
+            m.version,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Welcome")()
+        m.schema_release = self.schema_release
+        if self.lease is not None:
+            m.lease.CopyFrom(_pb_td(self.lease))
+        m.version = self.version
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRef:
+    """AttemptRef names one attempt under one owner.
+
+    Attributes:
+        session_id: Session.
+        turn_id: Turn.
+        step_key: Step.
+        attempt: Attempt.
+        epoch: Epoch of the owner that dispatched it. With the attempt it is a fencing token: it only grows.
+    """
+
+    session_id: str = ""
+    turn_id: str = ""
+    step_key: str = ""
+    attempt: int = 0
+    epoch: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> AttemptRef:
+        """Read it from its protobuf message."""
+        return cls(
+            m.session_id,
+            m.turn_id,
+            m.step_key,
+            m.attempt,
+            m.epoch,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.AttemptRef")()
+        m.session_id = self.session_id
+        m.turn_id = self.turn_id
+        m.step_key = self.step_key
+        m.attempt = self.attempt
+        m.epoch = self.epoch
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Lease asks a worker to perform one attempt of a step.
+
+    Attributes:
+        ref: Which.
+        tool: The tool.
+        arguments_json: Its arguments, as a JSON object.
+        key: Key for the other side: the same for every attempt of the step.
+        effect: Contract under which it runs.
+        tenant_id: On whose behalf: tenant.
+        principal: On whose behalf: principal.
+        start_within: An attempt that was not started by then must not start; by the worker's own clock, counted from arrival.
+        timeout: The attempt is given up so long after arrival.
+        compensation: It undoes an attempt of unknown outcome.
+        traceparent: W3C trace context of the attempt.
+        start_by: The latest start by the server's clock; whichever comes first counts.
+    """
+
+    ref: AttemptRef | None = None
+    tool: str = ""
+    arguments_json: str = ""
+    key: str = ""
+    effect: EffectContract | int = EffectContract(0)
+    tenant_id: str = ""
+    principal: str = ""
+    start_within: timedelta | None = None
+    timeout: timedelta | None = None
+    compensation: bool = False
+    traceparent: str = ""
+    start_by: datetime | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Lease:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            m.tool,
+            m.arguments_json,
+            m.key,
+            _EffectContract.get(m.effect, m.effect),
+            m.tenant_id,
+            m.principal,
+            _td(m.start_within) if m.HasField("start_within") else None,
+            _td(m.timeout) if m.HasField("timeout") else None,
+            m.compensation,
+            m.traceparent,
+            _dt(m.start_by) if m.HasField("start_by") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Lease")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.tool = self.tool
+        m.arguments_json = self.arguments_json
+        m.key = self.key
+        m.effect = self.effect
+        m.tenant_id = self.tenant_id
+        m.principal = self.principal
+        if self.start_within is not None:
+            m.start_within.CopyFrom(_pb_td(self.start_within))
+        if self.timeout is not None:
+            m.timeout.CopyFrom(_pb_td(self.timeout))
+        m.compensation = self.compensation
+        m.traceparent = self.traceparent
+        if self.start_by is not None:
+            m.start_by.CopyFrom(_pb_dt(self.start_by))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Heartbeat tells that the worker lives.
+
+    Attributes:
+        running: All attempts that it holds.
+    """
+
+    running: tuple[AttemptRef, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Heartbeat:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([AttemptRef.from_pb(v) for v in m.running]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Heartbeat")()
+        m.running.extend([v.to_pb() for v in self.running])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDelta:
+    """LeaseDelta is a piece of output.
+
+    Attributes:
+        ref: Which attempt.
+        progress: How far it is, in words.
+    """
+
+    ref: AttemptRef | None = None
+    progress: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> LeaseDelta:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            m.progress,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.LeaseDelta")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.progress = self.progress
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseResult:
+    """LeaseResult is how an attempt ended.
+
+    Attributes:
+        ref: Which attempt.
+        status: How: SUCCEEDED, FAILED or CANCELLED.
+        output_json: Its output as JSON, if it succeeded.
+        error: Why it did not succeed.
+        run_time: Start to end.
+    """
+
+    ref: AttemptRef | None = None
+    status: StepStatus | int = StepStatus(0)
+    output_json: str = ""
+    error: Error | None = None
+    run_time: timedelta | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> LeaseResult:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            _StepStatus.get(m.status, m.status),
+            m.output_json,
+            Error.from_pb(m.error) if m.HasField("error") else None,
+            _td(m.run_time) if m.HasField("run_time") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.LeaseResult")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.status = self.status
+        m.output_json = self.output_json
+        if self.error is not None:
+            m.error.CopyFrom(self.error.to_pb())
+        if self.run_time is not None:
+            m.run_time.CopyFrom(_pb_td(self.run_time))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Decline gives a lease back.
+
+    Attributes:
+        ref: Which attempt.
+        reason: Why, for people.
+    """
+
+    ref: AttemptRef | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Decline:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            m.reason,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Decline")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.reason = self.reason
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Capacity tells how many attempts a worker performs at one time.
+
+    Attributes:
+        capacity: Attempts.
+    """
+
+    capacity: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Capacity:
+        """Read it from its protobuf message."""
+        return cls(
+            m.capacity,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Capacity")()
+        m.capacity = self.capacity
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel asks a worker to stop an attempt.
+
+    Attributes:
+        ref: Which.
+        reason: Why, for people.
+    """
+
+    ref: AttemptRef | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Cancel:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            m.reason,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Cancel")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.reason = self.reason
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Ack tells that a result was dealt with.
+
+    Attributes:
+        ref: Which attempt.
+        accepted: Whether it counted. A late one, of an attempt that was given up, does not.
+    """
+
+    ref: AttemptRef | None = None
+    accepted: bool = False
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Ack:
+        """Read it from its protobuf message."""
+        return cls(
+            AttemptRef.from_pb(m.ref) if m.HasField("ref") else None,
+            m.accepted,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Ack")()
+        if self.ref is not None:
+            m.ref.CopyFrom(self.ref.to_pb())
+        m.accepted = self.accepted
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Leaving asks the worker to come back, to the address that it already knows.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Leaving:
+        """Read it from its protobuf message."""
+        return cls(
+            m.reason,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.worker.v1.Leaving")()
+        m.reason = self.reason
+        return m
+
+
 Event = AuditEvent | DeadLetterEvent | ConfigChangedEvent | LifecycleEvent | TurnEvent | TurnControlEvent | TurnStateEvent | PlanEvent | StepEvent | StepResultEvent
 """Every event of this release."""
 
@@ -2794,6 +3446,9 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.admin.v1.ConfigValue": ConfigValue,
     "kfm.admin.v1.GetConfigResponse": GetConfigResponse,
     "kfm.admin.v1.ReloadConfigResponse": ReloadConfigResponse,
+    "kfm.admin.v1.ListWorkersResponse": ListWorkersResponse,
+    "kfm.admin.v1.Worker": Worker,
+    "kfm.admin.v1.Pool": Pool,
     "kfm.event.v1.Envelope": Envelope,
     "kfm.event.v1.WatchEventsResponse": WatchEventsResponse,
     "kfm.event.v1.AuditEvent": AuditEvent,
@@ -2843,5 +3498,19 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.type.v1.Limits": Limits,
     "kfm.type.v1.PlanStep": PlanStep,
     "kfm.type.v1.Error": Error,
+    "kfm.worker.v1.WorkResponse": WorkResponse,
+    "kfm.worker.v1.Hello": Hello,
+    "kfm.worker.v1.ToolDefinition": ToolDefinition,
+    "kfm.worker.v1.Welcome": Welcome,
+    "kfm.worker.v1.AttemptRef": AttemptRef,
+    "kfm.worker.v1.Lease": Lease,
+    "kfm.worker.v1.Heartbeat": Heartbeat,
+    "kfm.worker.v1.LeaseDelta": LeaseDelta,
+    "kfm.worker.v1.LeaseResult": LeaseResult,
+    "kfm.worker.v1.Decline": Decline,
+    "kfm.worker.v1.Capacity": Capacity,
+    "kfm.worker.v1.Cancel": Cancel,
+    "kfm.worker.v1.Ack": Ack,
+    "kfm.worker.v1.Leaving": Leaving,
 }
 """Every type of this module by its message's full name."""

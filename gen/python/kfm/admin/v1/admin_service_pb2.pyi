@@ -144,3 +144,47 @@ class ReloadConfigResponse(_message.Message):
     need_restart: _containers.RepeatedScalarFieldContainer[str]
     digest: str
     def __init__(self, changed: _Optional[_Iterable[str]] = ..., need_restart: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class ListWorkersRequest(_message.Message):
+    __slots__ = ("pool",)
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+
+class ListWorkersResponse(_message.Message):
+    __slots__ = ("workers", "pools")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    pools: _containers.RepeatedCompositeFieldContainer[Pool]
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("worker", "pool", "capacity", "running", "program", "schema_release", "since")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    pool: str
+    capacity: int
+    running: int
+    program: str
+    schema_release: str
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, worker: _Optional[str] = ..., pool: _Optional[str] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., program: _Optional[str] = ..., schema_release: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Pool(_message.Message):
+    __slots__ = ("pool", "tools", "waiting", "running")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    tools: _containers.RepeatedScalarFieldContainer[str]
+    waiting: int
+    running: int
+    def __init__(self, pool: _Optional[str] = ..., tools: _Optional[_Iterable[str]] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ...) -> None: ...

@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.SerializeToString,
                 response_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.FromString,
                 _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/kfm.admin.v1.AdminService/ListWorkers',
+                request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/kfm.admin.v1.AdminService/ListDeadLetters',
                 request_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListDeadLettersRequest.SerializeToString,
@@ -92,6 +97,13 @@ class AdminServiceServicer:
 
     def ReloadConfig(self, request, context):
         """ReloadConfig reads the configuration again; one that cannot be used is refused and the one before stays. Example: `{}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkers(self, request, context):
+        """ListWorkers lists the workers that are connected to this process, by pool and name. Example: `{}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +154,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ReloadConfig,
                     request_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.FromString,
                     response_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersRequest.FromString,
+                    response_serializer=kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -246,6 +263,33 @@ class AdminService:
             '/kfm.admin.v1.AdminService/ReloadConfig',
             kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigRequest.SerializeToString,
             kfm_dot_admin_dot_v1_dot_admin__service__pb2.ReloadConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.admin.v1.AdminService/ListWorkers',
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
+            kfm_dot_admin_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -241,7 +241,7 @@ class PlanEvent(_message.Message):
     def __init__(self, plan_id: _Optional[str] = ..., change: _Optional[_Union[PlanChange, str]] = ..., planner: _Optional[str] = ..., model: _Optional[str] = ..., complexity: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[_type_pb2.PlanStep, _Mapping]]] = ..., cost_bound_nanos: _Optional[int] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class StepEvent(_message.Message):
-    __slots__ = ("plan_id", "step_id", "step_key", "step_index", "step_type", "tool", "instructions", "parameters_json", "contract", "key", "start_by", "deadline", "pool", "rerun", "compensation", "model", "max_tokens", "max_cost_nanos")
+    __slots__ = ("plan_id", "step_id", "step_key", "step_index", "step_type", "tool", "instructions", "parameters_json", "contract", "key", "start_by", "deadline", "pool", "rerun", "compensation", "model", "max_tokens", "max_cost_nanos", "principal")
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,7 @@ class StepEvent(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_COST_NANOS_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     plan_id: str
     step_id: str
     step_key: str
@@ -278,7 +279,8 @@ class StepEvent(_message.Message):
     model: str
     max_tokens: int
     max_cost_nanos: int
-    def __init__(self, plan_id: _Optional[str] = ..., step_id: _Optional[str] = ..., step_key: _Optional[str] = ..., step_index: _Optional[int] = ..., step_type: _Optional[_Union[_type_pb2.StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., parameters_json: _Optional[str] = ..., contract: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., key: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pool: _Optional[str] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ..., model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_cost_nanos: _Optional[int] = ...) -> None: ...
+    principal: str
+    def __init__(self, plan_id: _Optional[str] = ..., step_id: _Optional[str] = ..., step_key: _Optional[str] = ..., step_index: _Optional[int] = ..., step_type: _Optional[_Union[_type_pb2.StepKind, str]] = ..., tool: _Optional[str] = ..., instructions: _Optional[str] = ..., parameters_json: _Optional[str] = ..., contract: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., key: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pool: _Optional[str] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ..., model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_cost_nanos: _Optional[int] = ..., principal: _Optional[str] = ...) -> None: ...
 
 class StepMetrics(_message.Message):
     __slots__ = ("run_time", "usage", "model", "provider_request_id", "prompt_digest")
@@ -295,7 +297,7 @@ class StepMetrics(_message.Message):
     def __init__(self, run_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., model: _Optional[str] = ..., provider_request_id: _Optional[str] = ..., prompt_digest: _Optional[str] = ...) -> None: ...
 
 class StepResultEvent(_message.Message):
-    __slots__ = ("step_key", "status", "output_json", "output_blob", "error", "metrics", "compensation", "synthesised")
+    __slots__ = ("step_key", "status", "output_json", "output_blob", "error", "metrics", "compensation", "synthesised", "worker")
     STEP_KEY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +306,7 @@ class StepResultEvent(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     COMPENSATION_FIELD_NUMBER: _ClassVar[int]
     SYNTHESISED_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     step_key: str
     status: StepStatus
     output_json: str
@@ -312,4 +315,5 @@ class StepResultEvent(_message.Message):
     metrics: StepMetrics
     compensation: bool
     synthesised: bool
-    def __init__(self, step_key: _Optional[str] = ..., status: _Optional[_Union[StepStatus, str]] = ..., output_json: _Optional[str] = ..., output_blob: _Optional[str] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., compensation: _Optional[bool] = ..., synthesised: _Optional[bool] = ...) -> None: ...
+    worker: str
+    def __init__(self, step_key: _Optional[str] = ..., status: _Optional[_Union[StepStatus, str]] = ..., output_json: _Optional[str] = ..., output_blob: _Optional[str] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., compensation: _Optional[bool] = ..., synthesised: _Optional[bool] = ..., worker: _Optional[str] = ...) -> None: ...
