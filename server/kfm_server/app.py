@@ -20,7 +20,7 @@ from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
 from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
-from kfm_server.bus.turn_metrics import turn_metrics
+from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
@@ -170,7 +170,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
         metrics.WATCHER_UNSENT.set_function(lambda: broadcaster.most_unsent)
-        groups = [audit_group(bus), turn_metrics(journal)]
+        groups = [audit_group(bus), TURN_METRICS]
         if tracing is not None:
             stack.push_async_callback(tracing.close)
             groups.append(TurnTraces(journal, tracing, clock).group)

@@ -1,6 +1,7 @@
 """One attempt of a model step: render, hold the limits, call, stream, and say what it cost."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from kfm.catalogue.errors import HistoryUnreadable
 from kfm.event.v1 import turn_events_pb2 as events
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server import failpoints
+from kfm_server import failpoints, metrics
 from kfm_server.canonical import clean_text, sanitised_json
 from kfm_server.models import ModelSpec
 from kfm_server.ports.history import SessionHistory
@@ -39,6 +40,7 @@ MOST_COST_NANOS = 9 * 10**15
 LEAST_OUTPUT = 16
 """A call is not made if the limits leave fewer tokens than this for its answer."""
 
+_STATUSES = {value: name.removeprefix("STEP_STATUS_").lower() for name, value in events.StepStatus.items()}
 _BEFORE = failpoints.declare("model.call.before")
 _FIRST = failpoints.declare("model.delta.first")
 _AFTER = failpoints.declare("model.call.after")
@@ -73,14 +75,29 @@ def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistor
         request = replace(request, key=attempt.key, traceparent=context.traceparent)
         failpoints.hit(_BEFORE)
         invocation.started = True
+        began = time.perf_counter()
         try:
             reply = await _call(provider, request, invocation.progress)
         except ProviderError as error:
-            return _failed(error, spec, record)
-        failpoints.hit(_AFTER)
-        return _answered(reply, spec, record)
+            result = _failed(error, spec, record)
+        else:
+            failpoints.hit(_AFTER)
+            result = _answered(reply, spec, record)
+        _count(recipe.model, result, time.perf_counter() - began)
+        return result
 
     return handle
+
+
+def _count(model: str, result: AttemptResult, seconds: float) -> None:
+    """Count a call that came to its end, by the configured name of its model, where it was made."""
+    usage = result.call.usage if result.call else None
+    metrics.MODEL_CALLS.labels(model, _STATUSES[result.status]).inc()
+    metrics.MODEL_SECONDS.labels(model).observe(seconds)
+    if usage is not None:
+        metrics.MODEL_TOKENS.labels(model, "input").inc(usage.input_tokens)
+        metrics.MODEL_TOKENS.labels(model, "output").inc(usage.output_tokens)
+        metrics.MODEL_COST.labels(model).inc(usage.cost_nanos / 1e9)
 
 
 def _allowed(recipe: Recipe, spec: ModelSpec, request: ModelRequest) -> tuple[int, str]:

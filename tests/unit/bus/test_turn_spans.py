@@ -1,4 +1,4 @@
-"""Spans of turns, out of their events alone; and what is counted of model calls."""
+"""Spans of turns, out of their events alone."""
 
 import pytest
 from google.protobuf.message import Message
@@ -6,15 +6,10 @@ from kfm.catalogue.events import fill
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.type.v1 import type_pb2 as types
-from kfm_server.bus.turn_metrics import turn_metrics
 from kfm_server.bus.turn_spans import turn_spans
-from kfm_server.journal.memory import MemoryJournal, MemoryLeases
 from kfm_server.models import Personality
-from kfm_server.ports.bus import Delivery
-from kfm_server.ports.journal import Entry, Record
 from kfm_server.ports.tracing import Span
 from kfm_server.trace_ids import attempt_traceparent, in_ratio, parse_traceparent
-from prometheus_client import REGISTRY
 
 pytestmark = pytest.mark.requirement("V1")
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -158,18 +153,3 @@ def test_a_ratio_keeps_its_share_and_all_agree_which() -> None:
     assert 400 < len(kept) < 600
     assert kept <= {id for id in ids if in_ratio(id, 0.5)}
     assert (in_ratio(TRACE, 0), in_ratio(TRACE, 1)) == (False, True)
-
-
-async def test_a_model_call_counts_by_its_configured_name_also_after_a_restart() -> None:
-    told = Told().sent("m", model="counted")
-    done = ev.StepMetrics(usage=types.Usage(input_tokens=5, model_calls=1), prompt_digest="d", model="theirs")
-    told.came("m", ev.STEP_STATUS_SUCCEEDED, metrics=done)
-    journal = MemoryJournal()
-    await MemoryLeases(journal).acquire("me", "here", take_over=True, most=16)
-    records = tuple(Record("turn_1", e.sequence, "t", e.SerializeToString()) for e, _ in told.events)
-    await journal.append(Entry(0, 1, records=records))
-    deliveries = [Delivery(0, n, "t", "ses_1", e, p) for n, (e, p) in enumerate(told.events, 1)]
-    await turn_metrics(journal).handler(deliveries)
-    await turn_metrics(journal).handler(deliveries[-1:])  # another process reads on
-    labels = {"model": "counted", "outcome": "succeeded"}
-    assert REGISTRY.get_sample_value("kfm_model_calls_total", labels) == 2

@@ -9,12 +9,13 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.context import ExecutionContext
 from kfm_server.models import ModelSpec, Personality
 from kfm_server.ports.history import Exchange
-from kfm_server.ports.models import ModelDelta, ModelReply, ModelRequest, TokenUsage
+from kfm_server.ports.models import ModelDelta, ModelReply, ModelRequest, ProviderError, TokenUsage
 from kfm_server.ports.steps import Attempt, AttemptResult
 from kfm_server.recipe import Recipe
 from kfm_server.runtime.attempts import no_progress
 from kfm_server.steps.model_step import MOST_TOKENS, model_step
 from kfm_server.steps.step_processor import StepProcessor
+from prometheus_client import REGISTRY
 
 from tests.unit.steps.test_step_processor import FixedClock
 
@@ -135,3 +136,24 @@ async def test_a_model_that_does_not_answer_in_time_is_named() -> None:
     assert result.failure is not None and result.failure.reason == "REASON_STEP_TIMEOUT"
     assert result.failure.message == "The model m did not answer within 0.05 s."
     assert result.failure.metadata == {"model": "m"}
+
+
+@pytest.mark.requirement("V1")
+async def test_a_call_counts_by_its_configured_name_also_one_that_failed() -> None:
+    def counted(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"kfm_model_{name}", {"model": "m", **labels}) or 0.0
+
+    def all_counted() -> tuple[float, ...]:
+        return (
+            counted("calls_total", outcome="succeeded"),
+            counted("calls_total", outcome="failed"),
+            counted("tokens_total", direction="input"),
+            counted("call_seconds_count"),
+        )
+
+    before = all_counted()
+    spec = ModelSpec("theirs", "scripted", "m")
+    await run(Provider(ModelReply("good day", "stop", TokenUsage(5, 1))), spec=spec)
+    away = ProviderError("REASON_PROVIDER_UNAVAILABLE", "away", usage=TokenUsage(2, 0))
+    await run(Provider(away), spec=spec)
+    assert tuple(now - then for now, then in zip(all_counted(), before, strict=True)) == (1, 1, 7, 2)
