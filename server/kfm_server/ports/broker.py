@@ -10,14 +10,16 @@ from typing import Protocol
 
 PAYLOAD_LIMIT = 60_000_000
 """Largest payload of one message, in bytes."""
+HEADERS_LIMIT = 100_000
+"""Largest headers of one message, in bytes: names, values and ten bytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published: a sealed envelope, and what consumers may know without opening it.
+    """What is published: a sealed envelope, not empty, and what consumers may know without opening it.
 
-    id: 128 bits, the same whenever the same event is published again; headers: at most 100 kB together,
-    a value at most 255 bytes.
+    id: 128 bits, not 0, the same whenever the same event is published again; headers: within HEADERS_LIMIT,
+    each name and each value 1 to 255 bytes of UTF-8.
     """
 
     payload: bytes
@@ -46,8 +48,34 @@ class MessageRefused(Exception):
     """The broker will never take this message; the text says which limit it breaks."""
 
 
+class BrokerMisfit(Exception):
+    """The broker is there, and not as it is needed: other partitions, no permission, another version. No retry helps."""
+
+
+def check(message: Message) -> None:
+    """Raises MessageRefused for what no broker behind this port takes; every broker asks it first."""
+    if not 0 < len(message.payload) <= PAYLOAD_LIMIT:
+        raise MessageRefused(f"a payload of {len(message.payload)} bytes: 1 to {PAYLOAD_LIMIT} are taken")
+    if not 0 < message.id < 1 << 128:
+        raise MessageRefused("an id that is not of 1 to 2**128 - 1")
+    total = 0
+    for name, value in message.headers.items():
+        for text in (name, value):
+            size = len(text.encode())
+            total += size + 5
+            if not 0 < size <= 255:
+                raise MessageRefused(
+                    f"the header {name[:60]!r} has {size} bytes on a side: 1 to 255 are taken"
+                )
+    if total > HEADERS_LIMIT:
+        raise MessageRefused(f"headers of {total} bytes: at most {HEADERS_LIMIT} are taken")
+
+
 class Broker(Protocol):
-    """One broker. Topics and their partitions exist once it is open. Every method may raise BrokerUnavailable.
+    """One broker. Topics and their partitions exist once it is open. Every method may raise BrokerUnavailable, and
+    BrokerMisfit where somebody changed the broker meanwhile.
+
+    A broker that lost its topics (a wiped disk) gets them again by itself: heads are 0 then, below what was read.
 
     Every call is bounded in time, and may be cancelled without harm to those that follow.
     """
@@ -60,11 +88,17 @@ class Broker(Protocol):
         ...
 
     async def heads(self, topic: str) -> Mapping[int, int]:
-        """The last offset of each partition; 0 of one that holds nothing."""
+        """The last offset of each partition; 0 of one that holds nothing.
+
+        A head below what a reader has read says that the broker lost its tail, and gives those offsets out again.
+        """
         ...
 
     async def read(self, topic: str, partition: int, after: int, limit: int) -> Sequence[Received]:
-        """Messages with offset > after, in order, at most `limit`; empty at the end. It moves nobody's position."""
+        """Messages with offset > after, in order, at most `limit`; empty at the end. It moves nobody's position.
+
+        Nothing may come of a partition that is not there: heads tells.
+        """
         ...
 
 
@@ -75,13 +109,21 @@ class WorkGroup(Protocol):
     """
 
     async def join(self) -> None:
-        """Become a member. Raises BrokerUnavailable."""
+        """Become a member; a member stays what it is. Raises BrokerUnavailable."""
         ...
 
     async def assigned(self) -> Mapping[int, int]:
         """The partitions of this member now, each with the offset up to which the group has committed.
 
-        Empty: it has lost everything. Raises BrokerUnavailable.
+        Empty: it has lost everything, or there is nothing for it. One that the broker no longer knows joins again
+        by itself. Raises BrokerUnavailable: then, too, all that was read and not committed is lost to others.
+        """
+        ...
+
+    async def read(self, partition: int, after: int, limit: int) -> Sequence[Received]:
+        """As Broker.read, of a partition of this member; empty of one that is not its own (any more).
+
+        What it read and has not committed keeps the partition here a while when another member joins.
         """
         ...
 
