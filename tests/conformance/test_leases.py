@@ -73,6 +73,21 @@ async def test_a_part_of_the_leases_is_given_back_and_the_rest_is_kept(store: St
     assert [(lease.partition, lease.clean) for lease in taken] == [(1, True), (3, True)]
 
 
+@pytest.mark.requirement("R10")
+async def test_processes_that_share_know_of_each_other_until_they_leave_or_die(store: Store) -> None:
+    leases = store.leases
+    assert await leases.runtimes("a", here=True) == {"a": 0}
+    await leases.acquire("a", "", take_over=False, most=5)
+    assert await leases.runtimes("b", here=True) == {"a": 5, "b": 0}
+    assert await leases.runtimes("b", here=False) == {"a": 5}
+    assert await leases.runtimes("c", here=True) == {"a": 5, "c": 0}
+    await store.expire()
+    assert await leases.runtimes("b", here=True) == {"b": 0}
+    await leases.runtimes("c", here=True)
+    await leases.acquire("b", "", take_over=True, most=16)
+    assert await leases.runtimes("b", here=True) == {"b": 16}
+
+
 async def test_the_inbox_of_others_is_not_shown(store: Store) -> None:
     await store.leases.acquire("a", "", take_over=False, most=1)
     for partition in (0, 5):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any
@@ -155,6 +155,9 @@ class Connection:
 
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         await self._call(lambda: self._database.leases.release(owner, partitions))
+
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+        return await self._call(lambda: self._database.leases.runtimes(owner, here=here))
 
     async def holder(self, partition: int) -> Lease | None:
         return await self._call(lambda: self._database.leases.holder(partition))

@@ -1,6 +1,6 @@
 """Leases and the inbox in Postgres, by database time."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -49,7 +49,7 @@ class PostgresLeases:
             await close_pool(pool)
 
     def on_wake(self, callback: Callable[[], None]) -> None:
-        """Call it when somebody posted to the inbox. A hint: it may come for nothing, or never."""
+        """Call it when somebody posted to the inbox or gave leases back. A hint: it may come for nothing, or never."""
         self._wakeups.on_wake(callback)
 
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
@@ -81,6 +81,13 @@ class PostgresLeases:
         """As the port says."""
         text = query("lease_release")
         await repeat(self._pool, lambda c: c.execute(text, owner, partitions), patience=1.0)
+        self._wakeups.send()
+
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+        """As the port says."""
+        text = query("runtimes")
+        rows = await repeat(self._pool, lambda c: c.fetch(text, owner, here, self._time), patience=1.0)
+        return {row["owner"]: row["held"] for row in rows}
 
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""

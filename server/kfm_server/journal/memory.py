@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -50,6 +50,7 @@ class MemoryJournal:
         self.after_commit: Hook | None = None
         self.inbox: dict[int, InboxItem] = {}
         self.leases: dict[int, tuple[Lease, float]] = {}
+        self.runtimes: dict[str, float] = {}
         self.posted: list[Callable[[], None]] = []
         self._next_item = 1
         self._log: dict[int, list[Stored]] = defaultdict(list)
@@ -244,6 +245,8 @@ class MemoryLeases:
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
         """As the port says."""
         now = self._clock.monotonic()
+        if take_over:
+            self._journal.runtimes.clear()
         taken: list[Lease] = []
         for partition in range(self._journal.partitions):
             if len(taken) >= most:
@@ -272,6 +275,18 @@ class MemoryLeases:
         for partition in [p for p, (lease, _) in self._held.items() if lease.owner == owner]:
             if partitions is None or partition in partitions:
                 del self._held[partition]
+        for wake in tuple(self._journal.posted):
+            wake()
+
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+        """As the port says."""
+        now, known = self._clock.monotonic(), self._journal.runtimes
+        if here:
+            known[owner] = now + self._seconds
+        else:
+            known.pop(owner, None)
+        held = Counter(lease.owner for lease, until in self._held.values() if until > now)
+        return {name: held[name] for name, until in known.items() if until > now}
 
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""
@@ -283,5 +298,5 @@ class MemoryLeases:
         return self._journal.put_inbox(item)
 
     def on_wake(self, callback: Callable[[], None]) -> None:
-        """Call it whenever an item is posted."""
+        """Call it whenever an item is posted, or leases are given back."""
         self._journal.posted.append(callback)

@@ -1,6 +1,6 @@
 """The journal's seam: above it the runtime, below it Postgres or memory. The journal is the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -195,7 +195,8 @@ class Leases(Protocol):
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
         """Take up to `most` partitions that nobody holds or whose lease ran out; each epoch grows by one.
 
-        `take_over` takes held ones too, as clean: the caller knows that every earlier owner is dead.
+        `take_over` takes held ones too, as clean: the caller knows that every earlier owner is dead. No other runtime
+        is left then.
         """
         ...
 
@@ -205,6 +206,13 @@ class Leases(Protocol):
 
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """Give leases back, all unless told which; the next owner takes them as clean: nothing may run there now."""
+        ...
+
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+        """The processes that share the partitions, and how many each holds.
+
+        `here`: the owner is one of them, from now on and for the lease time; else it is none any more.
+        """
         ...
 
     async def holder(self, partition: int) -> Lease | None:

@@ -1,4 +1,4 @@
-"""Keeps the leases of this process: takes free partitions, renews, notices what was lost, has them loaded and their inbox read."""
+"""Keeps the leases of this process: takes its share of the partitions and no more, renews, notices what was lost, has them loaded and their inbox read."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from kfm_server.ports.journal import Fenced, InboxItem, JournalUnavailable, Leas
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.session_lane import stopped
 from kfm_server.runtime.sessions import Dropped, OwnedPartition, Sessions
+from kfm_server.runtime.sharing import beyond, share
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +26,7 @@ START_SECONDS = 5.0
 
 
 class LeaseKeeper:
-    """One per process. `on_serving` is told whether the database answers.
+    """One per process. `on_serving` is told whether the database answers. One that does not own takes no partitions.
 
     Renewing waits for nothing but the leases' table: loading and reading the inbox go on beside it. A process that is
     to end takes nothing, and gives back early what nothing runs in. What still runs is never given back: its lease
@@ -42,6 +43,7 @@ class LeaseKeeper:
         owner: str,
         address: str,
         on_serving: Callable[[bool], None],
+        owns: bool = True,
     ) -> None:
         self._leases = leases
         self._sessions = sessions
@@ -50,6 +52,9 @@ class LeaseKeeper:
         self._owner = owner
         self.address = address
         self._on_serving = on_serving
+        self._owns = owns
+        self._share = 0
+        self._shared_at = float("-inf")
         self._valid_until: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._load_more = asyncio.Event()
@@ -60,8 +65,11 @@ class LeaseKeeper:
         """Partitions whose lease may still be ours, and that were dropped."""
 
     async def start(self, *, take_over: bool) -> None:
-        """Take what is free, or everything if every earlier owner is known to be dead; load it, for START_SECONDS."""
-        await self._acquire(take_over=take_over)
+        """Take its share of what is free, or everything if every earlier owner is known to be dead; load it, for START_SECONDS."""
+        if self._owns:
+            if take_over:
+                await self._acquire(self._sessions.partitions, take_over=True)
+            await self._share_out()
         self._on_serving(True)
         async with asyncio.TaskGroup() as tasks:
             renewing = tasks.create_task(self._keep_renewing(), name="renewing")
@@ -89,9 +97,9 @@ class LeaseKeeper:
             try:
                 await self._renew()
                 if self._sessions.holding:
-                    await self._give_back()
-                else:
-                    await self._acquire(take_over=False)
+                    await self._leave()
+                elif self._owns:
+                    await self._share_out()
             except JournalUnavailable as gone:
                 self._on_serving(False)
                 log.warning("lease_renewal_failed", error=str(gone))
@@ -131,14 +139,40 @@ class LeaseKeeper:
         for partition in (*self._sessions.owned, *self._sessions.taking):
             self._lose(self._sessions.owner(partition))
         await stopped(task for left in self._left.values() for task in left.tasks)
-        await self._give_back()
+        await self._leave()
         if self._left:
             log.warning("leases_left_to_run_out", partitions=sorted(self._left))
 
-    async def _give_back(self) -> None:
-        for partition in self._sessions.at_rest():
+    async def _leave(self) -> None:
+        """This process is to end: the others share without it."""
+        if self._share:
+            await self._leases.runtimes(self._owner, here=False)
+            self._share = 0
+        await self._give_back((*self._sessions.at_rest(), *self._left))
+
+    async def _share_out(self) -> None:
+        """Take what is free up to this process's share; give back what is beyond it, if others lack it and nothing runs there."""
+        asked_at = self._clock.monotonic()
+        if asked_at - self._shared_at >= RENEW_SECONDS / 2:
+            runtimes = await self._leases.runtimes(self._owner, here=True)
+            self._shared_at = asked_at
+            self._share = share(self._owner, runtimes, self._sessions.partitions)
+            if too_many := beyond(
+                self._owner, {**runtimes, self._owner: self._held}, self._sessions.partitions
+            ):
+                await self._give_back(self._sessions.at_rest()[:too_many])
+        if self._held < self._share:
+            await self._acquire(self._share - self._held)
+
+    @property
+    def _held(self) -> int:
+        return len(self._sessions.owned) + len(self._sessions.taking)
+
+    async def _give_back(self, partitions: Sequence[int]) -> None:
+        """Drop these, and return the leases of those in which nothing runs any more."""
+        for partition in partitions:
             self._lose(self._sessions.owner(partition))
-        clean = [partition for partition, left in self._left.items() if left.clean]
+        clean = [partition for partition in partitions if self._left[partition].clean]
         if clean:
             await self._leases.release(self._owner, clean)
         for partition in clean:
@@ -161,13 +195,9 @@ class LeaseKeeper:
         self._inbox_read.set()
         self._load_more.set()
 
-    async def _acquire(self, *, take_over: bool) -> None:
-        if len(self._sessions.owned) + len(self._sessions.taking) == self._sessions.partitions:
-            return
+    async def _acquire(self, most: int, *, take_over: bool = False) -> None:
         asked_at = self._clock.monotonic()
-        taken = await self._leases.acquire(
-            self._owner, self.address, take_over=take_over, most=self._sessions.partitions
-        )
+        taken = await self._leases.acquire(self._owner, self.address, take_over=take_over, most=most)
         for lease in taken:
             self._begin(lease, asked_at)
 

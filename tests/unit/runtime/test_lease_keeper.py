@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.clock import SystemClock
@@ -307,3 +308,45 @@ async def test_a_request_for_a_partition_that_is_being_loaded_is_answered_when_i
     await turns_to(lambda: bool(world.journal.inbox))
     world.journal.door.set()
     assert await asked
+
+
+def owned(*processes: Process) -> list[int]:
+    """How many partitions each has loaded."""
+    return [len(process.sessions.owned) for process in processes]
+
+
+@pytest.mark.requirement("R10")
+async def test_a_process_that_joins_gets_its_share_and_what_it_leaves_goes_to_the_others(world: Site) -> None:
+    one = await world.process("one").start()
+    assert owned(one) == [PARTITIONS]
+    two = await world.process("two").start()
+    await turns_to(lambda: owned(one, two) == [1, 1])
+    three = await world.process("three").start()
+    renewals = one.leases.renewals
+    await turns_to(lambda: one.leases.renewals > renewals + 1)
+    assert owned(one, two, three) == [1, 1, 0]
+    await two.end()
+    await turns_to(lambda: owned(one, three) == [1, 1])
+    await one.end()
+    await turns_to(lambda: owned(three) == [PARTITIONS])
+
+
+@pytest.mark.requirement("R10", "I4")
+async def test_a_partition_in_which_a_step_runs_is_handed_over_once_it_has_ended(world: Site) -> None:
+    one = await world.process("one").start()
+    names = [f"ses_{n}" for n in range(100)]
+    each = [
+        next(s for s in names if one.sessions.partition(s) == partition) for partition in range(PARTITIONS)
+    ]
+    turns = [await one.submit(session, FORWARD) for session in each]
+    await turns_to(lambda: len(one.sessions.busy) >= PARTITIONS)
+    two = await world.process("two").start()
+    renewals = one.leases.renewals
+    await turns_to(lambda: one.leases.renewals > renewals + 1)
+    assert owned(one, two) == [PARTITIONS, 0]
+    world.let_end.set()
+    world.let_go.set()
+    await turns_to(lambda: owned(one, two) == [1, 1])
+    assert world.done == ["forward"] * PARTITIONS
+    found = [await two.manager.get(ExecutionContext(), turn) for turn in turns]
+    assert [turn.outcome for turn in found] == [ev.OUTCOME_SUCCEEDED] * PARTITIONS

@@ -11,6 +11,9 @@ numbered as (
         where partition in (select partition from free) order by partition for no key update
     ) p using (partition)
 ),
+alone as (
+    delete from kfm.runtimes where $3 and owner <> $1
+),
 raised as (
     update kfm.partitions p set epoch = n.epoch from numbered n where p.partition = n.partition
 )

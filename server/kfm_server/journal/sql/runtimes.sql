@@ -1,0 +1,21 @@
+-- Rows of the dead go a minute after their time; who is at the same meets no lock.
+with here as (
+    insert into kfm.runtimes as r (owner, expires_at)
+    select $1, clock_timestamp() + $3::interval where $2
+    on conflict (owner) do update set expires_at = excluded.expires_at
+),
+gone as (
+    select owner from kfm.runtimes
+    where owner = $1 and not $2 or owner <> $1 and expires_at < clock_timestamp() - interval '1 minute'
+    for update skip locked
+),
+deleted as (
+    delete from kfm.runtimes r using gone where r.owner = gone.owner
+)
+select alive.owner, count(l.partition)::int as held
+from (
+    select owner from kfm.runtimes where expires_at > clock_timestamp() and owner <> $1
+    union all select $1 where $2
+) alive
+left join kfm.leases l on l.owner = alive.owner and l.expires_at > clock_timestamp()
+group by alive.owner
