@@ -54,7 +54,9 @@ async def postgres_store(dsn: str) -> AsyncGenerator[Store]:
         connection = await asyncpg.connect(dsn, command_timeout=LEASE_SECONDS * 20)
         try:
             await connection.execute(
-                "select pg_sleep_until(max(expires_at)) from kfm.leases where expires_at <> '-infinity'"
+                "select pg_sleep_until(max(expires_at)) from ("
+                " select expires_at from kfm.leases where expires_at <> '-infinity'"
+                " union all select expires_at from kfm.runtimes) last"
             )
         finally:
             await connection.close()
