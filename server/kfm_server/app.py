@@ -16,10 +16,11 @@ from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
 from kfm_server import logs, metrics
 from kfm_server.bus.audit import audit_group
+from kfm_server.bus.consumer import consume
 from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
-from kfm_server.bus.over_journal import Consumer
 from kfm_server.bus.postgres import PostgresBusStore
+from kfm_server.bus.sources import JournalSource
 from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
@@ -175,9 +176,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             stack.push_async_callback(tracing.close)
             groups.append(TurnTraces(journal, tracing, clock).group)
         consumers = [
-            Consumer(
+            consume(
                 consumed,
-                journal=journal,
+                source=JournalSource(journal),
                 store=bus,
                 assigned=lambda: {p: owner.epoch for p, owner in sessions.owned.items()},
                 clock=clock,

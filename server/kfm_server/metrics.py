@@ -5,6 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 TURNS_SUBMITTED = Counter("kfm_turns_submitted_total", "Turns that were accepted.")
 TURNS_STARTED = Counter("kfm_turns_started_total", "Turns that began, by personality.", ["personality"])
 TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outcome"])
+POOL_LOST = Counter("kfm_pool_attempts_lost_total", "Attempts whose worker was lost.", ["pool"])
 LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts that were refused.")
 PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")
 SESSIONS_IN_MEMORY = Gauge("kfm_sessions_in_memory", "Sessions with unfinished turns in this process.")
@@ -19,6 +20,17 @@ BUS_SECONDS = Histogram(
 BUS_FAILURES = Counter("kfm_bus_failures_total", "Attempts of deliveries that failed.", ["group", "topic"])
 BUS_DEAD_LETTERS = Counter("kfm_bus_dead_letters_total", "Messages that were buried.", ["group", "topic"])
 BUS_LAG = Gauge("kfm_bus_lag", "Events that a consumer group has yet to read here.", ["group"])
+BUS_OLDEST = Gauge(
+    "kfm_bus_oldest_seconds", "Age of the oldest event that a consumer group has yet to read here.", ["group"]
+)
+BUS_RESETS = Counter(
+    "kfm_bus_resets_total", "Times that a broker had lost events that a group had read.", ["group", "channel"]
+)
+RELAYED = Counter("kfm_relay_published_total", "Events that the broker has confirmed.", ["topic"])
+RELAY_FAILURES = Counter("kfm_relay_failures_total", "Publications that the broker did not confirm.")
+RELAY_REFILLS = Counter(
+    "kfm_relay_refills_total", "Refills of a topic's partition that had lost events.", ["topic"]
+)
 CONFIG_RELOADS = Counter(
     "kfm_config_reloads_total", "Readings of the configuration after the start.", ["outcome"]
 )

@@ -8,7 +8,8 @@ from typing import Any
 from kfm.catalogue.events import EVENT_TYPES, fill
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import TurnEvent
-from kfm_server.bus.over_journal import Consumer
+from kfm_server.bus.consumer import Consumer, consume
+from kfm_server.bus.sources import JournalSource
 from kfm_server.clock import SystemClock
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.bus import Delivery, Group, Handler, Retries
@@ -99,9 +100,9 @@ async def consuming(
 ) -> AsyncGenerator[Consumer]:
     """The group runs on the first partitions while the context lasts, woken by hints or by its poll alone."""
     assigned = dict.fromkeys(range(partitions), epoch)
-    consumer = Consumer(
+    consumer = consume(
         group,
-        journal=journal,
+        source=JournalSource(journal),
         store=store,
         assigned=lambda: assigned,
         clock=SystemClock(),

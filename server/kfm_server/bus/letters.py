@@ -9,7 +9,7 @@ from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.system_events_pb2 import DeadLetterEvent
 from kfm.type.v1.type_pb2 import Error
 
-from kfm_server.ports.bus import Letter
+from kfm_server.ports.bus import Carried, Letter
 from kfm_server.ports.journal import Stored
 
 UNOWNED = "default"
@@ -65,6 +65,9 @@ def make_letter(
 ) -> Letter:
     """The letter of a message. `deliveries` counts how often the handler saw it."""
     id = letter_id(group, stored.partition, stored.offset)
+    if isinstance(stored, Carried):  # a broker that lost messages gives their offsets to others
+        digest = hashlib.sha256(stored.envelope).hexdigest()
+        id = letter_id(f"{group}/{stored.topic}/{digest}", stored.partition, stored.offset)
     tenant = plain(tenant_id) or UNOWNED
     envelope = Envelope(
         event_id=id,

@@ -1,11 +1,14 @@
-"""Cursors, holds and dead letters in memory: the same promises as Postgres, gone with the process."""
+"""The bus in memory: cursors, holds and dead letters as in Postgres, and a broker; gone with the process."""
 
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from kfm.event.v1.envelope_pb2 import Envelope
 
-from kfm_server.ports.bus import CursorFenced, Hold, Letter, Position
+from kfm_server.ports.broker import BrokerUnavailable, Message, Received, check
+from kfm_server.ports.bus import JOURNAL, CursorFenced, Hold, Letter, Position, channel_of
 from kfm_server.ports.journal import Claim
 
 
@@ -13,19 +16,20 @@ class MemoryBusStore:
     """CursorStore and LetterStore in memory."""
 
     def __init__(self) -> None:
-        self._cursors: dict[tuple[str, int], tuple[int, int]] = {}
+        self._cursors: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._holds: dict[tuple[str, str], tuple[int, Hold]] = {}
         self._letters: dict[str, Letter] = {}
         self._open: set[str] = set()
         self._claims: dict[tuple[str, str, str, str], bytes] = {}
 
-    async def open(self, group: str, partition: int, epoch: int) -> Position:
+    async def open(self, group: str, partition: int, epoch: int, channel: str = JOURNAL) -> Position:
         """As the port says."""
-        offset, before = self._cursors.get((group, partition), (0, 0))
+        offset, before = self._cursors.get((group, channel, partition), (0, 0))
         if before > epoch:
             raise CursorFenced(group, partition)
-        self._cursors[(group, partition)] = (offset, epoch)
-        return Position(offset, tuple(await self.holds(group, partition)))
+        self._cursors[(group, channel, partition)] = (offset, epoch)
+        holds = await self.holds(group, partition)
+        return Position(offset, tuple(hold for hold in holds if channel_of(hold.key) == channel))
 
     async def holds(self, group: str, partition: int) -> Sequence[Hold]:
         """As the port says."""
@@ -34,19 +38,30 @@ class MemoryBusStore:
         ]
         return sorted(holds, key=lambda hold: hold.offset)
 
-    def _fence(self, group: str, partition: int, epoch: int) -> int:
-        offset, mine = self._cursors.get((group, partition), (0, -1))
+    def _fence(self, group: str, partition: int, epoch: int, channel: str) -> int:
+        offset, mine = self._cursors.get((group, channel, partition), (0, -1))
         if mine != epoch:
             raise CursorFenced(group, partition)
         return offset
 
-    async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
+    async def commit(
+        self, group: str, partition: int, epoch: int, offset: int, channel: str = JOURNAL
+    ) -> None:
         """As the port says."""
-        self._cursors[(group, partition)] = (max(self._fence(group, partition, epoch), offset), epoch)
+        before = self._fence(group, partition, epoch, channel)
+        self._cursors[(group, channel, partition)] = (max(before, offset), epoch)
 
-    async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
+    async def reset(self, group: str, partition: int, epoch: int, offset: int, channel: str) -> None:
         """As the port says."""
-        await self.commit(letter.group, letter.partition, epoch, cursor)
+        self._fence(group, partition, epoch, channel)
+        self._cursors[(group, channel, partition)] = (offset, epoch)
+        for hold in await self.holds(group, partition):
+            if channel_of(hold.key) == channel:
+                del self._holds[(group, hold.key)]
+
+    async def bury(self, letter: Letter, epoch: int, cursor: int, channel: str = JOURNAL) -> None:
+        """As the port says."""
+        await self.commit(letter.group, letter.partition, epoch, cursor, channel)
         await self.keep(letter)
         hold = Hold(letter.key, letter.offset, letter.reason)
         self._holds[(letter.group, letter.key)] = (letter.partition, hold)
@@ -56,15 +71,17 @@ class MemoryBusStore:
         self._letters[letter.id] = letter
         self._open.add(letter.id)
 
-    async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
+    async def advance(
+        self, group: str, partition: int, epoch: int, key: str, offset: int, channel: str = JOURNAL
+    ) -> None:
         """As the port says."""
-        self._fence(group, partition, epoch)
+        self._fence(group, partition, epoch, channel)
         where, hold = self._holds[(group, key)]
         self._holds[(group, key)] = (where, replace(hold, offset=offset))
 
-    async def lift(self, group: str, partition: int, epoch: int, key: str) -> None:
+    async def lift(self, group: str, partition: int, epoch: int, key: str, channel: str = JOURNAL) -> None:
         """As the port says."""
-        self._fence(group, partition, epoch)
+        self._fence(group, partition, epoch, channel)
         self._holds.pop((group, key), None)
 
     async def released(self, group: str) -> frozenset[int]:
@@ -123,3 +140,109 @@ class MemoryAuditLog:
         """As the port says."""
         found = [event for event in self._events.values() if event.tenant_id == tenant_id]
         return sorted(found, key=lambda event: (event.timestamp.ToMicroseconds(), event.event_id))
+
+
+class MemoryBroker:
+    """Broker in memory. `away`: it cannot be reached; `wipe` and `lose`: what a broken disk does to it."""
+
+    def __init__(self, partitions: int = 16) -> None:
+        self.partitions = partitions
+        self.away = False
+        self.published: list[Callable[[], None]] = []
+        """Called after each publication."""
+        self._logs: dict[tuple[str, int], list[Received]] = defaultdict(list)
+        self._groups: dict[tuple[str, str], _Members] = {}
+
+    async def publish(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
+        """As the port says."""
+        self.reach()
+        for message in messages:
+            check(message)
+        log, now_us = self._log(topic, partition), time.time_ns() // 1000
+        for m in messages:
+            log.append(Received(partition, len(log) + 1, m.payload, m.id, dict(m.headers), now_us))
+        for callback in tuple(self.published):
+            callback()
+
+    async def heads(self, topic: str) -> Mapping[int, int]:
+        """As the port says."""
+        self.reach()
+        return {partition: len(self._logs[topic, partition]) for partition in range(self.partitions)}
+
+    async def read(self, topic: str, partition: int, after: int, limit: int) -> Sequence[Received]:
+        """As the port says."""
+        self.reach()
+        return self._log(topic, partition)[max(after, 0) : max(after, 0) + limit]
+
+    def group(self, name: str, topic: str) -> "MemoryWorkGroup":
+        """A member to be of a group of workers on a topic."""
+        return MemoryWorkGroup(self, self._groups.setdefault((name, topic), _Members(self.partitions)), topic)
+
+    def wipe(self) -> None:
+        """Lose everything, but what groups have committed and who is in them."""
+        self._logs.clear()
+
+    def lose(self, topic: str, partition: int, after: int) -> None:
+        """Lose the messages with offset > after; their offsets are given out again."""
+        del self._logs[topic, partition][after:]
+
+    def reach(self) -> None:
+        """Raises BrokerUnavailable while it is away."""
+        if self.away:
+            raise BrokerUnavailable("the broker is away")
+
+    def _log(self, topic: str, partition: int) -> list[Received]:
+        if not 0 <= partition < self.partitions:
+            raise ValueError(f"partition {partition} of {self.partitions}")
+        return self._logs[topic, partition]
+
+
+class _Members:
+    """A group of workers: its members in the order in which they joined, and what it has committed."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.members: list[MemoryWorkGroup] = []
+        self.committed: dict[int, int] = {}
+
+
+class MemoryWorkGroup:
+    """WorkGroup in memory. Partitions move at once when a member joins or leaves; `leave` is also what a crash does."""
+
+    def __init__(self, broker: MemoryBroker, group: _Members, topic: str) -> None:
+        self._broker = broker
+        self._group = group
+        self._topic = topic
+
+    async def join(self) -> None:
+        """As the port says."""
+        self._broker.reach()
+        if self not in self._group.members:
+            self._group.members.append(self)
+
+    async def assigned(self) -> Mapping[int, int]:
+        """As the port says."""
+        self._broker.reach()
+        return {partition: self._group.committed.get(partition, 0) for partition in self._mine()}
+
+    async def read(self, partition: int, after: int, limit: int) -> Sequence[Received]:
+        """As the port says."""
+        found = await self._broker.read(self._topic, partition, after, limit)
+        return found if partition in self._mine() else []
+
+    async def commit(self, partition: int, offset: int) -> None:
+        """As the port says."""
+        self._broker.reach()
+        if partition in self._mine():
+            self._group.committed[partition] = offset
+
+    async def leave(self) -> None:
+        """As the port says."""
+        if self in self._group.members:
+            self._group.members.remove(self)
+
+    def _mine(self) -> range:
+        members = self._group.members
+        if self not in members:
+            return range(0)
+        return range(members.index(self), self._group.partitions, len(members))

@@ -8,10 +8,18 @@ import asyncpg
 from kfm.event.v1.envelope_pb2 import Envelope
 
 from kfm_server.bus.letters import plain
-from kfm_server.ports.bus import BusUnavailable, CursorFenced, Hold, Letter, Position
+from kfm_server.ports.bus import (
+    JOURNAL,
+    BusUnavailable,
+    CursorFenced,
+    Hold,
+    Letter,
+    Position,
+    channel_of,
+    key_in,
+)
 from kfm_server.ports.journal import Claim
 
-_ALL_TOPICS = "*"  # a group reads its topics in the journal's order: one cursor for all of them
 _STATEMENT_SECONDS = 10.0
 
 _OPEN = """
@@ -34,6 +42,10 @@ returning {}
 _LAZILY = "set_config('synchronous_commit', 'off', true)"
 _COMMIT = _MOVE.format(_LAZILY)
 _FENCE = _MOVE.format("1")
+_RESET = 'update kfm.consumer_offsets set "offset" = $5 where consumer_group = $1 and topic = $2 and partition = $3 and epoch = $4 returning 1'
+_LIFT_ALL = (
+    "delete from kfm.holds where consumer_group = $1 and partition = $2 and starts_with(session_id, $3)"
+)
 _LETTER = """
 insert into kfm.dead_letters (id, consumer_group, partition, "offset", topic, tenant_id,
     session_id, held_key, created_us, reason, envelope)
@@ -132,14 +144,14 @@ class PostgresBusStore:
         except (asyncpg.PostgresError, *_LOST) as error:
             raise BusUnavailable(repr(error)) from error
 
-    async def open(self, group: str, partition: int, epoch: int) -> Position:
+    async def open(self, group: str, partition: int, epoch: int, channel: str = JOURNAL) -> Position:
         """As the port says."""
         async with self._transaction() as db:
-            offset = await db.fetchval(_OPEN, group, _ALL_TOPICS, partition, epoch)
+            offset = await db.fetchval(_OPEN, group, channel, partition, epoch)
             if offset is None:
                 raise CursorFenced(group, partition)
-            rows = await db.fetch(_HOLDS, group, partition)
-        return Position(offset, tuple(Hold(*row) for row in rows))
+            holds = [Hold(*row) for row in await db.fetch(_HOLDS, group, partition)]
+        return Position(offset, tuple(hold for hold in holds if channel_of(hold.key) == channel))
 
     async def holds(self, group: str, partition: int) -> Sequence[Hold]:
         """As the port says."""
@@ -148,20 +160,35 @@ class PostgresBusStore:
 
     @staticmethod
     async def _move(
-        db: Any, group: str, partition: int, epoch: int, offset: int, statement: str = _FENCE
+        db: Any,
+        group: str,
+        channel: str,
+        partition: int,
+        epoch: int,
+        offset: int = 0,
+        *,
+        statement: str = _FENCE,
     ) -> None:
-        if await db.fetchval(statement, group, _ALL_TOPICS, partition, epoch, offset) is None:
+        if await db.fetchval(statement, group, channel, partition, epoch, offset) is None:
             raise CursorFenced(group, partition)
 
-    async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
+    async def commit(
+        self, group: str, partition: int, epoch: int, offset: int, channel: str = JOURNAL
+    ) -> None:
         """As the port says."""
         async with self._connection() as db:
-            await self._move(db, group, partition, epoch, offset, _COMMIT)
+            await self._move(db, group, channel, partition, epoch, offset, statement=_COMMIT)
 
-    async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
+    async def reset(self, group: str, partition: int, epoch: int, offset: int, channel: str) -> None:
         """As the port says."""
         async with self._transaction() as db:
-            await self._move(db, letter.group, letter.partition, epoch, cursor)
+            await self._move(db, group, channel, partition, epoch, offset, statement=_RESET)
+            await db.execute(_LIFT_ALL, group, partition, key_in(channel, ""))
+
+    async def bury(self, letter: Letter, epoch: int, cursor: int, channel: str = JOURNAL) -> None:
+        """As the port says."""
+        async with self._transaction() as db:
+            await self._move(db, letter.group, channel, letter.partition, epoch, cursor)
             await self._write(db, letter)
             await db.execute(_HOLD, letter.group, letter.key, letter.partition, letter.offset, letter.reason)
 
@@ -187,16 +214,18 @@ class PostgresBusStore:
             letter.envelope,
         )
 
-    async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
+    async def advance(
+        self, group: str, partition: int, epoch: int, key: str, offset: int, channel: str = JOURNAL
+    ) -> None:
         """As the port says."""
         async with self._transaction() as db:
-            await self._move(db, group, partition, epoch, 0)
+            await self._move(db, group, channel, partition, epoch)
             await db.execute(_ADVANCE, group, key, offset)
 
-    async def lift(self, group: str, partition: int, epoch: int, key: str) -> None:
+    async def lift(self, group: str, partition: int, epoch: int, key: str, channel: str = JOURNAL) -> None:
         """As the port says."""
         async with self._transaction() as db:
-            await self._move(db, group, partition, epoch, 0)
+            await self._move(db, group, channel, partition, epoch)
             await db.execute(_LIFT, group, key)
 
     async def released(self, group: str) -> frozenset[int]:

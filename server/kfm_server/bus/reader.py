@@ -1,6 +1,7 @@
-"""One group in one partition: reads in order, delivers, buries what nobody can take, parks what is behind it."""
+"""One group in one channel of one partition: reads in order, delivers, buries what nobody can take, parks what is behind it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -12,56 +13,88 @@ from kfm.event.v1.envelope_pb2 import Envelope
 from kfm_server import failpoints, metrics
 from kfm_server.bus.letters import describe, make_letter, plain, undecodable
 from kfm_server.clock import Clock
-from kfm_server.ports.bus import CursorStore, Delivery, Group, Hold, TryLater
-from kfm_server.ports.journal import Journal, Stored
+from kfm_server.ports.bus import (
+    Carried,
+    CursorStore,
+    Delivery,
+    EventSource,
+    Group,
+    Hold,
+    Position,
+    TryLater,
+    key_in,
+)
+from kfm_server.ports.journal import Stored
 
 log = structlog.get_logger(__name__)
 Pause = Callable[[float], Awaitable[None]]
 _READ = 256
+"""Most events of a partition that are in this process at one time."""
+_REMEMBERED = 1024
+"""Last events of a channel that may lose some: a copy of one of them is not delivered again."""
 _ALONE = "@/"  # begins the key of an event outside a session; no session's key begins so
 _BEFORE_COMMIT = failpoints.declare("bus.commit.before")
 
 
 class PartitionReader:
-    """Delivers one partition to one group under one epoch.
+    """Delivers one channel of one partition to one group under one epoch.
 
-    Raises CursorFenced when another epoch has the cursor; TryLater, JournalUnavailable or BusUnavailable
-    when something is away: `open` it again then. Events after the last commit come again.
+    Raises CursorFenced when another epoch has the cursor; TryLater, JournalUnavailable, BrokerUnavailable or
+    BusUnavailable when something is away: `open` it again then. Events after the last commit come again.
     """
 
     def __init__(
         self,
         group: Group,
+        channel: str,
         partition: int,
         epoch: int,
         *,
-        journal: Journal,
+        source: EventSource,
         store: CursorStore,
         clock: Clock,
         pause: Pause = asyncio.sleep,
     ) -> None:
+        self.channel = channel
         self.partition = partition
         self.epoch = epoch
         self.offset = 0
         self._group = group
-        self._journal = journal
+        self._source = source
         self._store = store
         self._clock = clock
         self._pause = pause
         self._holds: dict[str, Hold] = {}
+        self._alone = key_in(channel, _ALONE)
+        self._delivered: deque[str] = deque(maxlen=_REMEMBERED)
+        self._known: set[str] = set()
 
     async def open(self) -> None:
-        """Read where the group stands, and shut out earlier epochs."""
-        position = await self._store.open(self._group.name, self.partition, self.epoch)
+        """Read where the group stands, and shut out earlier epochs.
+
+        A source that has lost events is read from its beginning again: what it holds now may stand at any offset.
+        """
+        group, partition, epoch = self._group.name, self.partition, self.epoch
+        position = await self._store.open(group, partition, epoch, self.channel)
+        if position.offset and self._source.may_lose:
+            head = (await self._source.heads(self.channel)).get(partition, 0)
+            if head < position.offset:
+                log.error(
+                    "bus_lost_events", group=group, channel=self.channel, partition=partition,
+                    read_up_to=position.offset, head=head, reads_from=0, holds_ended=len(position.holds),
+                )  # fmt: skip
+                metrics.BUS_RESETS.labels(group, self.channel).inc()
+                await self._store.reset(group, partition, epoch, 0, self.channel)
+                position = Position(0, ())
         self.offset = position.offset
         self._holds = {hold.key: hold for hold in position.holds}
 
     async def advance(self) -> bool:
         """Deliver one batch of what is new and commit; answers whether there may be more."""
-        rows = await self._journal.read_partition(self.partition, self.offset, _READ)
+        rows = await self._source.read(self.channel, self.partition, self.offset, _READ)
         ready: list[tuple[Stored, Delivery]] = []
         for stored in rows:
-            if stored.topic not in self._group.topics:
+            if not self._concerns(stored):
                 continue
             key, found = await self._decode(stored)
             if key in self._holds or found is None:
@@ -78,7 +111,9 @@ class PartitionReader:
         await self._hand_over(ready)
         if rows:
             failpoints.hit(_BEFORE_COMMIT)
-            await self._store.commit(self._group.name, self.partition, self.epoch, rows[-1].offset)
+            await self._store.commit(
+                self._group.name, self.partition, self.epoch, rows[-1].offset, self.channel
+            )
             self.offset = rows[-1].offset
         return len(rows) == _READ
 
@@ -91,14 +126,14 @@ class PartitionReader:
     async def _deliver_parked(self, hold: Hold) -> None:
         group, key, at = self._group, hold.key, hold.offset - 1
         while at < self.offset:
-            rows = await self._journal.read_partition(self.partition, at, _READ)
+            rows = await self._source.read(self.channel, self.partition, at, _READ)
             if not rows:
                 break
             for stored in rows:
                 if stored.offset > self.offset:
                     break
                 at = stored.offset
-                if stored.topic not in group.topics:
+                if not self._concerns(stored):
                     continue
                 mine, found = await self._decode(stored)
                 if mine != key:
@@ -111,10 +146,10 @@ class PartitionReader:
                 if error is not None:
                     await self._bury(stored, key, error, attempts)
                     return
-            if key.startswith(_ALONE):  # nothing is parked behind it
+            if key.startswith(self._alone):  # nothing is parked behind it
                 break
-            await self._store.advance(group.name, self.partition, self.epoch, key, at + 1)
-        await self._store.lift(group.name, self.partition, self.epoch, key)
+            await self._store.advance(group.name, self.partition, self.epoch, key, at + 1, self.channel)
+        await self._store.lift(group.name, self.partition, self.epoch, key, self.channel)
         del self._holds[key]
         log.info("hold_lifted", group=group.name, partition=self.partition, key=key)
 
@@ -123,22 +158,27 @@ class PartitionReader:
         try:
             envelope = Envelope.FromString(stored.envelope)
         except DecodeError:
-            row = await self._journal.turn(stored.turn_id) if stored.turn_id else None
-            return self._key(row.session_id if row else "", stored), undecodable(stored)
+            _, session_id = await self._source.about(stored)
+            return self._key(session_id, stored), undecodable(stored)
         key = self._key(envelope.session_id, stored)
         try:
             event = unpack(envelope)
         except (EventTypeUnknown, EventUndecodable) as error:
             return key, error
-        if event is None:
+        if event is None or envelope.event_id in self._known:
             return key, None
         return key, Delivery(stored.partition, stored.offset, stored.topic, key, envelope, event)
 
-    @staticmethod
-    def _key(session_id: str, stored: Stored) -> str:
+    def _concerns(self, stored: Stored) -> bool:
+        if stored.topic not in self._group.topics:
+            return False
+        return self._group.copies or not (isinstance(stored, Carried) and stored.copy_of)
+
+    def _key(self, session_id: str, stored: Stored) -> str:
         if not session_id:
-            return f"{_ALONE}{stored.partition}/{stored.offset}"
-        return plain(session_id).replace("@", "@@") if "@" in session_id else plain(session_id)
+            return f"{self._alone}{stored.partition}/{stored.offset}"
+        key = plain(session_id).replace("@", "@@") if "@" in session_id else plain(session_id)
+        return key_in(self.channel, key)
 
     async def _hand_over(self, ready: Sequence[tuple[Stored, Delivery]]) -> None:
         if not ready:
@@ -184,6 +224,15 @@ class PartitionReader:
             at = delivery.envelope.timestamp
             age = now - at.seconds * 1_000_000 - at.nanos // 1000
             metrics.BUS_SECONDS.labels(self._group.name, delivery.topic).observe(max(age, 0) / 1e6)
+            if self._source.may_lose:
+                self._remember(delivery.envelope.event_id)
+
+    def _remember(self, event_id: str) -> None:
+        if event_id and event_id not in self._known:
+            if len(self._delivered) == _REMEMBERED:
+                self._known.discard(self._delivered[0])
+            self._delivered.append(event_id)
+            self._known.add(event_id)
 
     async def _bury(self, stored: Stored, key: str, error: Exception, deliveries: int) -> None:
         tenant_id, session_id = "", ""
@@ -191,9 +240,7 @@ class PartitionReader:
             envelope = Envelope.FromString(stored.envelope)
             tenant_id, session_id = envelope.tenant_id, envelope.session_id
         except DecodeError:
-            row = await self._journal.turn(stored.turn_id) if stored.turn_id else None
-            if row is not None:
-                tenant_id, session_id = row.tenant_id, row.session_id
+            tenant_id, session_id = await self._source.about(stored)
         letter = make_letter(
             self._group.name,
             stored,
@@ -205,7 +252,7 @@ class PartitionReader:
             now_us=self._clock.now_us(),
         )
         cursor = max(self.offset, stored.offset)
-        await self._store.bury(letter, self.epoch, cursor)
+        await self._store.bury(letter, self.epoch, cursor, self.channel)
         self.offset = cursor
         self._holds[key] = Hold(key, stored.offset, letter.reason)
         metrics.BUS_DEAD_LETTERS.labels(self._group.name, stored.topic).inc()

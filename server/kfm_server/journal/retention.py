@@ -35,17 +35,21 @@ insert into kfm.marks (partition, "offset")
 select $1, "offset" from kfm.journal where partition = $1 order by "offset" desc limit 1
 """
 # What may go lies at or below it: old enough, read by every group, before every hold, not the last row.
-# The group `engine` has no place in the journal; its holds count.
+# The group `engine` has no place in the journal; its holds count. Groups of a broker have cursors and holds there, not here.
 _FLOOR = """
 select least(
     (select "offset" from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval
         order by at desc limit 1),
-    (select min("offset") from kfm.consumer_offsets where partition = $1 and consumer_group not in ('engine', 'traces')),
-    (select min("offset") - 1 from kfm.holds where partition = $1),
+    (select min("offset") from kfm.consumer_offsets
+        where partition = $1 and topic = '*' and consumer_group not in ('engine', 'traces', 'relay')),
+    (select min("offset") - 1 from kfm.holds h where partition = $1 and exists (
+        select from kfm.consumer_offsets c
+        where c.consumer_group = h.consumer_group and c.partition = $1 and c.topic = '*')),
     (select max("offset") - 1 from kfm.journal where partition = $1)
 )
 where exists (select from kfm.marks where partition = $1 and at <= clock_timestamp() - $2::interval)
-    and exists (select from kfm.consumer_offsets where partition = $1 and consumer_group not in ('engine', 'traces'))
+    and exists (select from kfm.consumer_offsets
+        where partition = $1 and topic = '*' and consumer_group not in ('engine', 'traces', 'relay'))
 """
 _FORGET_MARKS = """
 delete from kfm.marks where partition = $1 and at < (

@@ -1,17 +1,57 @@
-"""The bus's seam: above it consumer groups, below it where their positions and dead letters are kept.
+"""The bus's seam: above it consumer groups, below it where events are read from, and where positions and dead letters are kept.
 
-The events themselves are read from the journal (ports/journal.py): the bus carries copies, never the truth.
+Events are read from the journal (ports/journal.py), or from a broker (ports/broker.py): the bus carries copies, never the truth.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from google.protobuf.message import Message
 from kfm.catalogue.errors import KfmError
 from kfm.event.v1.envelope_pb2 import Envelope
 
 from kfm_server.ports.journal import Claim, InboxItem, Stored, TurnRow
+
+JOURNAL: Final = "*"
+"""The channel of the journal: all topics of a partition, in its order. A broker has one for each topic, of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(Stored):
+    """An event as a broker carries it; `epoch` and `sequence` are 0, `turn_id` is empty."""
+
+    session_id: str
+    """What its publisher says it is about; empty if nothing."""
+    copy_of: int
+    """The offset in the journal of what it is a copy of; 0 of what others have published."""
+    published_us: int
+
+
+class EventSource(Protocol):
+    """Where a group's events come from. Every method may raise JournalUnavailable or BrokerUnavailable."""
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """What has an order of its own in each partition: JOURNAL, or topics of a broker."""
+        ...
+
+    @property
+    def may_lose(self) -> bool:
+        """What was read once may be gone, and its offsets may be used again; events may stand there more than once."""
+        ...
+
+    async def heads(self, channel: str) -> Mapping[int, int]:
+        """The last offset of each partition that has any event."""
+        ...
+
+    async def read(self, channel: str, partition: int, after: int, limit: int) -> Sequence[Stored]:
+        """Events with offset > after, in order, at most limit."""
+        ...
+
+    async def about(self, stored: Stored) -> tuple[str, str]:
+        """Tenant and session of an event whose bytes do not tell; empty if nothing else tells either."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +84,11 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group. It reads the topics from the journal's first event on.
+    """A consumer group. It reads the topics from the first event on.
 
     `batch`: most deliveries in one call. A call with several that fails is repeated one by one, so only
     a handler to which repeats mean nothing asks for more than one.
+    `copies`: whether it takes copies of what stands in the journal; without, only what others have published.
     """
 
     name: str
@@ -55,6 +96,7 @@ class Group:
     handler: Handler
     batch: int = 1
     retries: Retries = Retries()
+    copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +145,17 @@ class TryLater(Exception):
     """What a handler needs cannot be reached. The partition waits; no attempt is counted."""
 
 
+def key_in(channel: str, key: str) -> str:
+    """A key as it is held in a channel: what one channel holds, others deliver."""
+    return key if channel == JOURNAL else f"{channel}@/{key}"
+
+
+def channel_of(key: str) -> str:
+    """The channel in which a key is held. In the key itself an @ that begins no `@/` in front stands twice."""
+    channel, found, _ = key.partition("@/")
+    return channel if found and channel and not channel.endswith("@") else JOURNAL
+
+
 class CursorFenced(Exception):
     """A newer epoch has opened the cursor: another process reads this partition now. Nothing was written."""
 
@@ -112,21 +165,33 @@ class BusUnavailable(Exception):
 
 
 class CursorStore(Protocol):
-    """Where groups stand. Every method may raise BusUnavailable; those with an epoch raise CursorFenced."""
+    """Where groups stand. Every method may raise BusUnavailable; those with an epoch raise CursorFenced.
 
-    async def open(self, group: str, partition: int, epoch: int) -> Position:
+    A cursor is a group's in one channel of one partition; a key that is held says which channel it is of.
+    """
+
+    async def open(self, group: str, partition: int, epoch: int, channel: str = JOURNAL) -> Position:
         """Take the cursor over for an epoch; those of earlier epochs are refused from now on."""
         ...
 
     async def holds(self, group: str, partition: int) -> Sequence[Hold]:
-        """What the group holds there, without taking the cursor."""
+        """What the group holds there, in all channels, without taking a cursor."""
         ...
 
-    async def commit(self, group: str, partition: int, epoch: int, offset: int) -> None:
+    async def commit(
+        self, group: str, partition: int, epoch: int, offset: int, channel: str = JOURNAL
+    ) -> None:
         """Move the cursor; it never goes back."""
         ...
 
-    async def bury(self, letter: Letter, epoch: int, cursor: int) -> None:
+    async def reset(self, group: str, partition: int, epoch: int, offset: int, channel: str) -> None:
+        """Set the cursor of a channel that has lost events, also back, and end all its holds, in one commit.
+
+        Letters stay open; to close them delivers nothing any more.
+        """
+        ...
+
+    async def bury(self, letter: Letter, epoch: int, cursor: int, channel: str = JOURNAL) -> None:
         """Keep the letter, hold its key from its offset on and move the cursor, all in one commit.
 
         The same message buried again is the same letter, open again.
@@ -134,17 +199,19 @@ class CursorStore(Protocol):
         ...
 
     async def keep(self, letter: Letter) -> None:
-        """Keep a letter of a message outside the journal: it holds nothing, and closing it delivers nothing.
+        """Keep a letter that holds nothing: closing it delivers nothing.
 
         The same again is the same letter, open again.
         """
         ...
 
-    async def advance(self, group: str, partition: int, epoch: int, key: str, offset: int) -> None:
+    async def advance(
+        self, group: str, partition: int, epoch: int, key: str, offset: int, channel: str = JOURNAL
+    ) -> None:
         """Say that a released hold was delivered up to, but not including, offset."""
         ...
 
-    async def lift(self, group: str, partition: int, epoch: int, key: str) -> None:
+    async def lift(self, group: str, partition: int, epoch: int, key: str, channel: str = JOURNAL) -> None:
         """End a released hold."""
         ...
 
