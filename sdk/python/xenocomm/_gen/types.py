@@ -2954,6 +2954,7 @@ class Hello:
         running: Leases that it holds from a stream before this one, running or with a result to tell.
         schema_release: Schema release that it was built from.
         program: What it is, for people: program and version.
+        instance: Changes with every start of its process: what the same process does not hold it never took up.
     """
 
     worker: str = ""
@@ -2963,6 +2964,7 @@ class Hello:
     running: tuple[AttemptRef, ...] = ()
     schema_release: str = ""
     program: str = ""
+    instance: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> Hello:
@@ -2975,6 +2977,7 @@ class Hello:
             tuple([AttemptRef.from_pb(v) for v in m.running]),
             m.schema_release,
             m.program,
+            m.instance,
         )
 
     def to_pb(self) -> Any:
@@ -2987,6 +2990,7 @@ class Hello:
         m.running.extend([v.to_pb() for v in self.running])
         m.schema_release = self.schema_release
         m.program = self.program
+        m.instance = self.instance
         return m
 
 
@@ -3038,11 +3042,13 @@ class Welcome:
         schema_release: Newest schema release that the server speaks.
         lease: A worker that is silent for so long is taken for dead; a third of it is a good heartbeat.
         version: Version of the server's program.
+        max_message_bytes: Largest message that the server takes, in bytes: a result that does not fit has to be told as a failure.
     """
 
     schema_release: str = ""
     lease: timedelta | None = None
     version: str = ""
+    max_message_bytes: int = 0
 
     @classmethod
     def from_pb(cls, m: Any) -> Welcome:
@@ -3051,6 +3057,7 @@ class Welcome:
             m.schema_release,
             _td(m.lease) if m.HasField("lease") else None,
             m.version,
+            m.max_message_bytes,
         )
 
     def to_pb(self) -> Any:
@@ -3060,6 +3067,7 @@ class Welcome:
         if self.lease is not None:
             m.lease.CopyFrom(_pb_td(self.lease))
         m.version = self.version
+        m.max_message_bytes = self.max_message_bytes
         return m
 
 

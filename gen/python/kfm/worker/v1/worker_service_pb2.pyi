@@ -45,7 +45,7 @@ class WorkResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("worker", "pool", "tools", "capacity", "running", "schema_release", "program")
+    __slots__ = ("worker", "pool", "tools", "capacity", "running", "schema_release", "program", "instance")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class Hello(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_RELEASE_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     pool: str
     tools: _containers.RepeatedCompositeFieldContainer[ToolDefinition]
@@ -60,7 +61,8 @@ class Hello(_message.Message):
     running: _containers.RepeatedCompositeFieldContainer[AttemptRef]
     schema_release: str
     program: str
-    def __init__(self, worker: _Optional[str] = ..., pool: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[ToolDefinition, _Mapping]]] = ..., capacity: _Optional[int] = ..., running: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., schema_release: _Optional[str] = ..., program: _Optional[str] = ...) -> None: ...
+    instance: str
+    def __init__(self, worker: _Optional[str] = ..., pool: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[ToolDefinition, _Mapping]]] = ..., capacity: _Optional[int] = ..., running: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., schema_release: _Optional[str] = ..., program: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class ToolDefinition(_message.Message):
     __slots__ = ("name", "description", "input_schema_json", "effect", "compensation_tool")
@@ -77,14 +79,16 @@ class ToolDefinition(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., input_schema_json: _Optional[str] = ..., effect: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., compensation_tool: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("schema_release", "lease", "version")
+    __slots__ = ("schema_release", "lease", "version", "max_message_bytes")
     SCHEMA_RELEASE_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     schema_release: str
     lease: _duration_pb2.Duration
     version: str
-    def __init__(self, schema_release: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
+    max_message_bytes: int
+    def __init__(self, schema_release: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., version: _Optional[str] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class AttemptRef(_message.Message):
     __slots__ = ("session_id", "turn_id", "step_key", "attempt", "epoch")
