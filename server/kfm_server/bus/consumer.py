@@ -1,7 +1,7 @@
 """Runs consumer groups: a reader for each channel of each owned partition, woken by hints, by probing, and by a bounded poll."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -30,7 +30,7 @@ class Reader(Protocol):
     offset: int
     """All up to here was dealt with."""
 
-    async def deliver_parked(self) -> None:
+    async def refresh(self) -> None:
         """Read the position afresh, and deliver what was parked behind holds that are released."""
         ...
 
@@ -58,7 +58,8 @@ class _Running:
 class Consumer:
     """Runs one group on the partitions that this process owns, until `run` is cancelled.
 
-    `assigned` tells them, each with its epoch; `poll` bounds in seconds how late a lost hint makes an event.
+    `assigned` tells them, each with its epoch; `stale`, in which of them a reader has to look afresh at where it stands.
+    `poll` bounds in seconds how late a lost hint makes an event.
     A reader that was at rest is woken at once, a busy one reads every `linger` to twice `linger` seconds: many commits, one read.
     `probe`: a source that gives no hints is asked for its heads, at the first pause in seconds while it grows, and
     ever more seldom, up to the second, while it does not. `longest_pause`: between tries at what is away, in seconds.
@@ -70,7 +71,7 @@ class Consumer:
         make_reader: MakeReader,
         *,
         source: EventSource,
-        store: CursorStore,
+        stale: Callable[[], Awaitable[Collection[int]]],
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
         poll: float = 1.0,
@@ -82,7 +83,7 @@ class Consumer:
         self._name = name
         self._make_reader = make_reader
         self._source = source
-        self._store = store
+        self._stale = stale
         self._assigned = assigned
         self._clock = clock
         self._poll = poll
@@ -150,7 +151,7 @@ class Consumer:
 
     async def _look(self) -> None:
         heads = {channel: await self._source.heads(channel) for channel in self._source.channels}
-        released = await self._store.released(self._name)
+        stale = await self._stale()
         lag, oldest = 0, 0.0
         for (channel, partition), running in list(self._running.items()):
             head, reader = heads[channel].get(partition, 0), running.reader
@@ -158,7 +159,7 @@ class Consumer:
             lag += max(behind, 0)
             waited = await running.backlog.seconds(self._source, reader, head, self._clock)
             oldest = max(oldest, waited)
-            if partition in released or (behind < 0 and self._source.may_lose):
+            if partition in stale or (behind < 0 and self._source.may_lose):
                 running.released = True
             if behind > 0 or running.released:
                 running.wake.set()
@@ -225,7 +226,7 @@ class Consumer:
             running.wake.clear()
             if running.released:
                 running.released = False
-                await running.reader.deliver_parked()
+                await running.reader.refresh()
             more = await running.reader.advance()
 
     def _tell_away(self, error: BaseException) -> None:
@@ -262,7 +263,7 @@ def consume(
         group.name,
         make,
         source=source,
-        store=store,
+        stale=lambda: store.released(group.name),
         assigned=assigned,
         clock=clock,
         poll=poll,

@@ -117,7 +117,7 @@ class PartitionReader:
             self.offset = rows[-1].offset
         return len(rows) == _READ
 
-    async def deliver_parked(self) -> None:
+    async def refresh(self) -> None:
         """Deliver, in order, what was parked behind holds that were released, and lift them."""
         await self.open()
         for hold in [hold for hold in self._holds.values() if hold.released]:
