@@ -101,6 +101,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
     config = given if isinstance(given, Config) else Config.given(given)
     settings = config.settings
     tools = _prepare(config)
+    owns, answers = "runtime" in settings.role, "api" in settings.role
     clock = virtual or SharedClock()
     health = Health()
     broadcaster = Broadcaster()
@@ -171,9 +172,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.WATCHERS.set_function(lambda: broadcaster.count)
         metrics.WATCHER_UNSENT.set_function(lambda: broadcaster.most_unsent)
-        groups = [audit_group(bus), TURN_METRICS]
+        groups = [audit_group(bus), TURN_METRICS] if owns else []
         if tracing is not None:
             stack.push_async_callback(tracing.close)
+        if tracing is not None and owns:
             groups.append(TurnTraces(journal, tracing, clock).group)
         consumers = [
             consume(
@@ -225,12 +227,15 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             ),
             dead_letters=DeadLetterDesk(bus, decided),
             config=reloader,
-            info=ServerInfo(version("kfm-server"), SCHEMA_RELEASE, CAPABILITIES),
+            info=ServerInfo(
+                version("kfm-server"), SCHEMA_RELEASE, (*CAPABILITIES, *map("role.{}".format, settings.role))
+            ),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
             token=settings.token.reveal(),
             limits=Limits(max_in_flight=settings.max_in_flight, max_streams=settings.max_streams),
             tracing=tracing,
+            clients=answers,
         )
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
@@ -238,9 +243,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         http_door = HttpDoor(
             address=settings.http_address,
             parts=lambda: health.parts() | {"config": not config.last_error},
-            grpc=lambda: bound,
+            grpc=(lambda: bound) if answers else None,
             token=settings.token.reveal(),
             mcp_groups=tuple(filter(None, (settings.mcp_group,))),
+            roles=settings.role,
         )
         keeper = LeaseKeeper(
             leases=leases,
@@ -250,6 +256,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             owner=owner,
             address=settings.advertised_address or reachable(bound),
             on_serving=serving,
+            owns=owns,
         )
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
@@ -267,8 +274,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         if tracing is not None:
             consuming.append(group.spawn(tracing.run(), "traces"))
         consuming.append(group.spawn(tail.run(), "events"))
-        consuming.append(group.spawn(providers.warm(), "models"))
-        if settings.retention_days:
+        if owns:
+            consuming.append(group.spawn(providers.warm(), "models"))
+        if owns and settings.retention_days:
             keep = timedelta(days=settings.retention_days)
             retention = await stack.enter_async_context(Retention.open(dsn, keep, lambda: sessions.owned))
             consuming.append(group.spawn(retention.run(), "retention"))
@@ -305,6 +313,13 @@ def _prepare(config: Config) -> ToolRegistry:
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools, fetch)
     config.require_tools({*tools.catalogue, ASK_PERSON})
+    if settings.role == ("worker",):
+        raise SettingsError(f"{_told_of(config, 'role')}: worker alone needs no server: run kfm worker")
+    if "runtime" not in settings.role and not settings.database_url:
+        nobody = (
+            f"{','.join(settings.role)} without runtime: nobody would run what is in the embedded database"
+        )
+        raise SettingsError(f"{_told_of(config, 'role')}: {nobody}; set KFM_DATABASE_URL to the runtimes'")
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

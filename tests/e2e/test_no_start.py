@@ -57,6 +57,23 @@ async def test_a_door_that_must_not_open_starts_no_database(tmp_path: Path) -> N
     assert not home.exists()
 
 
+@pytest.mark.requirement("R10")
+@pytest.mark.parametrize(
+    ("role", "why"),
+    [
+        ("api", "KFM_DATABASE_URL"),
+        ("api,worker", "KFM_DATABASE_URL"),
+        ("worker", "kfm worker"),
+        ("", "api, runtime, worker"),
+        ("api,apl", "api, runtime, worker"),
+        ("runtime,runtime", "each once"),
+    ],
+)
+async def test_roles_that_make_no_sense_are_named(tmp_path: Path, role: str, why: str) -> None:
+    code, said = await no_start(KFM_HOME=str(tmp_path), KFM_ROLE=role)
+    assert (code, "KFM_ROLE" in said, why in said) == (2, True, True), said
+
+
 async def test_a_pattern_of_hosts_that_is_none_is_named(tmp_path: Path) -> None:
     code, said = await no_start(KFM_HOME=str(tmp_path), KFM_HTTP_FETCH_ALLOW="example.com, http://x/")
     assert (code, "KFM_HTTP_FETCH_ALLOW" in said, "'http://x/'" in said) == (2, True, True)

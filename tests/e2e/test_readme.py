@@ -172,6 +172,8 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 def _shown(default: object) -> str:
     if isinstance(default, float):
         return f"{default:g}"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
     return "" if isinstance(default, Secret) else str(default)
 
 

@@ -138,6 +138,19 @@ def names(most: int) -> Reader:
     return read
 
 
+def some_of(*names: str) -> Reader:
+    """One or more of the names, as a list or with commas between; answered in the order of `names`."""
+
+    def read(value: object) -> tuple[str, ...]:
+        parts: list[object] = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+        found = list(value) if isinstance(value, list) else parts
+        if not found or not set(found) <= set(names) or len(set(found)) < len(found):
+            raise ValueError(f"not one or more of {', '.join(names)}, each once")
+        return tuple(name for name in names if name in found)
+
+    return read
+
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 

@@ -55,6 +55,8 @@ class Settings:
     """a postgresql:// URL of Postgres 15 or newer; empty is the embedded one"""
     token: Secret = NO_SECRET
     """visible ASCII that every door asks for, 8 characters or more beyond loopback; empty asks for none"""
+    role: tuple[str, ...] = ("api", "runtime")
+    """what this process does: `api` answers clients, `runtime` owns sessions and runs their turns, `worker` serves steps to runtimes"""
     tools: str = ""
     """more tools, as `module:ATTRIBUTE`, separated by commas"""
     mcp_group: str = ""
@@ -145,6 +147,7 @@ KEYS: tuple[Key, ...] = (
     _top("http_address", _address),
     _top("database_url", readers.database_url, kind="secret"),
     _top("token", readers.token, kind="secret"),
+    _top("role", readers.some_of("api", "runtime", "worker")),
     _top("tools", readers.text()),
     _top("mcp_group", readers.one_of("", "steps")),
     _top("http_fetch_allow", readers.text()),

@@ -76,4 +76,6 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
             info = await client.server.info()  # warns if it differs from this client
         except XenocommError as error:
             return [Check("server", False, f"{client.endpoint}: {error.message}")]
-    return [Check("server", True, f"{client.endpoint}: {info.version}, schema {info.schema_release}")]
+    roles = ", ".join(sorted(c.removeprefix("role.") for c in info.capabilities if c.startswith("role.")))
+    detail = f"{client.endpoint}: {info.version}, schema {info.schema_release}"
+    return [Check("server", True, f"{detail}, roles {roles}" if roles else detail)]

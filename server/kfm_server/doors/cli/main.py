@@ -61,6 +61,11 @@ ConfigFile = Annotated[
 ]
 ServerToken = Annotated[str | None, typer.Option(help="Token that every door asks for; else KFM_TOKEN.")]
 
+Role = Annotated[
+    str | None,
+    typer.Option(help="One or more of api, runtime and worker, with commas between; else KFM_ROLE."),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -126,9 +131,10 @@ def serve(
     database_url: DatabaseUrl = None,
     token: ServerToken = None,
     config: ConfigFile = None,
+    role: Role = None,
 ) -> None:
     """Run a server."""
-    _serve(home, grpc_address, http_address, database_url, token, config)
+    _serve(home, grpc_address, http_address, database_url, token, config, role)
 
 
 def _serve(
@@ -138,6 +144,7 @@ def _serve(
     database_url: str | None,
     token: str | None,
     config: str | None,
+    role: str | None = None,
     *,
     welcome: bool = False,
 ) -> None:
@@ -149,6 +156,7 @@ def _serve(
         "http_address": http_address,
         "database_url": database_url,
         "token": token,
+        "role": role,
     }
     try:
         read = Config.load(given, path=None if config is None else Path(config))

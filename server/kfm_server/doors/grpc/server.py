@@ -4,9 +4,12 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
+from kfm.catalogue.errors import Unimplemented
 from kfm.catalogue.methods import METHODS
 
 from kfm_server.doors.binding import check_bind, join_address, split_address
@@ -14,7 +17,7 @@ from kfm_server.doors.grpc.admin_service import AdminService, Configuration, Dea
 from kfm_server.doors.grpc.drain import Drain
 from kfm_server.doors.grpc.event_service import Events, EventService
 from kfm_server.doors.grpc.health import Health
-from kfm_server.doors.grpc.interceptor import AnyHandler, Edge, Router, routes
+from kfm_server.doors.grpc.interceptor import AnyHandler, Call, Edge, Router, routes
 from kfm_server.doors.grpc.limits import Gate, Limits
 from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.reflection import Reflection
@@ -22,6 +25,8 @@ from kfm_server.doors.grpc.session_service import SessionService
 from kfm_server.doors.grpc.turn_service import Turns, TurnService
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.tracing import Tracing
+
+_FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService)
 
 
 class BindFailed(OSError):
@@ -47,8 +52,12 @@ class GrpcDoor:
         token: str = "",
         limits: Limits | None = None,
         tracing: Tracing | None = None,
+        clients: bool = True,
     ) -> None:
-        """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token."""
+        """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token.
+
+        Not for `clients`: turns, sessions, events and personalities are told to other processes only.
+        """
         check_bind(address, token)
         self._address = address
         self._health = health
@@ -56,13 +65,16 @@ class GrpcDoor:
         self.gate = Gate(self._limits)
         self._drain = Drain()
         self._edge = Edge(self._limits, self.gate, token, tracing)
-        self._services = (
+        services = (
             TurnService(turns, self._drain),
             SessionService(history),
             EventService(events, self._drain),
             personalities,
             AdminService(info, dead_letters, config),
         )
+        self._services = [
+            s if clients or not isinstance(s, _FOR_CLIENTS) else _ForProcesses(s) for s in services
+        ]
         self._reflection = Reflection(image)
         self._server: grpc.aio.Server | None = None
 
@@ -126,6 +138,24 @@ def _try_to_bind(address: str, host: str, port: int) -> None:
             except OSError as error:
                 why = os.strerror(error.errno or 0).lower()
     raise BindFailed(f"gRPC cannot listen on {address}: {why}")
+
+
+class _ForProcesses:
+    """A service whose RPCs answer other processes, and refuse clients."""
+
+    def __init__(self, service: "TurnService | SessionService | EventService | PersonalityService") -> None:
+        self.SERVICE = service.SERVICE
+        self._service = service
+
+    def __getattr__(self, name: str) -> Callable[[Call, Any], Any]:
+        body = getattr(self._service, name)
+
+        def answer(call: Call, request: Any) -> Any:
+            if not call.at_owner:
+                raise Unimplemented("This process has not the role api: ask one that has.")
+            return body(call, request)
+
+        return answer
 
 
 class _Collector:

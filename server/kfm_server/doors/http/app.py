@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -22,9 +22,12 @@ _MAX_HEADER_BYTES = 16 * 1024
 
 
 def build_app(
-    parts: Callable[[], Mapping[str, bool]], token: str = "", mcp: McpMount | None = None
+    parts: Callable[[], Mapping[str, bool]],
+    token: str = "",
+    mcp: McpMount | None = None,
+    roles: Sequence[str] = (),
 ) -> Starlette:
-    """The routes. `parts` tells which parts serve; the one with the empty name is the whole."""
+    """The routes. `parts` tells which parts serve; the one with the empty name is the whole. `roles`: what this process does."""
 
     async def live(request: Request) -> Response:
         del request
@@ -35,7 +38,7 @@ def build_app(
         known = parts()
         serving = known.get("", False)
         named = {name: ok for name, ok in known.items() if name}
-        body = {"status": "ready" if serving else "not ready", "parts": named}
+        body = {"status": "ready" if serving else "not ready", "roles": list(roles), "parts": named}
         return JSONResponse(body, status_code=200 if serving else 503)
 
     async def metrics(request: Request) -> Response:
@@ -71,6 +74,7 @@ class HttpDoor:
         grpc: Callable[[], str] | None = None,
         token: str = "",
         mcp_groups: tuple[str, ...] = (),
+        roles: Sequence[str] = (),
     ) -> None:
         """`grpc` answers where this server's gRPC door listens; without it there is no `/mcp`, which offers the tools of
         `mcp_groups` beside the default ones. BindRefused beyond loopback without a token."""
@@ -81,7 +85,7 @@ class HttpDoor:
         self._address = address
         self._server = _Server(
             uvicorn.Config(
-                WithFacts(build_app(parts, token, self._mcp)),
+                WithFacts(build_app(parts, token, self._mcp, roles)),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
