@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -10,6 +10,7 @@ MAX_DEPTH = 100
 """Deepest nesting of a value that is read, checked or written."""
 
 _INT_BITS = 64
+_Path: TypeAlias = "tuple[_Path, str | int] | None"
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _OPTIONS = (
     orjson.OPT_SORT_KEYS
@@ -26,7 +27,7 @@ def canonical_json(value: Any) -> str:
     NaN and infinities, integers beyond 64 bits, keys that are not strings, foreign types, lone
     surrogates, nesting deeper than MAX_DEPTH.
     """
-    _check(value, "", 0)
+    _check(value, None, 0)
     return _dump(value)
 
 
@@ -37,7 +38,7 @@ def canonical_parsed(value: Any) -> str:
 
 def sanitised_json(value: Any) -> str:
     """As `canonical_json`, with control characters other than newline and tab taken out of all strings."""
-    return _dump(_clean(value, "", 0))
+    return _dump(_clean(value, None, 0))
 
 
 def clean_text(text: str) -> str:
@@ -53,7 +54,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"not JSON: {error}") from None
     # What was read from a text can only be nested too deeply; with few brackets it cannot even be that.
     if text.count("{") + text.count("[") > MAX_DEPTH:
-        _check(value, "", 0)
+        _check(value, None, 0)
     return value
 
 
@@ -69,15 +70,24 @@ def _dump(value: Any) -> str:
         raise ValueError(f"cannot be written as JSON: {error}") from None
 
 
-def _check_number(value: int | float, path: str) -> None:
+def _place(path: _Path) -> str:
+    """A path as a JSON pointer; made of its parts only when it has to be told."""
+    names: list[str] = []
+    while path is not None:
+        path, name = path
+        names.append("/" + pointer_token(str(name)))
+    return "".join(reversed(names)) or "/"
+
+
+def _check_number(value: int | float, path: _Path) -> None:
     if isinstance(value, int):
         if not -(1 << (_INT_BITS - 1)) <= value < 1 << _INT_BITS:
-            raise ValueError(f"{path or '/'}: an integer beyond {_INT_BITS} bits")
+            raise ValueError(f"{_place(path)}: an integer beyond {_INT_BITS} bits")
     elif not math.isfinite(value):
-        raise ValueError(f"{path or '/'}: {value} is not a JSON number")
+        raise ValueError(f"{_place(path)}: {value} is not a JSON number")
 
 
-def _check(value: Any, path: str, depth: int) -> None:
+def _check(value: Any, path: _Path, depth: int) -> None:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return
@@ -89,20 +99,20 @@ def _check(value: Any, path: str, depth: int) -> None:
     if kind is dict:
         for name, item in value.items():
             _check_name(name, path)
-            _check(item, f"{path}/{pointer_token(name)}", depth + 1)
+            _check(item, (path, name), depth + 1)
     elif kind is list or kind is tuple:
         for index, item in enumerate(value):
-            _check(item, f"{path}/{index}", depth + 1)
+            _check(item, (path, index), depth + 1)
     else:
-        raise ValueError(f"{path or '/'}: a {kind.__name__} is not a JSON value")
+        raise ValueError(f"{_place(path)}: a {kind.__name__} is not a JSON value")
 
 
-def _check_name(name: Any, path: str) -> None:
+def _check_name(name: Any, path: _Path) -> None:
     if type(name) is not str:
-        raise ValueError(f"{path or '/'}: the key {name!r:.40} is not a string")
+        raise ValueError(f"{_place(path)}: the key {name!r:.40} is not a string")
 
 
-def _clean(value: Any, path: str, depth: int) -> Any:
+def _clean(value: Any, path: _Path, depth: int) -> Any:
     kind = type(value)
     if kind is str:
         return clean_text(value)
@@ -117,8 +127,8 @@ def _clean(value: Any, path: str, depth: int) -> Any:
         cleaned: dict[str, Any] = {}
         for name, item in value.items():
             _check_name(name, path)
-            cleaned[clean_text(name)] = _clean(item, f"{path}/{pointer_token(name)}", depth + 1)
+            cleaned[clean_text(name)] = _clean(item, (path, name), depth + 1)
         return cleaned
     if kind is list or kind is tuple:
-        return [_clean(item, f"{path}/{index}", depth + 1) for index, item in enumerate(value)]
-    raise ValueError(f"{path or '/'}: a {kind.__name__} is not a JSON value")
+        return [_clean(item, (path, index), depth + 1) for index, item in enumerate(value)]
+    raise ValueError(f"{_place(path)}: a {kind.__name__} is not a JSON value")

@@ -6,7 +6,7 @@ from functools import lru_cache
 from jsonschema_rs import Draft202012Validator
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
+from kfm_server.canonical import canonical_parsed, parse_json
 from kfm_server.schema_work import TooMuchWork, check_work, depth_of
 from kfm_server.tool_catalogue import compiled, describe
 from kfm_server.turns.replies import Reply, json_in, read_reply
@@ -102,7 +102,7 @@ def render_answer(answers: Iterable[tuple[types.PlanStep, str]]) -> tuple[types.
             texts.append(text.strip())
     joined = _cut("\n".join(texts))
     parts = [types.Part(text=joined)] if joined else []
-    document = canonical_json(data)
+    document = canonical_parsed(data)
     if data and len(document.encode()) <= MAX_DATA_BYTES:
         parts.append(types.Part(data_json=document))
     return tuple(parts)
