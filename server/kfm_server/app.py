@@ -53,12 +53,14 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
+from kfm_server.runtime.workers import WorkerPools
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError, Telemetry, TurnLimits
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tasks import task_group
 from kfm_server.tools.http_fetch import http_fetch_tools
 from kfm_server.tools.outbound import PatternInvalid
+from kfm_server.tools.pool_tools import PoolTools
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.planners.agent import ASK_PERSON
@@ -83,6 +85,7 @@ CAPABILITIES = (
     "turns.fork",
     "turns.output_schema",
     "turns.settle",
+    "workers",
 )
 
 
@@ -131,17 +134,33 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         models = model_step(providers.get, tools.catalogue, history)
+        call_later = virtual.call_later if virtual is not None else on_the_loop
+        local = StepProcessor(tools.tools, tools.catalogue, clock, models=models, traced=tracing is not None)
+
+        def may_lease(session_id: str) -> bool:
+            owner = sessions.owner(sessions.partition(session_id))
+            return owner is not None and owner.may_start()
+
+        pools = WorkerPools(
+            local.run,
+            clock,
+            may_lease=may_lease,
+            owns=lambda session_id: sessions.partition(session_id) in sessions.owned,
+            tools=lambda: tools.catalogue,
+            call_later=call_later,
+        )
+        pool_tools = PoolTools(
+            journal.rows, tools, lambda: sessions.reconfigure(_world(tools, config.settings))
+        )
         parts = LaneParts(
             journal=journal,
-            runner=StepProcessor(
-                tools.tools, tools.catalogue, clock, models=models, traced=tracing is not None
-            ),
+            runner=pools,
             clock=clock,
             world=world,
             broadcaster=broadcaster,
             spawn=group.spawn,
             late_result=metrics.LATE_RESULTS.inc,
-            call_later=virtual.call_later if virtual is not None else on_the_loop,
+            call_later=call_later,
         )
         sessions = Sessions(journal, parts, settings.partitions, EngineHolds(bus, clock))
 
@@ -227,6 +246,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             ),
             dead_letters=DeadLetterDesk(bus, decided),
             config=reloader,
+            pools=pools,
+            pool_tools=pool_tools,
             info=ServerInfo(
                 version("kfm-server"), SCHEMA_RELEASE, (*CAPABILITIES, *map("role.{}".format, settings.role))
             ),
@@ -258,6 +279,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             on_serving=serving,
             owns=owns,
         )
+        await pool_tools.load()
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
         leases.on_wake(keeper.wake)
@@ -271,6 +293,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
         consuming.append(group.spawn(reloader.run(), "config"))
+        consuming.append(group.spawn(pool_tools.run(), "pool tools"))
         if tracing is not None:
             consuming.append(group.spawn(tracing.run(), "traces"))
         consuming.append(group.spawn(tail.run(), "events"))
@@ -288,6 +311,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             log.info("draining")
             manager.drain()
             sessions.hold()
+            pools.leave("the server is stopping")
             await grpc_door.drain(2.0)
             if not await sessions.quiet(settings.drain_seconds):
                 log.warning("steps_cut", count=len(sessions.busy))

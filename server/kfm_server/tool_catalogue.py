@@ -22,6 +22,8 @@ class ToolEntry:
     input_schema: Mapping[str, Any]
     compensation: str = ""
     quick: bool = False
+    pool: str = ""
+    """The worker pool that performs it; empty: the server itself."""
 
     @cached_property
     def validator(self) -> Draft202012Validator:
@@ -59,6 +61,7 @@ def catalogue_digest(catalogue: ToolCatalogue) -> str:
     """Hex SHA-256 over all entries: equal exactly if the tools promise the same."""
     body = [
         [entry.name, entry.description, int(entry.effect), dict(entry.input_schema), entry.compensation]
+        + ([entry.pool] if entry.pool else [])
         for _, entry in sorted(catalogue.items())
     ]
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()

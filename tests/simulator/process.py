@@ -15,6 +15,7 @@ from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
+from kfm_server.runtime.workers import WorkerPools
 from kfm_server.steps.middleware import Handler
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tool_catalogue import catalogue_digest
@@ -85,7 +86,7 @@ class Process:
         self.broadcaster = Broadcaster()
         parts = LaneParts(
             journal=connection,
-            runner=StepProcessor(tools, catalogue, clock, models=model),
+            runner=WorkerPools(StepProcessor(tools, catalogue, clock, models=model).run, clock),
             clock=clock,
             world=world,
             broadcaster=self.broadcaster,

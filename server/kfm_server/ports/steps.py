@@ -1,5 +1,6 @@
 """Where the runtime and the steps meet: one attempt in, one result out."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -27,6 +28,8 @@ class Attempt:
     start_by_us: int
     deadline_us: int
     compensation: bool = False
+    pool: str = ""
+    """Worker pool that performs it; empty: this process."""
     recipe: Recipe | None = None
     """What the prompt is made of, for model and plan steps."""
 
@@ -60,6 +63,10 @@ class AttemptResult:
     failure: Failure | None = None
     run_time_us: int = 0
     call: CallRecord | None = None
+    worker: str = ""
+    """Who performed it, if not this process."""
+    recorded: Callable[[bool], None] | None = None
+    """Called once the result is durable (True), or was refused as late (False)."""
 
 
 DeltaKind = Literal["progress", "text", "reasoning", "tool_arguments"]
@@ -73,9 +80,38 @@ class Progress(Protocol):
         ...
 
 
-class StepRunner(Protocol):
-    """Performs one attempt. It never retries, never appends, and raises nothing but cancellation."""
+STOPPED = "stopped"
+"""The message of a cancellation that takes the attempt back: a worker is told to stop. Without it the attempt is
+only let go, and another owner may take it up."""
 
-    async def run(self, attempt: Attempt, progress: Progress, connection: Any = None) -> AttemptResult:
-        """Perform the attempt within its deadline. `connection` is lent to TRANSACTIONAL tools only."""
+
+class AttemptLost(Exception):
+    """Whoever performed the attempt is gone, and nobody knows how far it came. By `gone_us` it has surely ended."""
+
+    def __init__(self, gone_us: int) -> None:
+        super().__init__(f"lost; surely ended by {gone_us}")
+        self.gone_us = gone_us
+
+
+class StepRunner(Protocol):
+    """Performs one attempt. It never retries and never appends."""
+
+    def run(
+        self, attempt: Attempt, progress: Progress, connection: Any = None
+    ) -> Coroutine[Any, Any, AttemptResult]:
+        """Perform the attempt within its deadline. `connection` is lent to TRANSACTIONAL tools only.
+
+        Raises AttemptLost, on a worker pool, and nothing else but cancellation.
+        """
+        ...
+
+
+class PoolRunner(StepRunner, Protocol):
+    """A StepRunner that knows worker pools."""
+
+    async def adopt(self, attempt: Attempt, progress: Progress) -> AttemptResult:
+        """Go on with an attempt that another process handed to a worker, once that worker tells of it.
+
+        Raises AttemptLost if none does within a lease, or as `run`.
+        """
         ...

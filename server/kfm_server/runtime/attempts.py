@@ -8,13 +8,13 @@ from kfm_server.context import ExecutionContext
 from kfm_server.ports.journal import Rejected
 from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind
 from kfm_server.turns.bodies import arguments_of
-from kfm_server.turns.decide.draft import Start
+from kfm_server.turns.decide.draft import Adopt, Start
 from kfm_server.turns.recipes import recipe_of
 from kfm_server.turns.state import Turn
 from kfm_server.turns.times import duration, micros
 
 
-def attempt_of(turn: Turn, start: Start, epoch: int) -> Attempt:
+def attempt_of(turn: Turn, start: Start | Adopt, epoch: int) -> Attempt:
     """What its dispatch tells the attempt to do."""
     step = turn.steps[start.step_key]
     sent = step.dispatch
@@ -40,6 +40,7 @@ def attempt_of(turn: Turn, start: Start, epoch: int) -> Attempt:
         start_by_us=micros(sent.start_by),
         deadline_us=micros(sent.deadline),
         compensation=sent.compensation,
+        pool="" if sent.pool == "local" else sent.pool,
         recipe=recipe_of(turn, step),
     )
 
@@ -50,6 +51,7 @@ def result_event(key: str, result: AttemptResult) -> ev.StepResultEvent:
         step_key=key,
         status=result.status,
         output_json=result.output_json,
+        worker=result.worker,
         metrics=ev.StepMetrics(run_time=duration(result.run_time_us)),
     )
     call = result.call

@@ -1,6 +1,7 @@
 """What may arrive in a session's mailbox."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -69,6 +70,8 @@ class Ended:
     turn_id: str
     attempt: int
     result: ev.StepResultEvent
+    recorded: Callable[[bool], None] | None = None
+    """Called once it is durable (True), or was refused as late (False)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,16 @@ class Interrupted:
     turn_id: str
     step_key: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker of an attempt is gone, and how far it came is not known; by `gone_us` it has surely ended."""
+
+    turn_id: str
+    step_key: str
+    attempt: int
+    gone_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,7 @@ class TakenOver:
     clean: bool
 
 
-Fact = Request | Ended | Interrupted | Ticked | Due | Refused | Reload | TakenOver
+Fact = Request | Ended | Interrupted | Lost | Ticked | Due | Refused | Reload | TakenOver
 
 
 def settle_claim(request: Request, stored: Claim) -> None:

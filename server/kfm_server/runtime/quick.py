@@ -6,7 +6,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.ports.steps import StepRunner
 from kfm_server.runtime.attempts import attempt_of, no_progress, result_event
-from kfm_server.turns.decide.draft import Draft, Start
+from kfm_server.turns.decide.draft import Adopt, Draft, Start
 from kfm_server.turns.decide.step import attempt_ended, awaited
 from kfm_server.turns.state import Session
 
@@ -50,6 +50,6 @@ def _is_quick(draft: Draft, start: Start) -> bool:
     return tool is not None and tool.quick
 
 
-def stands(session: Session, start: Start) -> bool:
+def stands(session: Session, start: Start | Adopt) -> bool:
     """The attempt is still awaited: nothing has ended or superseded it."""
     return awaited(session, start.turn_id, start.step_key, start.attempt) is not None

@@ -31,7 +31,15 @@ from kfm_server.ports.journal import (
     NoPlace,
     Rejected,
 )
-from kfm_server.ports.steps import Attempt, DeltaKind, Progress, StepRunner
+from kfm_server.ports.steps import (
+    STOPPED,
+    Attempt,
+    AttemptLost,
+    AttemptResult,
+    DeltaKind,
+    PoolRunner,
+    Progress,
+)
 from kfm_server.runtime.attempts import (
     NO_PLACE,
     attempt_of,
@@ -47,6 +55,7 @@ from kfm_server.runtime.facts import (
     Ended,
     Fact,
     Interrupted,
+    Lost,
     Refused,
     Reload,
     Reply,
@@ -64,8 +73,9 @@ from kfm_server.runtime.records import records, row_key, turn_row
 from kfm_server.turns.bodies import MAX_BODY_BYTES
 from kfm_server.turns.decide.advance import advance
 from kfm_server.turns.decide.control import control
+from kfm_server.turns.decide.dispatch import on_a_pool
 from kfm_server.turns.decide.draft import Draft, World
-from kfm_server.turns.decide.recover import recover
+from kfm_server.turns.decide.recover import attempt_lost, recover
 from kfm_server.turns.decide.step import attempt_ended, attempt_interrupted, awaited
 from kfm_server.turns.decide.submit import submit
 from kfm_server.turns.decide.waiting import next_wake_us
@@ -80,6 +90,9 @@ _BEFORE_DISPATCH = failpoints.declare("lane.dispatch.before")
 _AFTER_DISPATCH = failpoints.declare("lane.dispatch.after")
 _BEFORE_TELL = failpoints.declare("lane.tell.before")
 _AFTER_TELL = failpoints.declare("lane.tell.after")
+
+
+_Perform = Callable[[Attempt, Progress], Coroutine[Any, Any, AttemptResult]]
 
 
 class Owner(Protocol):
@@ -109,7 +122,7 @@ class LaneParts:
     """What every lane works with."""
 
     journal: Journal
-    runner: StepRunner
+    runner: PoolRunner
     clock: Clock
     world: World
     broadcaster: Broadcaster
@@ -168,8 +181,12 @@ class SessionLane:
         self._parts = parts
 
     def hold(self) -> None:
-        """Start no more steps: the process is stopping. What runs may end, and is recorded."""
+        """Start no more steps: the process is stopping. What runs may end, and is recorded; what workers perform is let go."""
         self._held = True
+        for (turn_id, step_key, _), task in self._attempts.items():
+            turn = self.session.turn(turn_id)
+            if turn is not None and on_a_pool(turn.steps[step_key]):
+                _cancel(task)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -253,8 +270,8 @@ class SessionLane:
     def _take(self) -> list[Fact]:
         """One request alone, for it may be refused; or all other facts up to the next request."""
         facts = [self._mailbox.popleft()]
-        if isinstance(facts[0], Ended | Interrupted | Ticked):
-            while self._mailbox and isinstance(self._mailbox[0], Ended | Interrupted | Ticked):
+        if isinstance(facts[0], Ended | Interrupted | Lost | Ticked):
+            while self._mailbox and isinstance(self._mailbox[0], Ended | Interrupted | Lost | Ticked):
                 facts.append(self._mailbox.popleft())
         return facts
 
@@ -292,6 +309,8 @@ class SessionLane:
         except Rejected:
             log.exception("append_rejected", session_id=self.session.session_id)
             raise
+        for fact in facts:
+            _tell(fact, recorded=True)
         if request is not None and request.reply is not None and not request.reply.done():
             assert accepted is not None
             request.reply.set_result(accepted)
@@ -335,8 +354,11 @@ class SessionLane:
                 if not attempt_ended(draft, fact.turn_id, fact.attempt, fact.result):
                     self._parts.late_result()
                     log.warning("late_result_refused", turn_id=fact.turn_id, step=fact.result.step_key)
+                    _tell(fact, recorded=False)
             case Interrupted():
                 attempt_interrupted(draft, fact.turn_id, fact.step_key, fact.attempt)
+            case Lost():
+                attempt_lost(draft, fact.turn_id, fact.step_key, fact.attempt, fact.gone_us)
             case Ticked():
                 advance(draft)
             case TakenOver():
@@ -376,7 +398,7 @@ class SessionLane:
         for stop in draft.stops:
             task = self._attempts.get((stop.turn_id, stop.step_key, stop.attempt))
             if task is not None:
-                _cancel(task)
+                _cancel(task, STOPPED)
         self._set_timer()
 
     async def _consume(self, inbox_id: int, claim: Claim | None = None) -> None:
@@ -400,24 +422,36 @@ class SessionLane:
                 continue  # ended already, by the same decision or by a TRANSACTIONAL step just before
             attempt = attempt_of(turn, start, self._owner.epoch)
             failpoints.hit(_BEFORE_DISPATCH)
-            key = (start.turn_id, start.step_key, start.attempt)
             if attempt.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
                 self._mailbox.append(Due(attempt))
             else:
-                task = self._parts.spawn(self._perform(attempt), f"attempt {attempt.key}")
-                self._attempts[key] = task
-                task.add_done_callback(partial(self._left, key))
+                self._attend(attempt, self._parts.runner.run)
             failpoints.hit(_AFTER_DISPATCH)
+        for adopt in draft.adopts:
+            turn = self.session.turn(adopt.turn_id)
+            if turn is not None and stands(self.session, adopt):
+                self._attend(attempt_of(turn, adopt, self._owner.epoch), self._parts.runner.adopt)
 
-    async def _perform(self, attempt: Attempt) -> None:
-        if attempt.effect != types.EFFECT_CONTRACT_PURE and not self._owner.may_start():
+    def _attend(self, attempt: Attempt, perform: _Perform) -> None:
+        key = (attempt.turn_id, attempt.step_key, attempt.attempt)
+        task = self._parts.spawn(self._perform(attempt, perform), f"attempt {attempt.key}")
+        self._attempts[key] = task
+        task.add_done_callback(partial(self._left, key))
+
+    async def _perform(self, attempt: Attempt, perform: _Perform) -> None:
+        recorded = None
+        runs_here = not attempt.pool and attempt.effect != types.EFFECT_CONTRACT_PURE
+        if runs_here and not self._owner.may_start():
             result = not_started(attempt.step_key)
         else:
-            result = result_event(
-                attempt.step_key, await self._parts.runner.run(attempt, self._progress(attempt))
-            )
+            try:
+                ended = await perform(attempt, self._progress(attempt))
+            except AttemptLost as lost:
+                self.post(Lost(attempt.turn_id, attempt.step_key, attempt.attempt, lost.gone_us))
+                return
+            result, recorded = result_event(attempt.step_key, ended), ended.recorded
         result.compensation = attempt.compensation
-        self.post(Ended(attempt.turn_id, attempt.attempt, result))
+        self.post(Ended(attempt.turn_id, attempt.attempt, result, recorded))
 
     def _progress(self, attempt: Attempt) -> Progress:
         index = 0
@@ -482,10 +516,16 @@ async def stopped(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     return (await asyncio.wait(tasks, timeout=STOP_SECONDS))[1] if tasks else tasks
 
 
-def _cancel(attempt: asyncio.Task[Any]) -> None:
+def _cancel(attempt: asyncio.Task[Any], why: str | None = None) -> None:
     """Cancel it, but once: another time would cut short how its tool winds up."""
     if not attempt.cancelling():
-        attempt.cancel()
+        attempt.cancel(why)
+
+
+def _tell(fact: Fact, *, recorded: bool) -> None:
+    """Whoever performed an attempt hears, once, what became of its result."""
+    if isinstance(fact, Ended) and fact.recorded is not None:
+        fact.recorded(recorded)
 
 
 def _fail(reply: Reply | None, error: Exception) -> None:

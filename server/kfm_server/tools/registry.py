@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -35,12 +36,33 @@ class ToolRegistry:
             found[entry.name], entries[entry.name] = tool, entry
         for entry in entries.values():
             _check_compensation(entry, entries)
+        self._entries = entries
         self.tools: Mapping[str, Tool] = MappingProxyType(found)
         """The tools by name."""
         self.catalogue: ToolCatalogue = MappingProxyType(entries)
         """What planners and checks know of them."""
         self.digest: str = catalogue_digest(entries)
         """Hex SHA-256 of the catalogue."""
+
+    def offer(self, pool: str, specs: Iterable[ToolSpec]) -> bool:
+        """Take the tools of a worker pool into the catalogue, in place of what was said of them before.
+
+        Answers whether anything has changed. Raises ToolsInvalid, and then nothing has.
+        """
+        found = {entry.name: entry for entry in (replace(_entry(spec), pool=pool) for spec in specs)}
+        after = self._entries | found
+        for entry in found.values():
+            if entry.name in self.tools:
+                raise ToolsInvalid(f"{entry.name}: the server has a tool of this name")
+            if entry.effect == types.EFFECT_CONTRACT_TRANSACTIONAL:
+                raise ToolsInvalid(f"{entry.name}: a TRANSACTIONAL tool runs in the server only")
+            _check_compensation(entry, after)
+        digest = catalogue_digest(after)
+        changed = digest != self.digest
+        if changed:
+            self._entries.update(found)
+            self.digest = digest
+        return changed
 
 
 def load_tools(names: str) -> list[Tool]:

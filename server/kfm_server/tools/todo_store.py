@@ -4,7 +4,6 @@ import datetime
 import uuid
 from typing import Any, Final
 
-import asyncpg
 import uuid_utils
 from kfm.type.v1 import type_pb2 as types
 
@@ -106,6 +105,8 @@ class TodoStore:
         """
         if call.connection is None:
             raise ToolError("The todo list needs a database, and this server runs without one.")
+        import asyncpg  # a process that only knows the tool, as a worker does, needs no driver
+
         action: str = arguments["action"]
         try:
             if action == "add":

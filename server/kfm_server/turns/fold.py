@@ -12,6 +12,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.turns.state import (
     ENDED_STEP,
     MODEL_KINDS,
+    NEVER_STARTED,
     AttemptRecord,
     Phase,
     Session,
@@ -156,7 +157,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
-    unstarted = payload.error.reason == "REASON_FENCED"
+    unstarted = payload.error.reason in NEVER_STARTED
     phase = _AFTER.get(payload.status, api.STEP_STATE_FAILED)
     compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
     undone = payload.compensation and payload.status == ev.STEP_STATUS_SUCCEEDED
@@ -173,7 +174,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             and started
             and not (payload.synthesised and step.phase == api.STEP_STATE_NEEDS_REVIEW)
             and payload.status in (ev.STEP_STATUS_FAILED, ev.STEP_STATUS_UNKNOWN)
-            and payload.error.reason != "REASON_FENCED"  # it never started
+            and payload.error.reason not in NEVER_STARTED
         )
         if compensate:
             phase = api.STEP_STATE_FAILED
@@ -211,7 +212,7 @@ _REFUSED_BEFORE_THE_CALL = frozenset(
 
 
 def _uncalled(step: Step, payload: ev.StepResultEvent) -> bool:
-    if payload.error.reason == "REASON_FENCED":
+    if payload.error.reason in NEVER_STARTED:
         return True
     refused = payload.error.reason in _REFUSED_BEFORE_THE_CALL and not payload.metrics.prompt_digest
     return step.definition.kind in MODEL_KINDS and refused and not payload.synthesised

@@ -26,7 +26,10 @@ _STRUCTURAL = frozenset(
     ("required", "additionalProperties", "propertyNames", "maxProperties", "minProperties")
 )
 _SUPPORTED = (types.STEP_KIND_TOOL, types.STEP_KIND_HUMAN)
-_POOLS = ("", "local")
+
+
+_HERE = ("", "local")
+"""How a plan names the server itself where it names worker pools."""
 
 
 class _Invalid(Exception):
@@ -100,8 +103,6 @@ def _check_step(
     where = f"step {step.key!r}"
     if step.kind not in _SUPPORTED:
         raise _Invalid(f"{where}: its kind is not supported; use tool or human")
-    if step.pool not in _POOLS:
-        raise _Invalid(f"{where}: no worker pool {step.pool[:80]!r} is served here")
     if len(step.instructions) > MAX_INSTRUCTIONS:
         raise _Invalid(f"{where}: its instructions are longer than {MAX_INSTRUCTIONS} characters")
     if step.HasField("timeout"):
@@ -124,12 +125,19 @@ def _check_step(
             raise _Invalid(f"{where}: a human step has no tool")
         if not step.instructions.strip():
             raise _Invalid(f"{where}: a human step needs instructions: the question to ask")
+        if step.pool not in _HERE:
+            raise _Invalid(f"{where}: a human step has no worker pool")
         copy.effect = types.EFFECT_CONTRACT_PURE
         return copy, arguments
     entry = tools.get(step.tool)
     if entry is None:
         names = ", ".join((*sorted(tools), *others)) or "none"
         raise _Invalid(f"{where}: there is no tool {step.tool[:80]!r}; there are: {names}")
+    if step.pool not in ((entry.pool, "") if entry.pool else _HERE):
+        raise _Invalid(
+            f"{where}: the pool {step.pool[:80]!r} does not serve {step.tool!r}; {entry.pool or 'local'!r} does"
+        )
+    copy.pool = entry.pool
     copy.effect = entry.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
     if entry.effect == types.EFFECT_CONTRACT_COMPENSATABLE:
         if entry.compensation not in tools:

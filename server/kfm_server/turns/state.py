@@ -19,6 +19,8 @@ ENDED_STEP = frozenset(
     }
 )
 
+NEVER_STARTED = frozenset({"REASON_FENCED", "REASON_POOL_UNAVAILABLE"})
+"""Why an attempt ended before anything of it began: that costs no try, and may be repeated under every contract."""
 MODEL_KINDS = frozenset({types.STEP_KIND_MODEL, types.STEP_KIND_PLAN})
 """Steps that are calls of a model."""
 

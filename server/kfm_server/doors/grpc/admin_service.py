@@ -50,13 +50,24 @@ class Configuration(Protocol):
         ...
 
 
+class Pools(Protocol):
+    """The worker pools as this process sees them."""
+
+    def show(self, pool: str) -> tuple[list[_pb.Worker], list[_pb.Pool]]:
+        """Workers that are connected here, and pools that have tools or attempts here; of one pool, if named."""
+        ...
+
+
 class AdminService:
     """The bodies of kfm.admin.v1.AdminService, by the names of its RPCs."""
 
     SERVICE = "kfm.admin.v1.AdminService"
 
-    def __init__(self, info: ServerInfo, dead_letters: DeadLetters, config: Configuration) -> None:
+    def __init__(
+        self, info: ServerInfo, dead_letters: DeadLetters, config: Configuration, pools: Pools
+    ) -> None:
         """`info` does not change while the server runs."""
+        self._pools = pools
         self._config = config
         self._info = info
         self._dead_letters = dead_letters
@@ -76,6 +87,11 @@ class AdminService:
     async def ReloadConfig(self, call: Call, request: _pb.ReloadConfigRequest) -> _pb.ReloadConfigResponse:
         """Read the settings again, and say what changed."""
         return await self._config.reload()
+
+    async def ListWorkers(self, call: Call, request: _pb.ListWorkersRequest) -> _pb.ListWorkersResponse:
+        """Who performs steps outside the server."""
+        workers, pools = self._pools.show(request.pool)
+        return _pb.ListWorkersResponse(workers=workers, pools=pools)
 
     async def ListDeadLetters(
         self, call: Call, request: _pb.ListDeadLettersRequest

@@ -66,6 +66,7 @@ class Call:
 
 UnaryBody = Callable[[Call, Any], Awaitable[Message]]
 StreamBody = Callable[[Call, Any], AsyncGenerator[Message, None]]
+"""Of a method to which the client streams too, the second is its requests, an AsyncIterator."""
 Handler = Callable[..., Any]
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -82,6 +83,8 @@ class Edge:
 
     def handler(self, method: Method, body: Callable[[Call, Any], Any]) -> AnyHandler:
         """The handler of one method of the catalogue; the body is a UnaryBody or a StreamBody, as the method says."""
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._duplex(method, body))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, body))
         return grpc.unary_unary_rpc_method_handler(self._unary(method, body))
@@ -144,6 +147,34 @@ class Edge:
             ok.inc()
 
         return stream
+
+    def _duplex(self, method: Method, body: StreamBody) -> Handler:
+        ok = _calls.labels(method.path, "OK")
+        limits, gate = self._limits, self._gate
+
+        async def parsed(raws: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
+            async for raw in raws:
+                yield parse(method.request, raw, limits.max_message_bytes)
+
+        async def duplex(
+            raws: AsyncIterator[bytes], context: ServicerContext[bytes, bytes]
+        ) -> AsyncGenerator[bytes, None]:
+            call, reason = self._call(method.path, context), _LEFT
+            try:
+                self._authorise(context)
+                with gate.stream():
+                    async with aclosing(body(call, parsed(raws))) as answers:
+                        async for answer in answers:
+                            yield answer.SerializeToString()
+                reason = ""
+            except Exception as error:
+                reason = reason_of(error)
+                await self._fail(method.path, error, call, context)
+            finally:
+                self._trace(method, call, reason)
+            ok.inc()
+
+        return duplex
 
     def guard(self, path: str, inner: AnyHandler) -> AnyHandler:
         """The same handler of another library's service, behind token and limits.

@@ -23,8 +23,11 @@ from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.reflection import Reflection
 from kfm_server.doors.grpc.session_service import SessionService
 from kfm_server.doors.grpc.turn_service import Turns, TurnService
+from kfm_server.doors.grpc.worker_service import Tools as WorkerTools
+from kfm_server.doors.grpc.worker_service import WorkerService
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.tracing import Tracing
+from kfm_server.runtime.workers import WorkerPools
 
 _FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService)
 
@@ -46,6 +49,8 @@ class GrpcDoor:
         personalities: PersonalityService,
         dead_letters: DeadLetters,
         config: Configuration,
+        pools: WorkerPools,
+        pool_tools: WorkerTools,
         info: ServerInfo,
         health: Health,
         image: bytes,
@@ -70,7 +75,14 @@ class GrpcDoor:
             SessionService(history),
             EventService(events, self._drain),
             personalities,
-            AdminService(info, dead_letters, config),
+            AdminService(info, dead_letters, config, pools),
+            WorkerService(
+                pools,
+                pool_tools,
+                version=info.version,
+                schema_release=info.schema_release,
+                max_message_bytes=self._limits.max_message_bytes,
+            ),
         )
         self._services = [
             s if clients or not isinstance(s, _FOR_CLIENTS) else _ForProcesses(s) for s in services

@@ -11,7 +11,7 @@ from kfm_server.turns.decide.ending import end, finish, outcome_unknown
 from kfm_server.turns.decide.grow import grow
 from kfm_server.turns.decide.plan import make_plan
 from kfm_server.turns.decide.waiting import back_off, wait
-from kfm_server.turns.state import MODEL_KINDS, Step, fatal, is_over, told_of
+from kfm_server.turns.state import MODEL_KINDS, NEVER_STARTED, Step, fatal, is_over, told_of
 from kfm_server.turns.times import timestamp
 
 
@@ -141,10 +141,9 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
     may_retry = (
         step.error is not None
         and (step.error.retryable or step.error.reason == "REASON_STEP_OUTCOME_UNKNOWN")
-        # REASON_FENCED: it was never started, so that starting it is not a second start
         and (
             step.definition.effect != types.EFFECT_CONTRACT_AT_MOST_ONCE
-            or step.error.reason == "REASON_FENCED"
+            or step.error.reason in NEVER_STARTED  # so that starting it is not a second start
         )
     )
     if may_retry and step.attempt > 0 and step.tries < turn.request.limits.max_attempts:

@@ -58,6 +58,11 @@ def may_rerun(step: Step) -> bool:
     return step.dispatch is not None and step.dispatch.contract in _RERUN
 
 
+def on_a_pool(step: Step) -> bool:
+    """The running attempt was handed to a worker pool."""
+    return step.dispatch is not None and step.dispatch.pool not in ("", "local")
+
+
 def dispatch(
     draft: Draft, turn_id: str, step: Step, *, rerun: bool = False, compensation: bool = False
 ) -> None:
@@ -94,7 +99,11 @@ def dispatch(
             return
     timeout_us = micros(definition.timeout) or micros(turn.request.limits.step_timeout)
     human = definition.kind == types.STEP_KIND_HUMAN
-    window = draft.world.start_window_us
+    pool = definition.pool
+    if compensation and call.tool != definition.tool:
+        undoes = draft.world.tools.get(call.tool)
+        pool = undoes.pool if undoes is not None else ""
+    window = draft.world.pool_window_us if pool else draft.world.start_window_us
     # The engine starts a PURE step when it likes; for others the window bounds when a frozen process may wake.
     deadline = draft.now_us + timeout_us + (0 if human else window)
     attempt = step.attempt + 1
@@ -119,7 +128,8 @@ def dispatch(
             key=again.key if again is not None else f"{key}:undo{step.attempt}" if compensation else key,
             start_by=None if human else timestamp(draft.now_us + window),
             deadline=timestamp(deadline) if not human or micros(definition.timeout) else None,
-            pool=definition.pool or "local",
+            pool=pool or "local",
+            principal=turn.request.principal if pool else "",
             rerun=rerun,
             compensation=compensation,
             model=definition.model,

@@ -33,6 +33,8 @@ class World:
     start_window_us: int = 2 * US
     """An attempt must start this soon after its dispatch, or not at all. A takeover waits for that moment, and the
     step's timeout, before it settles or undoes what it finds: a frozen owner may wake until then."""
+    pool_window_us: int = 60 * US
+    """The same for a step of a worker pool: how long it waits for a worker. Then it backs off, and waits again."""
 
     def personality(self, name: str) -> Personality | None:
         """The personality that a turn asks for, the default one if it names none; None if there is none such."""
@@ -57,6 +59,15 @@ class Stop:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """An attempt of a worker pool whose owner is gone: its worker may have it still, and tell of it."""
+
+    turn_id: str
+    step_key: str
+    attempt: int
+
+
 @dataclass(slots=True)
 class Draft:
     """Facts go in, events and effects come out. Discarded whole if its append is refused."""
@@ -69,6 +80,7 @@ class Draft:
     events: list[envelope_pb2.Envelope] = field(default_factory=list[envelope_pb2.Envelope])
     starts: list[Start] = field(default_factory=list[Start])
     stops: list[Stop] = field(default_factory=list[Stop])
+    adopts: list[Adopt] = field(default_factory=list[Adopt])
     touched: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Every turn that an event was recorded for, as it stands after the last one."""
 

@@ -1,0 +1,1 @@
+select name, pool, definition, version from kfm.pool_tools where version <> all($1::bigint[]) order by version

@@ -1,0 +1,462 @@
+"""The hub of worker pools: hands attempts to the workers that are connected here, and waits for what they come to.
+
+One per process. An attempt waits in its pool for a worker with a place, is leased to it, and ends with the worker's
+result, or is lost: its worker was silent for a lease, or came back without it. A stream that breaks loses nothing: the
+worker tells on its next one what it holds. An attempt is found again under the same reference after a takeover.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+from kfm.admin.v1 import admin_service_pb2 as admin
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+from kfm.worker.v1 import worker_service_pb2 as pb
+
+from kfm_server import failpoints, metrics
+from kfm_server.clock import CallLater, Clock, Timer, on_the_loop
+from kfm_server.ports.steps import (
+    STOPPED,
+    Attempt,
+    AttemptLost,
+    AttemptResult,
+    Failure,
+    Progress,
+)
+from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.turns.times import duration, timestamp
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS: Final = 3.0
+"""A worker that is silent for so long is taken for dead, and what it held is lost."""
+START_SECONDS: Final = 2.0
+"""How long a worker may take to start what it was leased."""
+_LATE_SECONDS: Final = 2.0
+"""How long after its deadline an attempt's result is waited for: the worker ends it by itself."""
+_BEFORE_LEASE = failpoints.declare("pool.lease.before")
+_AFTER_LEASE = failpoints.declare("pool.lease.after")
+_BEFORE_ACK = failpoints.declare("pool.ack.before")
+
+_HARMLESS = (types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT)
+Key = tuple[str, str, int]
+Run = Callable[[Attempt, Progress, Any], Coroutine[Any, Any, AttemptResult]]
+Send = Callable[[pb.WorkResponse], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """An attempt that somebody here awaits."""
+
+    attempt: Attempt
+    progress: Progress
+    ended: asyncio.Future[AttemptResult]
+    worker: "Worker | None" = None
+    queued: bool = False
+    declined: set[str] = field(default_factory=set[str])
+    """Workers that gave it back: they get it again once they say something of their capacity."""
+    gone_us: int = 0
+    """When it has surely ended, should its worker be lost."""
+    timer: Timer | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.attempt.turn_id, self.attempt.step_key, self.attempt.attempt
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """A worker, over all its streams. `held`: what it says, or was told, that it performs."""
+
+    hello: pb.Hello
+    since: Timestamp
+    send: Send | None = None
+    """Its stream; None while it has none."""
+    capacity: int = 0
+    held: dict[Key, pb.AttemptRef] = field(default_factory=dict[Key, pb.AttemptRef])
+    results: dict[Key, AttemptResult] = field(default_factory=dict[Key, AttemptResult])
+    """Results of attempts that nobody here awaits, or not yet."""
+    silence: Timer | None = None
+
+    @property
+    def name(self) -> str:
+        return self.hello.worker
+
+    @property
+    def pool(self) -> str:
+        return self.hello.pool
+
+
+class WorkerPools:
+    """The StepRunner of a process: attempts of the pool `local` go to `local`, others to workers."""
+
+    def __init__(
+        self,
+        local: Run,
+        clock: Clock,
+        *,
+        may_lease: Callable[[str], bool] = lambda session_id: True,
+        owns: Callable[[str], bool] = lambda session_id: True,
+        tools: Callable[[], ToolCatalogue] = dict,
+        call_later: CallLater = on_the_loop,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        """`may_lease`: the partition of a session is surely ours. `owns`: it is, and it is loaded.
+
+        `tools`: the catalogue, for operators.
+        """
+        self.lease_seconds = lease_seconds
+        self._local = local
+        self._clock = clock
+        self._may_lease = may_lease
+        self._owns = owns
+        self._tools = tools
+        self._call_later = call_later
+        self._jobs: dict[Key, _Job] = {}
+        self._waiting: dict[str, deque[_Job]] = {}
+        self._workers: dict[tuple[str, str], Worker] = {}
+
+    def run(
+        self, attempt: Attempt, progress: Progress, connection: Any = None
+    ) -> Coroutine[Any, Any, AttemptResult]:
+        """As the port says."""
+        if not attempt.pool:
+            return self._local(attempt, progress, connection)
+        return self._lease(attempt, progress)
+
+    async def adopt(self, attempt: Attempt, progress: Progress) -> AttemptResult:
+        """As the port says."""
+        job = self._enter(attempt, progress)
+        job.gone_us = attempt.deadline_us
+        key = job.key
+        holder = next((w for w in self._workers.values() if key in w.held or key in w.results), None)
+        if holder is None:
+            job.timer = self._call_later(self.lease_seconds, lambda: self._lose(job))
+        else:
+            self._attach(job, holder)
+        return await self._outcome(job)
+
+    async def _lease(self, attempt: Attempt, progress: Progress) -> AttemptResult:
+        job = self._enter(attempt, progress)
+        self._queue(job)
+        self._offer(attempt.pool)
+        return await self._outcome(job)
+
+    def _enter(self, attempt: Attempt, progress: Progress) -> _Job:
+        job = _Job(attempt, progress, asyncio.get_running_loop().create_future())
+        self._jobs[job.key] = job
+        return job
+
+    async def _outcome(self, job: _Job) -> AttemptResult:
+        try:
+            return await job.ended
+        except asyncio.CancelledError as cancelled:
+            if STOPPED in cancelled.args and job.worker is not None:
+                self._tell(
+                    job.worker, pb.WorkResponse(cancel=pb.Cancel(ref=ref_of(job.attempt), reason=STOPPED))
+                )
+            raise
+        finally:
+            if job.timer is not None:
+                job.timer.cancel()
+            if job.queued:
+                self._waiting[job.attempt.pool].remove(job)
+            if self._jobs.get(job.key) is job:
+                del self._jobs[job.key]
+
+    # What waits
+
+    def _queue(self, job: _Job, *, first: bool = False) -> None:
+        """Let it wait for a worker, until its latest start."""
+        waiting = self._waiting.setdefault(job.attempt.pool, deque())
+        (waiting.appendleft if first else waiting.append)(job)
+        job.queued, job.worker = True, None
+        if job.timer is not None:
+            job.timer.cancel()
+        late = max(0.0, (job.attempt.start_by_us - self._clock.now_us()) / 1e6)
+        job.timer = self._call_later(late, lambda: self._not_taken(job))
+
+    def _offer(self, pool: str) -> None:
+        """Lease what waits, in its order, each to the worker with most places."""
+        for job in list(self._waiting.get(pool, ())):
+            free = [
+                w for w in self._workers.values() if w.pool == pool and w.send and len(w.held) < w.capacity
+            ]
+            if not free:
+                return
+            free = [w for w in free if w.name not in job.declined]
+            if not free or job.ended.done():
+                continue
+            self._waiting[pool].remove(job)
+            job.queued = False
+            if self._may_lease(job.attempt.context.session_id):
+                self._hand_over(job, max(free, key=lambda w: w.capacity - len(w.held)))
+            else:
+                self._end(
+                    job, _unstarted("REASON_FENCED", "the lease was not sure enough to start an effect")
+                )
+
+    def _hand_over(self, job: _Job, worker: Worker) -> None:
+        attempt, now = job.attempt, self._clock.now_us()
+        ref = ref_of(attempt)
+        start_by = min(attempt.start_by_us, now + int(START_SECONDS * 1e6))
+        timeout = max(0, attempt.deadline_us - attempt.start_by_us)
+        failpoints.hit(_BEFORE_LEASE)
+        worker.held[job.key] = ref
+        job.worker = worker
+        job.gone_us = start_by + timeout
+        self._wait_for_end(job, (job.gone_us - now) / 1e6)
+        self._tell(
+            worker,
+            pb.WorkResponse(
+                lease=pb.Lease(
+                    ref=ref,
+                    tool=attempt.tool,
+                    arguments_json=attempt.arguments_json,
+                    key=attempt.key,
+                    effect=attempt.effect,
+                    tenant_id=attempt.context.tenant_id,
+                    principal=attempt.context.principal,
+                    start_within=duration(start_by - now),
+                    timeout=duration(timeout),
+                    compensation=attempt.compensation,
+                    traceparent=attempt.context.traceparent,
+                    start_by=timestamp(start_by),
+                )
+            ),
+        )
+        failpoints.hit(_AFTER_LEASE)
+
+    def _wait_for_end(self, job: _Job, seconds: float) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = self._call_later(max(0.0, seconds) + _LATE_SECONDS, lambda: self._give_up(job))
+
+    def _attach(self, job: _Job, worker: Worker) -> None:
+        """The worker has it: wait for its result, or take the one that is there."""
+        job.worker = worker
+        self._wait_for_end(job, (job.gone_us - self._clock.now_us()) / 1e6)
+        result = worker.results.pop(job.key, None)
+        if result is not None:
+            self._end(job, result)
+
+    # How an attempt ends
+
+    def _end(self, job: _Job, result: AttemptResult) -> None:
+        if not job.ended.done():
+            job.ended.set_result(result)
+
+    def _not_taken(self, job: _Job) -> None:
+        pool = job.attempt.pool
+        served = sum(1 for w in self._workers.values() if w.pool == pool and w.send)
+        why = f"all {served} workers are busy" if served else "none is connected"
+        self._end(
+            job, _unstarted("REASON_POOL_UNAVAILABLE", f"no worker of pool {pool!r} took the step: {why}")
+        )
+
+    def _give_up(self, job: _Job) -> None:
+        """Its worker lives, and has not ended it by its deadline."""
+        if job.worker is not None:
+            self._tell(
+                job.worker, pb.WorkResponse(cancel=pb.Cancel(ref=ref_of(job.attempt), reason="deadline"))
+            )
+        status = ev.STEP_STATUS_FAILED if job.attempt.effect in _HARMLESS else ev.STEP_STATUS_UNKNOWN
+        late = Failure(
+            "REASON_STEP_TIMEOUT", "The worker did not end the step by its deadline.", retryable=True
+        )
+        self._end(job, AttemptResult(status, failure=late))
+
+    def _lose(self, job: _Job, gone_us: int | None = None) -> None:
+        metrics.POOL_LOST.labels(job.attempt.pool).inc()
+        log.warning(
+            "attempt_lost", turn_id=job.attempt.turn_id, step=job.attempt.step_key, attempt=job.attempt.attempt,
+            worker=job.worker.name if job.worker else "",
+        )  # fmt: skip
+        if not job.ended.done():
+            job.ended.set_exception(AttemptLost(job.gone_us if gone_us is None else gone_us))
+
+    # What workers say
+
+    def connect(self, hello: pb.Hello, send: Send) -> Worker:
+        """A stream of a worker has begun. One of the same name and pool goes on as that worker."""
+        name = (hello.pool, hello.worker)
+        worker = self._workers.get(name)
+        if worker is None:
+            worker = self._workers[name] = Worker(hello, timestamp(self._clock.now_us()))
+        elif worker.send is not None:
+            self._tell(
+                worker, pb.WorkResponse(leaving=pb.Leaving(reason="another stream of this worker has begun"))
+            )
+        same = bool(hello.instance) and worker.hello.instance == hello.instance
+        worker.hello, worker.send, worker.capacity = hello, send, hello.capacity
+        self._heard(worker)
+        told = {key_of(ref): ref for ref in hello.running}
+        for key in [key for key in worker.held if key not in told]:
+            del worker.held[key]
+            job = self._jobs.get(key)
+            if job is None or job.worker is not worker:
+                continue
+            if same:
+                self._queue(job, first=True)  # the lease was lost on its way
+            else:
+                self._lose(job, 0)  # the process that had it is dead
+        self._holds(worker, told.items())
+        self._offer(worker.pool)
+        return worker
+
+    def heartbeat(self, worker: Worker, running: Sequence[pb.AttemptRef]) -> None:
+        """It lives, and holds these."""
+        self._heard(worker)
+        self._holds(worker, ((key_of(ref), ref) for ref in running))
+
+    def _holds(self, worker: Worker, refs: Iterable[tuple[Key, pb.AttemptRef]]) -> None:
+        for key, ref in refs:
+            worker.held[key] = ref
+            job = self._jobs.get(key)
+            if job is not None and job.worker is not worker and not job.queued:
+                self._attach(job, worker)
+
+    def _heard(self, worker: Worker) -> None:
+        if worker.silence is not None:
+            worker.silence.cancel()
+        worker.silence = self._call_later(self.lease_seconds, lambda: self._silent(worker))
+
+    def _silent(self, worker: Worker) -> None:
+        """For a whole lease: it is taken for dead, until it speaks again."""
+        log.warning("worker_silent", worker=worker.name, pool=worker.pool, held=len(worker.held))
+        del self._workers[worker.pool, worker.name]
+        if worker.send is not None:
+            self._tell(
+                worker, pb.WorkResponse(leaving=pb.Leaving(reason="no heartbeat came for a whole lease"))
+            )
+            worker.send = None
+        for key in worker.held:
+            job = self._jobs.get(key)
+            if job is not None and job.worker is worker:
+                self._lose(job)
+
+    def delta(self, worker: Worker, ref: pb.AttemptRef, text: str) -> None:
+        """A piece of output: told to watchers if the attempt counts still."""
+        job = self._jobs.get(key_of(ref))
+        if job is not None and job.worker is worker:
+            job.progress(text)
+
+    def result(self, worker: Worker, ref: pb.AttemptRef, result: AttemptResult) -> None:
+        """An attempt ended. It is acknowledged when it is recorded, or refused as late."""
+        key = key_of(ref)
+        worker.held.pop(key, None)
+        result = replace(result, worker=worker.name, recorded=lambda counts: self._ack(worker, ref, counts))
+        job = self._jobs.get(key)
+        if job is not None and not job.queued:
+            self._end(job, result)
+        else:
+            # The session may not be loaded yet: whoever loads it asks for the attempt.
+            worker.results[key] = result
+            self._call_later(self.lease_seconds, lambda: self._late(worker, ref))
+        self._offer(worker.pool)
+
+    def _late(self, worker: Worker, ref: pb.AttemptRef) -> None:
+        if worker.results.pop(key_of(ref), None) is not None and self._owns(ref.session_id):
+            metrics.LATE_RESULTS.inc()
+            log.warning("late_result_refused", turn_id=ref.turn_id, step=ref.step_key, worker=worker.name)
+            self._ack(worker, ref, False)
+
+    def _ack(self, worker: Worker, ref: pb.AttemptRef, accepted: bool) -> None:
+        failpoints.hit(_BEFORE_ACK)
+        self._tell(worker, pb.WorkResponse(ack=pb.Ack(ref=ref, accepted=accepted)))
+
+    def decline(self, worker: Worker, ref: pb.AttemptRef, reason: str) -> None:
+        """It did not start it: another worker may."""
+        key = key_of(ref)
+        worker.held.pop(key, None)
+        log.info("lease_declined", worker=worker.name, turn_id=ref.turn_id, step=ref.step_key, reason=reason)
+        job = self._jobs.get(key)
+        if job is not None and job.worker is worker:
+            job.declined.add(worker.name)
+            self._queue(job, first=True)
+        self._offer(worker.pool)
+
+    def capacity(self, worker: Worker, capacity: int) -> None:
+        """It has so many places now."""
+        worker.capacity = capacity
+        for job in self._waiting.get(worker.pool, ()):
+            job.declined.discard(worker.name)
+        self._offer(worker.pool)
+
+    def disconnect(self, worker: Worker, send: Send) -> None:
+        """The stream has ended. What the worker holds is lost if it does not come back within its lease."""
+        if worker.send is send:
+            worker.send = None
+            if (
+                not worker.held
+                and not worker.results
+                and self._workers.get((worker.pool, worker.name)) is worker
+            ):
+                del self._workers[worker.pool, worker.name]
+                if worker.silence is not None:
+                    worker.silence.cancel()
+
+    def leave(self, reason: str) -> None:
+        """The process stops: every worker is asked to come back later. What they perform goes on."""
+        for worker in self._workers.values():
+            self._tell(worker, pb.WorkResponse(leaving=pb.Leaving(reason=reason)))
+
+    def _tell(self, worker: Worker, response: pb.WorkResponse) -> None:
+        if worker.send is not None:
+            worker.send(response)
+
+    # What operators see
+
+    def show(self, pool: str) -> tuple[list[admin.Worker], list[admin.Pool]]:
+        """Workers that are connected here, and pools that have tools or attempts here; of one pool, if named."""
+        workers = [
+            admin.Worker(
+                worker=worker.name,
+                pool=worker.pool,
+                capacity=worker.capacity,
+                running=len(worker.held),
+                program=worker.hello.program,
+                schema_release=worker.hello.schema_release,
+                since=worker.since,
+            )
+            for _, worker in sorted(self._workers.items())
+            if worker.send is not None and pool in ("", worker.pool)
+        ]
+        pools: dict[str, admin.Pool] = {}
+        for tool in self._tools().values():
+            if tool.pool and pool in ("", tool.pool):
+                pools.setdefault(tool.pool, admin.Pool(pool=tool.pool)).tools.append(tool.name)
+        for job in self._jobs.values():
+            name = job.attempt.pool
+            if pool in ("", name):
+                counts = pools.setdefault(name, admin.Pool(pool=name))
+                if job.worker is None:
+                    counts.waiting += 1
+                else:
+                    counts.running += 1
+        return workers, [pools[name] for name in sorted(pools)]
+
+
+def ref_of(attempt: Attempt) -> pb.AttemptRef:
+    """The attempt as workers name it."""
+    return pb.AttemptRef(
+        session_id=attempt.context.session_id,
+        turn_id=attempt.turn_id,
+        step_key=attempt.step_key,
+        attempt=attempt.attempt,
+        epoch=attempt.epoch,
+    )
+
+
+def key_of(ref: pb.AttemptRef) -> Key:
+    """What tells attempts apart: an epoch does not, for whoever takes a session over adopts its attempts."""
+    return ref.turn_id, ref.step_key, ref.attempt
+
+
+def _unstarted(reason: str, message: str) -> AttemptResult:
+    return AttemptResult(ev.STEP_STATUS_FAILED, failure=Failure(reason, message, retryable=True))
