@@ -154,6 +154,13 @@ def some_of(*names: str) -> Reader:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
+def name(value: object) -> str:
+    """A name of one or more parts."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError("not a name: 1 to 128 of A-Z a-z 0-9 . _ : / -")
+    return str(value)
+
+
 def directory(value: object) -> Path:
     """A path that is not empty."""
     if not isinstance(value, str) or not value.strip():

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality, PlannerName
+from kfm_server.ports.iggy_settings import IggySettings, Transport
 from kfm_server.secret import NO_SECRET, Secret
 from kfm_server.settings import readers
 from kfm_server.settings.readers import Reader
@@ -83,6 +84,7 @@ class Settings:
     """what a turn gets that names none"""
     limits: TurnLimits = field(default_factory=TurnLimits)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    iggy: IggySettings = field(default_factory=IggySettings)
     models: Mapping[str, ModelSpec] = field(default_factory=lambda: MappingProxyType[str, ModelSpec]({}))
     """by name, in the order of the file"""
     personalities: Mapping[str, Personality] = field(
@@ -99,6 +101,8 @@ class Settings:
         kept = (
             self.token,
             self.database_url,
+            self.iggy.password,
+            self.iggy.token,
             *map(Secret, parts),
             *(m.api_key for m in self.models.values()),
         )
@@ -136,7 +140,12 @@ def _limit(name: str, read: Reader, field: str = "") -> Key:
     return Key(f"limits.{name}", read, True, field=field, variable=f"KFM_LIMITS_{name.upper()}")
 
 
+def _iggy(name: str, read: Reader, kind: Kind = "plain") -> Key:
+    return Key(f"iggy.{name}", read, kind=kind, variable=f"KFM_IGGY_{name.upper()}")
+
+
 _address = readers.text(300)
+_credential = readers.matching(r"[!-~]{1,255}", "1 to 255 visible ASCII characters, of which a space is none")
 _headers = readers.matching(
     r"[a-z0-9_.-]+=[ -+\--~]+(,[a-z0-9_.-]+=[ -+\--~]+)*", "of the form name=value, more of them after commas"
 )
@@ -176,6 +185,19 @@ KEYS: tuple[Key, ...] = (
     Key("telemetry.otlp_headers", _headers, False, "secret", variable="KFM_OTLP_HEADERS"),
     Key("telemetry.sample_ratio", readers.number(0, 1), True, variable="KFM_TELEMETRY_SAMPLE_RATIO"),
     Key("telemetry.capture_content", readers.flag, True, variable="KFM_TELEMETRY_CAPTURE_CONTENT"),
+    _iggy("address", readers.matching(r"[^\s/@]{1,250}:[0-9]{1,5}", "of the form host:port")),
+    _iggy("transport", readers.one_of(*get_args(Transport))),
+    _iggy("username", readers.text(255)),
+    _iggy("password", _credential, "secret"),
+    _iggy("token", _credential, "secret"),
+    _iggy("tls", readers.flag),
+    _iggy("tls_domain", readers.text(255)),
+    _iggy("tls_ca_file", readers.text()),
+    _iggy("stream", readers.name),
+    _iggy("durable", readers.flag),
+    _iggy("retention", readers.seconds(0, 36_500 * _DAY)),
+    _iggy("max_partition_bytes", readers.whole(0, 10**15)),
+    _iggy("deadline", readers.seconds(0.1, 300)),
 )
 """Every setting of which there is one. Those of `[models.NAME]` and `[personalities.NAME]` stand below."""
 
@@ -208,7 +230,7 @@ PERSONALITY_KEYS: tuple[Key, ...] = (
 MOST_NAMED = 256
 """Models, and personalities, that one configuration may have."""
 
-SECTIONS = ("limits", "telemetry")
+SECTIONS = ("limits", "telemetry", "iggy")
 TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
 
 
@@ -235,6 +257,7 @@ def build(
         **parts[""],
         limits=TurnLimits(**parts["limits"]),
         telemetry=Telemetry(**parts["telemetry"]),
+        iggy=IggySettings(**parts["iggy"]),
         models=MappingProxyType(dict(models)),
         personalities=MappingProxyType(dict(personalities)),
     )
