@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import hypothesis
@@ -12,9 +13,12 @@ import pytest
 from kfm_server.journal import embedded
 from kfm_server.journal.migrate import migrate
 
+from tests.support import iggy as iggy_support
+
 hypothesis.settings.register_profile("kfm", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("kfm")
 _numbers = itertools.count(1)
+_told: set[str] = set()
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +56,32 @@ async def database(empty_database: str) -> str:
     """The DSN of a fresh, migrated database with 16 partitions."""
     await migrate(empty_database, partitions=16)
     return empty_database
+
+
+@pytest.fixture(scope="session")
+async def iggy(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[iggy_support.Iggy]:
+    """An Iggy server for the run: a real one where there is one, else a stub of its protocol."""
+    async with iggy_support.serving(tmp_path_factory.mktemp("iggy")) as server:
+        yield server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist tells its controller."""
+    told = iggy_support.summary()
+    output = getattr(session.config, "workeroutput", None)
+    if told and output is not None:
+        output["iggy"] = told
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("iggy")
+    if told:
+        _told.add(told)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which broker the tests of Iggy had: a stub proves less."""
+    for told in sorted(_told | {iggy_support.summary()} - {""}):
+        terminalreporter.section("Iggy", yellow="NO REAL" in told)
+        terminalreporter.line(told)
