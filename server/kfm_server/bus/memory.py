@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from kfm.event.v1.envelope_pb2 import Envelope
@@ -174,9 +175,23 @@ class MemoryBroker:
         self.reach()
         return self._log(topic, partition)[max(after, 0) : max(after, 0) + limit]
 
-    def group(self, name: str, topic: str) -> "MemoryWorkGroup":
-        """A member to be of a group of workers on a topic."""
-        return MemoryWorkGroup(self, self._groups.setdefault((name, topic), _Members(self.partitions)), topic)
+    @asynccontextmanager
+    async def group(self, name: str, topic: str) -> AsyncGenerator["MemoryWorkGroup"]:
+        """A member to be of a group of workers on a topic; it has left at the end."""
+        member = MemoryWorkGroup(self, self._group(name, topic), topic)
+        try:
+            yield member
+        finally:
+            await member.leave()
+
+    async def committed(self, name: str, topic: str) -> Mapping[int, int]:
+        """How far a group has come in each partition; for its lag."""
+        self.reach()
+        committed = self._group(name, topic).committed
+        return {partition: committed.get(partition, 0) for partition in range(self.partitions)}
+
+    def _group(self, name: str, topic: str) -> "_Members":
+        return self._groups.setdefault((name, topic), _Members(self.partitions))
 
     def wipe(self) -> None:
         """Lose everything, but what groups have committed and who is in them."""
@@ -207,7 +222,7 @@ class _Members:
 
 
 class MemoryWorkGroup:
-    """WorkGroup in memory. Partitions move at once when a member joins or leaves; `leave` is also what a crash does."""
+    """WorkGroup in memory. Partitions move at once when a member joins or leaves."""
 
     def __init__(self, broker: MemoryBroker, group: _Members, topic: str) -> None:
         self._broker = broker

@@ -246,15 +246,18 @@ class PartitionReader:
             stored,
             tenant_id=tenant_id,
             session_id=plain(session_id),
-            key=key,
+            key=key if self._group.holds else "",
             error=describe(error),
             deliveries=deliveries,
             now_us=self._clock.now_us(),
         )
-        cursor = max(self.offset, stored.offset)
-        await self._store.bury(letter, self.epoch, cursor, self.channel)
-        self.offset = cursor
-        self._holds[key] = Hold(key, stored.offset, letter.reason)
+        if self._group.holds:
+            cursor = max(self.offset, stored.offset)
+            await self._store.bury(letter, self.epoch, cursor, self.channel)
+            self.offset = cursor
+            self._holds[key] = Hold(key, stored.offset, letter.reason)
+        else:
+            await self._store.keep(letter)
         metrics.BUS_DEAD_LETTERS.labels(self._group.name, stored.topic).inc()
         log.warning(
             "dead_letter", id=letter.id, group=letter.group, partition=letter.partition,

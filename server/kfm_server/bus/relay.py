@@ -89,7 +89,9 @@ class Relay:
         heads = {topic: await self._broker.heads(topic) for topic in TOPICS}
         found: set[int] = set()
         for (partition, reader), before in zip(readers, marks, strict=True):
-            if reader.lost({topic: heads[topic].get(partition, 0) for topic in before}, before):
+            if reader.lost(
+                {topic: heads[topic].get(partition, 0) for topic in TOPICS if topic in before}, before
+            ):
                 found.add(partition)
             try:
                 await reader.settle()
@@ -167,7 +169,7 @@ class _PartitionRelay:
         if self._clock.monotonic() - self._kept_at >= _MARK_SECONDS:
             self._kept_at = self._clock.monotonic()
             for topic, mark in list(self.marks.items()):
-                if self._kept[topic] < mark < _UNFINISHED:
+                if self._kept.get(topic, 0) < mark < _UNFINISHED:
                     await self._store.commit(RELAY, self.partition, self.epoch, mark, topic)
                     self._kept[topic] = mark
 
@@ -202,7 +204,7 @@ class _PartitionRelay:
             else:
                 await self._keep(rows[0], refused)
             return
-        self.marks[topic] += len(rows)
+        self.marks[topic] = self.marks.get(topic, 0) + len(rows)
         metrics.RELAYED.labels(topic).inc(len(rows))
 
     async def _keep(self, row: Stored, refused: MessageRefused) -> None:

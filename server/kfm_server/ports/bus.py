@@ -89,6 +89,7 @@ class Group:
     `batch`: most deliveries in one call. A call with several that fails is repeated one by one, so only
     a handler to which repeats mean nothing asks for more than one.
     `copies`: whether it takes copies of what stands in the journal; without, only what others have published.
+    `holds`: whether a message that it cannot take holds its session; without, closing the dead letter delivers nothing.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Group:
     batch: int = 1
     retries: Retries = Retries()
     copies: bool = True
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
