@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "turns": VOCABULARY,
     "steps": VOCABULARY | {"ports", "turns"},
     "runtime": VOCABULARY | {"ports", "turns"},
+    "worker": VOCABULARY | {"ports", "steps", "xenocomm"},
     **dict.fromkeys(ADAPTERS, VOCABULARY | {"ports"}),
     "doors": VOCABULARY | {"ports", "turns", "runtime", "xenocomm", "kfm_mcp"},
 }
@@ -52,6 +53,10 @@ EXCEPTIONS = {
     ("doors/cli/main.py", "endpoints"): "and tells where it listens",
     ("doors/cli/main.py", "settings"): "flags are laid over the environment by the settings' only reader",
     ("doors/cli/model_server.py", "providers"): "`kfm model-server` is the development server's own process",
+    ("worker/program.py", "tools"): "a worker composes itself: it is a process without a server",
+    ("doors/cli/worker.py", "worker"): "`kfm worker` is that process",
+    ("doors/cli/worker.py", "logs"): "whose log is like the server's",
+    ("doors/cli/worker.py", "tools"): "and which tells what is wrong with its tools",
     ("doors/cli/mcp.py", "logs"): "the bridge is a process of its own, whose log is like the server's",
     ("__main__.py", "doors"): "the entry point is the command line",
 }

@@ -6,6 +6,7 @@ from xenocomm._gen.types import (
     SCHEMA_RELEASE,
     GetConfigResponse,
     GetServerInfoResponse,
+    ListWorkersResponse,
     ReloadConfigResponse,
 )
 from xenocomm.transport import Transport
@@ -62,6 +63,11 @@ class Server:
     async def reload(self) -> ReloadConfigResponse:
         """Read the configuration again. ConfigInvalid: it cannot be used, and the one before stays."""
         return ReloadConfigResponse.from_pb(await self._transport.call("AdminService.ReloadConfig", {}))
+
+    async def workers(self, pool: str = "") -> ListWorkersResponse:
+        """Who is connected to this process to perform steps, and the pools; only those of `pool` when it is given."""
+        answer = await self._transport.call("AdminService.ListWorkers", {"pool": pool})
+        return ListWorkersResponse.from_pb(answer)
 
 
 def skew(info: GetServerInfoResponse) -> list[str]:

@@ -12,6 +12,7 @@ from xenocomm._gen.types import (
     GetConfigResponse,
     GetServerInfoResponse,
     Limits,
+    ListWorkersResponse,
     Message,
     Personality,
     ReloadConfigResponse,
@@ -158,6 +159,8 @@ class SyncServer:
         """The settings in force, each with where it comes from; secrets are left out."""
     def reload(self) -> ReloadConfigResponse:
         """Read the configuration again. ConfigInvalid: it cannot be used, and the one before stays."""
+    def workers(self, pool: str = "") -> ListWorkersResponse:
+        """Who is connected to this process to perform steps, and the pools; only those of `pool` when it is given."""
 
 class SyncSessions:
     aio: Sessions

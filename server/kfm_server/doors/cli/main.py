@@ -26,6 +26,7 @@ from kfm_server.doors.cli import (
     personalities,
     sessions,
     turns,
+    worker,
 )
 from kfm_server.doors.cli.console import Given
 
@@ -47,6 +48,7 @@ app.add_typer(personalities.app, name="personality")
 app.add_typer(events.app, name="events")
 app.add_typer(config.app, name="config")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(worker.app, name="worker")
 app.command()(doctor.doctor)
 app.command()(completing.completion)
 app.command("model-server")(model_server.model_server)

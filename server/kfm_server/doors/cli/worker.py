@@ -1,0 +1,102 @@
+"""`kfm worker`: a worker of a pool, and who else works."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kfm_server.doors.cli.console import Endpoint, Token, seconds, with_client
+from kfm_server.doors.cli.printing import Fields, Form, Output
+
+if TYPE_CHECKING:
+    from xenocomm import Client
+    from xenocomm._gen.types import Worker
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="A worker: performs the steps of a pool, for the servers of --endpoint, until SIGTERM.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def worker(
+    context: typer.Context,
+    pool: Annotated[str, typer.Option(help="Pool to serve: [a-z][a-z0-9_-]*.")] = "",
+    tools: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE,..", help="Lists of tools that it performs, as KFM_TOOLS names them."
+        ),
+    ] = "",
+    capacity: Annotated[int, typer.Option(min=1, max=10_000, help="Attempts at one time.")] = 16,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT,..",
+            help="Servers to work for, all at once; else KFM_ENDPOINT, else 127.0.0.1:50051.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Its name, unique in the pool; else host and process id.")] = "",
+    drain: Annotated[
+        float, typer.Option(metavar="SECONDS", parser=seconds, help="How long SIGTERM lets run what runs.")
+    ] = 30.0,
+    token: Token = None,
+) -> None:
+    """A worker: performs the steps of a pool, for the servers of --endpoint, until SIGTERM."""
+    if context.invoked_subcommand is not None:
+        return
+    for option, given in (("--pool", pool), ("--tools", tools)):
+        if not given:
+            raise typer.BadParameter("a worker needs it", param_hint=option)
+    from xenocomm import arguments, config
+
+    from kfm_server import logs
+    from kfm_server.doors.cli.console import Given
+    from kfm_server.secret import Secret
+    from kfm_server.tools.registry import ToolsInvalid
+    from kfm_server.worker.program import WorkerOptions, run
+
+    listed = (endpoint or os.environ.get("KFM_ENDPOINT") or "").split(",")
+    known = config.load({"endpoint": listed[0].strip() or None, "token": token}, Given.profile)
+    logs.configure(os.environ.get("KFM_LOG_LEVEL", "info"))
+    logs.hide([Secret(known.token)])
+    others = (arguments.endpoint(other.strip()) for other in listed[1:])
+    options = WorkerOptions(
+        pool=pool,
+        tools=tools,
+        endpoints=tuple(dict.fromkeys((known.endpoint, *others))),
+        token=known.token,
+        roots=known.roots(),
+        name=name,
+        capacity=capacity,
+        drain_seconds=drain,
+    )
+    try:
+        code = run(options)
+    except ToolsInvalid as wrong:
+        raise typer.BadParameter(str(wrong), param_hint="--tools") from None
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_(
+    pool: Annotated[str, typer.Option(help="Only those of this pool.")] = "",
+    output: Output = None,
+    fields: Fields = "",
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """List the workers that are connected to a server."""
+    form = Form(output, fields)
+
+    async def body(client: "Client") -> None:
+        columns = ("NAME", "POOL", "RUNNING", "CAPACITY", "SINCE", "PROGRAM", "SCHEMA")
+        form.rows((await client.server.workers(pool)).workers, columns, _row, "worker")
+
+    with_client(endpoint, token, body)
+
+
+def _row(found: "Worker") -> tuple[object, ...]:
+    since = f"{found.since:%Y-%m-%d %H:%M:%S}" if found.since else ""
+    places = (found.running, found.capacity)
+    return found.worker, found.pool, *places, since, found.program, found.schema_release

@@ -1,0 +1,191 @@
+"""What a worker holds: it performs leases, and keeps each result until the server has acknowledged it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from kfm.event.v1 import turn_events_pb2 as events
+from kfm.worker.v1 import worker_service_pb2 as pb
+
+from kfm_server import failpoints
+from kfm_server.clock import Clock
+from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind, Progress
+from kfm_server.steps.middleware import failed, given_up
+from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
+
+log = structlog.get_logger(__name__)
+_RECEIVED = failpoints.declare("worker.lease.received")
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+"""Runs something as a task of the process."""
+Run = Callable[[Attempt, Progress], Coroutine[Any, Any, AttemptResult]]
+"""Performs an attempt, as the StepRunner of ports/steps.py does."""
+
+
+class Line(Protocol):
+    """A way to a server."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is."""
+        ...
+
+    @property
+    def open(self) -> bool:
+        """A stream stands there, and was welcomed."""
+        ...
+
+    def tell(self, request: pb.WorkRequest) -> None:
+        """Send it in order; lost if the stream breaks first."""
+        ...
+
+    def tell_at_best(self, request: pb.WorkRequest) -> None:
+        """Send it unless the stream is behind."""
+        ...
+
+
+class Leases:
+    """All leases of one worker, whatever stream they came from."""
+
+    def __init__(
+        self, run: Run, tools: Mapping[str, object], capacity: int, clock: Clock, spawn: Spawn
+    ) -> None:
+        """`tools`: the names that are performed here; `capacity`: attempts at one time."""
+        self.capacity = capacity
+        self.lines: Sequence[Line] = ()
+        self.empty = asyncio.Event()
+        """Nothing is held: all results are acknowledged."""
+        self.empty.set()
+        self._run = run
+        self._tools = tools
+        self._clock = clock
+        self._spawn = spawn
+        self._held: dict[Key, Held] = {}
+        self._running = 0
+
+    def refs(self) -> list[pb.AttemptRef]:
+        """All that is held, running or with a result to tell."""
+        return [held.lease.ref for held in self._held.values()]
+
+    @property
+    def running(self) -> int:
+        """Attempts that are at work."""
+        return self._running
+
+    def take(self, line: Line, lease: pb.Lease) -> None:
+        """Perform it, or decline what is unknown or too much. One that is held already goes on."""
+        failpoints.hit(_RECEIVED)
+        if key_of(lease.ref) in self._held:
+            return
+        if lease.tool not in self._tools:
+            why = f"this worker has no tool {lease.tool[:80]!r}"
+        elif not self.capacity:
+            why = "this worker is leaving"
+        elif self._running >= self.capacity:
+            why = f"this worker performs {self.capacity} attempts at one time (--capacity)"
+        else:
+            held = Held(lease, line.endpoint, self._clock.monotonic(), self._clock.now_us())
+            self._held[held.key] = held
+            self._running += 1
+            self.empty.clear()
+            held.task = self._spawn(self._perform(held))
+            return
+        log.info("lease_declined", **_facts(lease.ref), tool=lease.tool, reason=why)
+        line.tell(pb.WorkRequest(decline=pb.Decline(ref=lease.ref, reason=why)))
+
+    def cancel(self, ref: pb.AttemptRef, reason: str) -> None:
+        """Stop the attempt; its result is told all the same. What is not held, or has ended, is passed over."""
+        held = self._held.get(key_of(ref))
+        if held is not None and not held.stopped and held.result is None:
+            held.stopped = reason or "the server asked for it"
+            if held.running and held.task is not None:
+                held.task.cancel()
+
+    def acknowledged(self, ack: pb.Ack) -> None:
+        """The result was dealt with: forget it."""
+        held = self._held.get(key_of(ack.ref))
+        if held is None or held.result is None:
+            return
+        if not ack.accepted:
+            log.warning("result_refused", **_facts(ack.ref), tool=held.lease.tool)
+        self._forget(held)
+
+    def results(self, unanswered_for: float = 0) -> list[pb.LeaseResult]:
+        """Those that wait for their acknowledgement, to be told now; only those told so many seconds ago."""
+        now = self._clock.monotonic()
+        found = [
+            (held, held.result)
+            for held in self._held.values()
+            if held.result is not None and now - held.told >= unanswered_for
+        ]
+        for held, _ in found:
+            held.told = now
+        return [result for _, result in found]
+
+    def leave(self) -> None:
+        """Take no more; what runs goes on."""
+        self.capacity = 0
+        for line in self.lines:
+            line.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=0)))
+
+    def give_up(self) -> None:
+        """End what still runs; what became of it is told."""
+        for held in self._held.values():
+            if held.result is None:
+                self.cancel(held.lease.ref, _LEFT)
+
+    def _forget(self, held: Held) -> None:
+        del self._held[held.key]
+        if not self._held:
+            self.empty.set()
+
+    async def _perform(self, held: Held) -> None:
+        at_hand.set(held)
+        held.running = True
+        try:
+            told = _stopped(held, started=False) if held.stopped else await self._end_of(held)
+        finally:
+            held.running = False
+            self._running -= 1
+        held.result, held.told = told, self._clock.monotonic()
+        for line in self._ways(held):
+            line.tell(pb.WorkRequest(result=told))
+
+    async def _end_of(self, held: Held) -> pb.LeaseResult:
+        def progress(text: str, kind: DeltaKind = "progress") -> None:
+            for line in self._ways(held):
+                line.tell_at_best(pb.WorkRequest(delta=pb.LeaseDelta(ref=held.lease.ref, progress=text)))
+
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            return result_of(held.lease.ref, await self._run(held.attempt(), progress))
+        except asyncio.CancelledError:
+            if not held.stopped or task.uncancel():
+                raise  # the process ends
+            return _stopped(held, started=True)
+
+    def _ways(self, held: Held) -> list[Line]:
+        """Where it came from; every server while that one is away: another may own the session by now."""
+        ways = [line for line in self.lines if line.open]
+        return [line for line in ways if line.endpoint == held.origin] or ways
+
+
+_LEFT = "the worker was stopped before the step ended"
+
+
+def _stopped(held: Held, *, started: bool) -> pb.LeaseResult:
+    """What is told of an attempt that was cancelled: by the server, or because the worker had to go."""
+    ref = held.lease.ref
+    if held.stopped != _LEFT:
+        return result_of(
+            ref,
+            failed("REASON_CANCELLED", f"Cancelled: {held.stopped}.", status=events.STEP_STATUS_CANCELLED),
+        )
+    status = given_up(held.attempt()) if started else events.STEP_STATUS_FAILED
+    return result_of(ref, failed("REASON_TOOL_UNAVAILABLE", f"{_LEFT}.", retryable=True, status=status))
+
+
+def _facts(ref: pb.AttemptRef) -> dict[str, Any]:
+    return {"turn_id": ref.turn_id, "step_key": ref.step_key, "attempt": ref.attempt}

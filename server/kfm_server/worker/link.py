@@ -1,0 +1,203 @@
+"""A worker's streams with one server: each is opened again when it breaks, and cuts nothing of what runs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import grpc
+import structlog
+from kfm.worker.v1 import worker_service_pb2 as pb
+from kfm.worker.v1 import worker_service_pb2_grpc as rpc
+from xenocomm._gen import errors
+from xenocomm._gen.errors import XenocommError
+from xenocomm.failures import from_rpc
+from xenocomm.transport import pause_s
+
+from kfm_server import failpoints
+from kfm_server.worker.lease import that_fits
+from kfm_server.worker.leases import Leases
+
+log = structlog.get_logger(__name__)
+_BEFORE_RESULT = failpoints.declare("worker.result.before")
+_AFTER_RESULT = failpoints.declare("worker.result.after")
+_BEFORE_HEARTBEAT = failpoints.declare("worker.heartbeat.before")
+
+WELCOME_SECONDS = 10.0
+"""How long a connection and its welcome may take."""
+MOST_BEHIND = 64
+"""Requests that wait to be sent; deltas are dropped beyond it."""
+_STEADY_SECONDS = 2.0
+"""A stream that stood for so long was no failed attempt: the next one is opened soon."""
+_UNANSWERED_LEASES = 2
+"""A result without an answer is told again after so many lease times."""
+_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
+"""What writing to a stream that has ended raises; reading tells why it ended."""
+_MESSAGE_BYTES = 64 * 1024 * 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+REFUSALS = (
+    errors.InvalidArgument,
+    errors.MalformedRequest,
+    errors.ToolInvalid,
+    errors.Unauthenticated,
+    errors.PermissionDenied,
+    errors.Unimplemented,
+)
+"""What a server says that no other attempt changes: it ends the worker."""
+
+
+class Link:
+    """The streams with the server at one endpoint, one after the other."""
+
+    def __init__(
+        self, endpoint: str, hello: Callable[[], pb.Hello], leases: Leases, token: str, roots: bytes | None
+    ) -> None:
+        """`hello`: what to say first, now; `roots`: as in xenocomm's Connection."""
+        self.endpoint = endpoint
+        self.open = False
+        self._hello = hello
+        self._leases = leases
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._roots = roots
+        self._outbox: asyncio.Queue[pb.WorkRequest] = asyncio.Queue()
+        self._max_bytes = 0
+
+    def tell(self, request: pb.WorkRequest) -> None:
+        """As Line."""
+        if self.open:
+            self._outbox.put_nowait(request)
+
+    def tell_at_best(self, request: pb.WorkRequest) -> None:
+        """As Line."""
+        if self._outbox.qsize() < MOST_BEHIND:
+            self.tell(request)
+
+    async def run(self) -> None:
+        """Keep a stream for ever. Raises one of REFUSALS, when the server refuses the worker."""
+        loop = asyncio.get_running_loop()
+        attempt, said = 0, ""
+        while True:
+            began = loop.time()
+            why = await self._stream()
+            if isinstance(why, REFUSALS):
+                raise why
+            steady = loop.time() - began > _STEADY_SECONDS
+            attempt = 0 if steady else attempt + 1
+            if steady or why.message != said:
+                said = why.message
+                log.warning("worker_disconnected", endpoint=self.endpoint, reason=why.reason, why=said)
+            await asyncio.sleep(pause_s(attempt, why))
+
+    async def _stream(self) -> XenocommError:
+        """One stream, to its end; answers why it ended."""
+        self._outbox = asyncio.Queue()
+        try:
+            async with self._channel() as channel:
+                return await self._session(rpc.WorkerServiceStub(channel).Work(metadata=self._metadata))
+        except XenocommError as error:
+            return error
+        except TimeoutError:
+            return errors.Unavailable(f"{self.endpoint} said no welcome within {WELCOME_SECONDS:g} s")
+        finally:
+            self.open = False
+
+    async def _session(self, call: Any) -> XenocommError:
+        async with asyncio.timeout(WELCOME_SECONDS):
+            with contextlib.suppress(*_ENDED):
+                await call.write(pb.WorkRequest(hello=self._hello()))
+            first = await self._read(call)
+        if first is None or not first.HasField("welcome"):
+            return errors.Unavailable(f"{self.endpoint} began without a welcome")
+        welcome = first.welcome
+        self._max_bytes, self.open = welcome.max_message_bytes, True
+        log.info(
+            "worker_connected", endpoint=self.endpoint, server=welcome.version, release=welcome.schema_release
+        )
+        if not self._leases.capacity:
+            self.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=0)))
+        self._tell_results(0)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._write(call)),
+                group.create_task(self._beat(welcome.lease.ToTimedelta().total_seconds())),
+            ]
+            try:
+                return await self._listen(call)
+            finally:
+                call.cancel()
+                for task in tasks:
+                    task.cancel()
+
+    async def _listen(self, call: Any) -> XenocommError:
+        try:
+            while (said := await self._read(call)) is not None:
+                match said.WhichOneof("message"):
+                    case "lease":
+                        self._leases.take(self, said.lease)
+                    case "cancel":
+                        self._leases.cancel(said.cancel.ref, said.cancel.reason)
+                    case "ack":
+                        self._leases.acknowledged(said.ack)
+                    case "leaving":
+                        return errors.Unavailable(f"the server is leaving: {said.leaving.reason}")
+                    case _:  # of a newer server
+                        pass
+        except XenocommError as error:
+            return error
+        return errors.Unavailable("the server ended the stream")
+
+    async def _write(self, call: Any) -> None:
+        with contextlib.suppress(*_ENDED):
+            while True:
+                request = await self._outbox.get()
+                if not request.HasField("result"):
+                    await call.write(request)
+                    continue
+                failpoints.hit(_BEFORE_RESULT)
+                await call.write(pb.WorkRequest(result=that_fits(request.result, self._max_bytes)))
+                failpoints.hit(_AFTER_RESULT)
+
+    async def _beat(self, lease_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(lease_seconds / 3)
+            failpoints.hit(_BEFORE_HEARTBEAT)
+            self.tell(pb.WorkRequest(heartbeat=pb.Heartbeat(running=self._leases.refs())))
+            self._tell_results(_UNANSWERED_LEASES * lease_seconds)
+
+    def _tell_results(self, unanswered_for: float) -> None:
+        for result in self._leases.results(unanswered_for):
+            self.tell(pb.WorkRequest(result=result))
+
+    async def _read(self, call: Any) -> pb.WorkResponse | None:
+        """What comes next; None at the end of the stream. Raises XenocommError."""
+        try:
+            said = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self.endpoint) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # So gRPC tells a status of CANCELLED.
+            raise errors.Unavailable("the server or the transport cancelled the stream") from None
+        return None if said is grpc.aio.EOF else said  # pyright: ignore[reportAttributeAccessIssue]
+
+    @contextlib.asynccontextmanager
+    async def _channel(self) -> AsyncGenerator[grpc.aio.Channel]:
+        """A channel for one stream: none waits for the back-off of one before."""
+        if self._roots is None:
+            channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(self._roots or None)
+            channel = grpc.aio.secure_channel(self.endpoint, credentials, options=_OPTIONS)
+        try:
+            yield channel
+        finally:
+            await channel.close()
