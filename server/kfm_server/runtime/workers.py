@@ -59,7 +59,7 @@ class _Job:
     worker: "Worker | None" = None
     queued: bool = False
     declined: set[str] = field(default_factory=set[str])
-    """Workers that gave it back: they get it again once they say something of their capacity."""
+    """Workers that gave it back: they get it again once they may have a place."""
     gone_us: int = 0
     """When it has surely ended, should its worker be lost."""
     timer: Timer | None = None
@@ -313,6 +313,7 @@ class WorkerPools:
         """It lives, and holds these."""
         self._heard(worker)
         self._holds(worker, ((key_of(ref), ref) for ref in running))
+        self._ask_again(worker)
 
     def _holds(self, worker: Worker, refs: Iterable[tuple[Key, pb.AttemptRef]]) -> None:
         for key, ref in refs:
@@ -358,7 +359,7 @@ class WorkerPools:
             # The session may not be loaded yet: whoever loads it asks for the attempt.
             worker.results[key] = result
             self._call_later(self.lease_seconds, lambda: self._late(worker, ref))
-        self._offer(worker.pool)
+        self._ask_again(worker)
 
     def _late(self, worker: Worker, ref: pb.AttemptRef) -> None:
         if worker.results.pop(key_of(ref), None) is not None and self._owns(ref.session_id):
@@ -384,6 +385,10 @@ class WorkerPools:
     def capacity(self, worker: Worker, capacity: int) -> None:
         """It has so many places now."""
         worker.capacity = capacity
+        self._ask_again(worker)
+
+    def _ask_again(self, worker: Worker) -> None:
+        """It may have places again: it is offered also what it gave back."""
         for job in self._waiting.get(worker.pool, ()):
             job.declined.discard(worker.name)
         self._offer(worker.pool)
