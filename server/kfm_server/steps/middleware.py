@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from kfm.event.v1 import turn_events_pb2 as events
@@ -101,7 +101,7 @@ def with_log(log: Any, clock: Clock) -> Middleware:
                     reason=result.failure.reason if result.failure else "",
                     run_time_us=run_time_us,
                 )
-            return replace(result, run_time_us=run_time_us)
+            return AttemptResult(result.status, result.output_json, result.failure, run_time_us, result.call)
 
         return handle
 

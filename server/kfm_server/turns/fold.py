@@ -1,6 +1,6 @@
 """Fold: events -> state. The only place that changes state; the same events always give the same state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -24,6 +24,8 @@ from kfm_server.turns.state import (
 from kfm_server.turns.times import micros
 
 Envelope = envelope_pb2.Envelope
+Changes = dict[str, Any]
+"""Fields of a turn, and what they become."""
 
 
 class HistoryError(Exception):
@@ -32,10 +34,10 @@ class HistoryError(Exception):
 
 def fold_session(session: Session, envelope: Envelope, payload: Message | None) -> Session:
     """The session after one more event of one of its turns. Raises HistoryError."""
-    session = replace(session, recorded_us=max(session.recorded_us, micros(envelope.timestamp)))
     if isinstance(payload, ev.TurnEvent):
+        recorded_us = max(session.recorded_us, micros(envelope.timestamp))
         turn = begin(envelope, payload)
-        session = replace(session, tenant_id=envelope.tenant_id)
+        session = replace(session, tenant_id=envelope.tenant_id, recorded_us=recorded_us)
         if payload.on_busy in (ev.BUSY_MODE_INTERRUPT, ev.BUSY_MODE_ROLLBACK):
             if session.active is not None and payload.on_busy == ev.BUSY_MODE_ROLLBACK:
                 session = replace(session, active=replace(session.active, dropped=True))
@@ -44,17 +46,24 @@ def fold_session(session: Session, envelope: Envelope, payload: Message | None) 
     turn = session.turn(envelope.turn_id)
     if turn is None:
         raise HistoryError(f"event {envelope.event_id} is for a turn that the session does not hold")
-    turn = fold_turn(turn, envelope, payload)
+    return put(session, fold_turn(turn, envelope, payload), envelope)
+
+
+def put(session: Session, turn: Turn, envelope: Envelope) -> Session:
+    """The session with a turn of it as it is after its event `envelope`. Raises HistoryError."""
+    recorded_us = max(session.recorded_us, micros(envelope.timestamp))
     if turn is session.active or (session.active and turn.turn_id == session.active.turn_id):
-        return replace(session, active=None if turn.phase == api.TURN_STATE_FINISHED else turn)
+        left = None if turn.phase == api.TURN_STATE_FINISHED else turn
+        return replace(session, active=left, recorded_us=recorded_us)
     rest = tuple(t for t in session.queue if t.turn_id != turn.turn_id)
     if turn.phase == api.TURN_STATE_FINISHED:
-        return replace(session, queue=rest)
+        return replace(session, queue=rest, recorded_us=recorded_us)
     if turn.phase != api.TURN_STATE_QUEUED:
         if session.active is not None:
             raise HistoryError(f"turn {turn.turn_id} started while {session.active.turn_id} runs")
-        return replace(session, active=turn, queue=rest)
-    return replace(session, queue=tuple(turn if t.turn_id == turn.turn_id else t for t in session.queue))
+        return replace(session, active=turn, queue=rest, recorded_us=recorded_us)
+    queue = tuple(turn if t.turn_id == turn.turn_id else t for t in session.queue)
+    return replace(session, queue=queue, recorded_us=recorded_us)
 
 
 def begin(envelope: Envelope, payload: ev.TurnEvent) -> Turn:
@@ -84,25 +93,31 @@ def fold_turn(turn: Turn, envelope: Envelope, payload: Message | None) -> Turn:
     handler = _FOLDS.get(type(payload))
     if handler is None:
         raise HistoryError(f"turn {turn.turn_id}: {envelope.type} has no place in a turn")
-    turn = handler(turn, envelope, payload)
-    return replace(turn, sequence=envelope.sequence, last_event_id=envelope.event_id)
+    changes = handler(turn, envelope, payload)
+    return replace(turn, sequence=envelope.sequence, last_event_id=envelope.event_id, **changes)
 
 
-def _plan(turn: Turn, envelope: Envelope, payload: ev.PlanEvent) -> Turn:
+def _plan(turn: Turn, envelope: Envelope, payload: ev.PlanEvent) -> Changes:
     plans = turn.plans + 1
     if payload.change == ev.PLAN_CHANGE_REFUSED:
-        return replace(turn, plans=plans, planner=payload.planner, refusal=payload.error)
-    steps = dict(turn.steps)
+        return {"plans": plans, "planner": payload.planner, "refusal": payload.error}
+    steps, asks = dict(turn.steps), turn.asks
     for definition in payload.steps:
-        told = payload.error.message if definition.kind in MODEL_KINDS else ""
+        told = ""
+        if definition.kind in MODEL_KINDS:
+            told, asks = payload.error.message, True
         steps[definition.key] = Step(definition=definition, index=len(steps), feedback=told)
-    repairs = turn.repairs + 1 if payload.change == ev.PLAN_CHANGE_REPAIRED else 0
-    return replace(
-        turn, plan_id=payload.plan_id, planner=payload.planner, steps=steps, plans=plans, repairs=repairs
-    )
+    return {
+        "plan_id": payload.plan_id,
+        "planner": payload.planner,
+        "steps": steps,
+        "asks": asks,
+        "plans": plans,
+        "repairs": turn.repairs + 1 if payload.change == ev.PLAN_CHANGE_REPAIRED else 0,
+    }
 
 
-def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Turn:
+def _dispatched(turn: Turn, envelope: Envelope, payload: ev.StepEvent) -> Changes:
     step = _step(turn, payload.step_key)
     human = payload.step_type == types.STEP_KIND_HUMAN  # nothing runs, a person is asked
     record = AttemptRecord(
@@ -141,23 +156,24 @@ _AFTER = {
 }
 
 
-def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
+def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Changes:
     step = _step(turn, payload.step_key)
-    history = step.history
+    history, error = step.history, payload.error if payload.HasField("error") else None
     if history and history[-1].attempt == envelope.attempt and not history[-1].ended_us:
+        metrics = payload.metrics
         last = replace(
             history[-1],
             ended_us=micros(envelope.timestamp),
             status=payload.status,
-            error=payload.error if payload.HasField("error") else None,
-            usage=payload.metrics.usage if payload.metrics.HasField("usage") else None,
-            model=payload.metrics.model,
-            provider_request_id=payload.metrics.provider_request_id,
-            called=not _uncalled(step, payload),
+            error=error,
+            usage=metrics.usage if metrics.HasField("usage") else None,
+            model=metrics.model,
+            provider_request_id=metrics.provider_request_id,
+            called=error is None or not _uncalled(step, payload),
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
-    unstarted = payload.error.reason in NEVER_STARTED
+    unstarted = error is not None and error.reason in NEVER_STARTED
     phase = _AFTER.get(payload.status, api.STEP_STATE_FAILED)
     compensatable = step.definition.effect == types.EFFECT_CONTRACT_COMPENSATABLE
     undone = payload.compensation and payload.status == ev.STEP_STATUS_SUCCEEDED
@@ -174,7 +190,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             and started
             and not (payload.synthesised and step.phase == api.STEP_STATE_NEEDS_REVIEW)
             and payload.status in (ev.STEP_STATUS_FAILED, ev.STEP_STATUS_UNKNOWN)
-            and payload.error.reason not in NEVER_STARTED
+            and not unstarted
         )
         if compensate:
             phase = api.STEP_STATE_FAILED
@@ -192,7 +208,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Turn:
             orphaned=False,
             wake_us=None,
             output_json=payload.output_json if payload.status == ev.STEP_STATUS_SUCCEEDED else "",
-            error=payload.error if payload.HasField("error") else step.error,
+            error=step.error if error is None else error,
             history=history,
         ),
         waiting=None,
@@ -218,64 +234,64 @@ def _uncalled(step: Step, payload: ev.StepResultEvent) -> bool:
     return step.definition.kind in MODEL_KINDS and refused and not payload.synthesised
 
 
-def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Turn:
+def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Changes:
     match payload.verb:
         case ev.TURN_VERB_CANCEL:
-            return replace(turn, ending=ev.OUTCOME_CANCELLED, waiting=None)
+            return {"ending": ev.OUTCOME_CANCELLED, "waiting": None}
         case ev.TURN_VERB_PAUSE:
-            return replace(turn, paused=True, waiting=None)
+            return {"paused": True, "waiting": None}
         case ev.TURN_VERB_RESUME:
-            return replace(turn, paused=False, waiting=None)
+            return {"paused": False, "waiting": None}
         case ev.TURN_VERB_SETTLE if payload.settle_as == ev.SETTLE_AS_RETRY:
             step = _step(turn, payload.step_key)
             fresh = replace(step, phase=api.STEP_STATE_PENDING, compensate=False, reruns=0, compensations=0)
             return _with(turn, fresh, waiting=None, phase=api.TURN_STATE_RUNNING)
         case _:
-            return turn
+            return {}
 
 
-def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Turn:
+def _changed(turn: Turn, envelope: Envelope, payload: ev.TurnStateEvent) -> Changes:
     at = micros(envelope.timestamp)
     match payload.change:
         case ev.TURN_CHANGE_STARTED:
-            kept = payload.personality_json
-            return replace(turn, phase=api.TURN_STATE_RUNNING, personality_json=kept)
+            return {"phase": api.TURN_STATE_RUNNING, "personality_json": payload.personality_json}
         case ev.TURN_CHANGE_WAITING:
             until = micros(payload.wake_at) if payload.HasField("wake_at") else None
             waiting = Waiting(payload.wait_reason, payload.step_key, until, at)
+            steps = turn.steps
             if payload.wait_reason == ev.WAIT_REASON_RETRY_BACKOFF:
                 step = replace(_step(turn, payload.step_key), phase=api.STEP_STATE_BACKING_OFF, wake_us=until)
-                turn = _with(turn, step)
+                steps = {**steps, payload.step_key: step}
             elif payload.wait_reason == ev.WAIT_REASON_SETTLE_GRACE:
-                turn = _with(turn, replace(_step(turn, payload.step_key), orphaned=True, wake_us=until))
-            return replace(turn, waiting=waiting, phase=_phase_while_waiting(turn))
+                step = replace(_step(turn, payload.step_key), orphaned=True, wake_us=until)
+                steps = {**steps, payload.step_key: step}
+            return {"steps": steps, "waiting": waiting, "phase": _phase_while_waiting(steps)}
         case ev.TURN_CHANGE_TIMER_FIRED:
             if payload.step_key:
-                return turn
-            return replace(turn, ending=ev.OUTCOME_TIMED_OUT, waiting=None)
+                return {}
+            return {"ending": ev.OUTCOME_TIMED_OUT, "waiting": None}
         case ev.TURN_CHANGE_FINISHED:
             steps = {
                 k: s if s.phase in ENDED_STEP else replace(s, phase=api.STEP_STATE_SKIPPED)
                 for k, s in turn.steps.items()
             }
-            return replace(
-                turn,
-                steps=steps,
-                phase=api.TURN_STATE_FINISHED,
-                outcome=payload.outcome,
-                output=tuple(payload.output),
-                error=payload.error if payload.HasField("error") else None,
-                finished_us=at,
-                dropped=payload.dropped,
-                effects_done=tuple(payload.effects_done),
-                waiting=None,
-            )
+            return {
+                "steps": steps,
+                "phase": api.TURN_STATE_FINISHED,
+                "outcome": payload.outcome,
+                "output": tuple(payload.output),
+                "error": payload.error if payload.HasField("error") else None,
+                "finished_us": at,
+                "dropped": payload.dropped,
+                "effects_done": tuple(payload.effects_done),
+                "waiting": None,
+            }
         case _:
-            return turn
+            return {}
 
 
-def _phase_while_waiting(turn: Turn) -> Phase:
-    running = any(s.phase == api.STEP_STATE_RUNNING and not s.orphaned for s in turn.steps.values())
+def _phase_while_waiting(steps: Mapping[str, Step]) -> Phase:
+    running = any(s.phase == api.STEP_STATE_RUNNING and not s.orphaned for s in steps.values())
     return api.TURN_STATE_RUNNING if running else api.TURN_STATE_WAITING
 
 
@@ -286,16 +302,16 @@ def _step(turn: Turn, key: str) -> Step:
     return step
 
 
-def _with(turn: Turn, step: Step, **changes: Any) -> Turn:
-    return replace(turn, steps={**turn.steps, step.definition.key: step}, **changes)
+def _with(turn: Turn, step: Step, **changes: Any) -> Changes:
+    return {"steps": {**turn.steps, step.definition.key: step}, **changes}
 
 
-def _ignored(turn: Turn, envelope: Envelope, payload: None) -> Turn:
+def _ignored(turn: Turn, envelope: Envelope, payload: None) -> Changes:
     """A newer release's event that says that it may be ignored: only its place counts."""
-    return turn
+    return {}
 
 
-_FOLDS: dict[type[Any], Callable[[Turn, Envelope, Any], Turn]] = {
+_FOLDS: dict[type[Any], Callable[[Turn, Envelope, Any], Changes]] = {
     type(None): _ignored,
     ev.PlanEvent: _plan,
     ev.StepEvent: _dispatched,

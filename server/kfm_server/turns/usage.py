@@ -10,17 +10,19 @@ def usage_of(turn: Turn) -> types.Usage:
 
     A call whose process died before it could tell is counted, and its tokens are not: nobody knows them.
     """
-    used = types.Usage()
+    used, tool_calls = types.Usage(), 0
     for step in turn.steps.values():
-        if step.definition.kind in MODEL_KINDS:
+        kind = step.definition.kind
+        if kind in MODEL_KINDS:
             used.model_calls += _calls(step)
             for record in step.history:
                 if record.usage is not None:
                     used.input_tokens += record.usage.input_tokens
                     used.output_tokens += record.usage.output_tokens
                     used.cost_nanos += record.usage.cost_nanos
-        elif step.definition.kind != types.STEP_KIND_HUMAN:
-            used.tool_calls += _calls(step)
+        elif kind != types.STEP_KIND_HUMAN:
+            tool_calls += _calls(step)
+    used.tool_calls = tool_calls
     return used
 
 

@@ -42,23 +42,22 @@ def _start_next(draft: Draft) -> bool:
     world = draft.world
     named = world.personality(turn.request.personality)
     personality = named or DEFAULT_PERSONALITY
-    # A fork asks the models of its plan, whatever its personality's planner is by now.
-    asks = any(step.definition.kind in MODEL_KINDS for step in turn.steps.values())
     draft.record(
         turn.turn_id,
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_STARTED,
             personality_digest=personality.digest,
-            # What no model is asked with needs no keeping.
+            # What no model is asked with needs no keeping. A fork asks the models of its plan, whatever its
+            # personality's planner is by now.
             personality_json=personality.encode()
-            if asks or (world.models and personality.planner != "rules")
+            if turn.asks or (world.models and personality.planner != "rules")
             else "",
             schema_release=world.schema_release,
             tools_digest=world.tools_digest,
             deadline=timestamp(turn.deadline_us),
         ),
     )
-    if not turn.plan_id or (asks and named is None):
+    if not turn.plan_id or (turn.asks and named is None):
         draft.record(turn.turn_id, make_plan(draft.turn(turn.turn_id), world))
     return True
 
@@ -80,17 +79,19 @@ def _go_on(draft: Draft, turn_id: str) -> bool:
         return False
     while True:
         told = told_of(turn)
-        for key in tuple(turn.steps):
-            _mend(draft, turn_id, key)
-            _leave_out(draft, turn_id, key, told)
-        if not grow(draft, turn_id):
+        for key, step in turn.steps.items():
+            if step.phase == api.STEP_STATE_FAILED or step.compensate:
+                _mend(draft, turn_id, key)
+            if key in told:
+                _leave_out(draft, turn_id, key, told)
+        if not (turn.asks and grow(draft, turn_id)):
             break
         turn = draft.turn(turn_id)
         if turn.refusal is not None:
             finish(draft, turn_id)
             return False
     turn = draft.turn(turn_id)
-    if any(fatal(turn, step, told) for step in turn.steps.values()):
+    if any(s.phase == api.STEP_STATE_FAILED and fatal(turn, s, told) for s in turn.steps.values()):
         end(draft, turn)
         return False
     if all(is_over(step) for step in turn.steps.values()):
@@ -157,7 +158,7 @@ def _leave_out(draft: Draft, turn_id: str, key: str, told: frozenset[str]) -> No
     """A step that follows one without a result can never run; where a model is told of that, it is left out."""
     turn = draft.turn(turn_id)
     step = turn.steps[key]
-    if key not in told or step.phase != api.STEP_STATE_PENDING or step.definition.kind in MODEL_KINDS:
+    if step.phase != api.STEP_STATE_PENDING or step.definition.kind in MODEL_KINDS:
         return
     before = (turn.steps[name] for name in step.definition.depends_on)
     lost = next((s for s in before if is_over(s) and s.phase != api.STEP_STATE_SUCCEEDED), None)

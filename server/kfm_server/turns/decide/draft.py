@@ -10,7 +10,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.context import ExecutionContext
 from kfm_server.models import DEFAULT_PERSONALITY, Models, ModelSpec, Personalities, Personality
-from kfm_server.turns.fold import fold_session, fold_turn
+from kfm_server.turns.fold import fold_session, fold_turn, put
 from kfm_server.turns.planners.types import ToolCatalogue
 from kfm_server.turns.state import Session, Turn
 from kfm_server.turns.times import US, timestamp
@@ -111,12 +111,8 @@ class Draft:
             attempt,
             _cause(turn, payload),
         )
-        self.session = fold_session(self.session, envelope, payload)
-        after = self.session.turn(turn_id)
-        if (
-            after is None
-        ):  # it finished and left the session; fold it alone, for the projection and the answer
-            after = fold_turn(turn, envelope, payload)
+        after = fold_turn(turn, envelope, payload)
+        self.session = put(self.session, after, envelope)
         self.touched[turn_id] = after
 
     def _seal(
@@ -147,8 +143,9 @@ class Draft:
             may_ignore=kind.may_ignore,
         )
         # Pack is slower and not deterministic: the URL comes from the catalogue (SCHEMA section 4).
-        envelope.payload.type_url = kind.url
-        envelope.payload.value = payload.SerializeToString(deterministic=True)
+        packed = envelope.payload
+        packed.type_url = kind.url
+        packed.value = payload.SerializeToString(deterministic=True)
         self.events.append(envelope)
         return envelope
 
