@@ -1,9 +1,52 @@
-"""One suite for each port: every test runs over memory and over Postgres."""
+"""One suite for each port: every test runs over memory and over Postgres; the bus also over brokers."""
+
+from collections.abc import AsyncGenerator
 
 import pytest
+from kfm_server.bus.memory import MemoryBroker, MemoryBusStore
+from kfm_server.bus.postgres import PostgresBusStore
+from kfm_server.journal.memory import MemoryJournal
+
+from tests.support.bus import PARTITIONS, BrokerCarrier, Carrier, JournalCarrier, Told
+from tests.support.journals import postgres_store
 
 
 @pytest.fixture(params=["memory", "postgres"])
 def dsn(request: pytest.FixtureRequest) -> str:
     """Where the store is; empty is in memory."""
     return "" if request.param == "memory" else request.getfixturevalue("database")
+
+
+@pytest.fixture(params=["journal-memory", "journal-postgres", "broker-memory"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What carries the events of the bus."""
+    return request.param
+
+
+@pytest.fixture
+def engine_dsn(engine: str, request: pytest.FixtureRequest) -> str:
+    """The database of the engine's cursors, and of its journal if it has one; empty: both are in memory."""
+    return "" if engine.endswith("-memory") else request.getfixturevalue("database")
+
+
+@pytest.fixture
+async def store(engine_dsn: str) -> AsyncGenerator[Told]:
+    """Where groups keep their cursors, holds and letters."""
+    if not engine_dsn:
+        yield Told(MemoryBusStore())
+        return
+    async with PostgresBusStore.open_pool(engine_dsn) as made:
+        yield Told(made)
+
+
+@pytest.fixture
+async def carrier(engine: str, engine_dsn: str) -> AsyncGenerator[Carrier]:
+    """The engine, empty, with PARTITIONS partitions at least."""
+    if engine == "journal-memory":
+        yield JournalCarrier(MemoryJournal(PARTITIONS))
+    elif engine == "broker-memory":
+        yield BrokerCarrier(MemoryBroker(PARTITIONS))
+    else:
+        async with postgres_store(engine_dsn) as made:
+            await made.leases.acquire("me", "", take_over=True, most=16)
+            yield JournalCarrier(made.journal, epoch=1)

@@ -16,7 +16,7 @@ from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.bus import Letter
 from kfm_server.ports.journal import Stored
 
-from tests.support.bus import Seen, Told, append, consuming, group, sealed
+from tests.support.bus import JournalCarrier, Seen, Told, consuming, group, sealed
 
 pytestmark = pytest.mark.requirement("R6")
 ME = ExecutionContext()
@@ -127,11 +127,11 @@ async def test_a_letter_that_holds_nothing_is_one_however_often_it_is_kept_and_e
 
 
 async def test_a_group_goes_on_when_its_connections_are_cut(database: str) -> None:
-    journal, seen = MemoryJournal(1), Seen()
+    carrier, seen = JournalCarrier(MemoryJournal(1)), Seen()
     admin = await asyncpg.connect(database)
-    async with PostgresBusStore.open_pool(database) as store, consuming(group(seen), journal, store):
+    async with PostgresBusStore.open_pool(database) as store, consuming(group(seen), carrier, store):
         for n in range(1, 21):
-            await append(journal, sealed("turn_1", n))
+            await carrier.put(sealed("turn_1", n))
             await admin.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where application_name = 'kfm-bus' and datname = current_database()"

@@ -1,22 +1,97 @@
-"""What the tests of the bus share: events in a journal, and a consumer that runs until it is quiet."""
+"""What the tests of the bus share: three engines that carry events, and a consumer that runs until it is quiet."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import Any
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any, Protocol
 
 from kfm.catalogue.events import EVENT_TYPES, fill
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import TurnEvent
 from kfm_server.bus.consumer import Consumer, consume
-from kfm_server.bus.sources import JournalSource
+from kfm_server.bus.copies import SESSION, message_id
+from kfm_server.bus.sources import BrokerSource, JournalSource
 from kfm_server.clock import SystemClock
-from kfm_server.journal.memory import MemoryJournal
-from kfm_server.ports.bus import Delivery, Group, Handler, Retries
-from kfm_server.ports.journal import Entry, Record
+from kfm_server.ports.broker import Broker, Message
+from kfm_server.ports.bus import Delivery, EventSource, Group, Handler, Retries
+from kfm_server.ports.journal import Entry, Record, TurnRow
 
 TOPIC = "agent.turns.requests"
 LIMIT = 10.0
+PARTITIONS = 4
+
+
+class Carrier(Protocol):
+    """An engine of the bus, as tests put events into it."""
+
+    @property
+    def source(self) -> EventSource:
+        """What groups read."""
+        ...
+
+    async def put(self, *events: Envelope | bytes, partition: int = 0, session: str = "") -> None:
+        """Put events, or bytes that are none, behind what the partition holds; `session`: which such bytes are of."""
+        ...
+
+    def hints(self, consumer: Consumer) -> AbstractContextManager[None]:
+        """The consumer is told of what grew, while the context lasts."""
+        ...
+
+
+class JournalCarrier:
+    """The bus over a journal whose partitions are held at one epoch."""
+
+    def __init__(self, journal: Any, epoch: int = 0) -> None:
+        self.journal = journal
+        self.source = JournalSource(journal)
+        self._epoch = epoch
+        self._broken = 0
+
+    async def put(self, *events: Envelope | bytes, partition: int = 0, session: str = "") -> None:
+        """As the protocol says."""
+        records: list[Record] = []
+        turns: list[TurnRow] = []
+        for event in events:
+            if isinstance(event, Envelope):
+                records.append(Record(event.turn_id, event.sequence, TOPIC, event.SerializeToString()))
+            elif session:
+                self._broken += 1
+                turn_id = f"turn_broken_{self._broken}"
+                turns.append(TurnRow(turn_id, session, "default", partition, "running", None, 0))
+                records.append(Record(turn_id, 1, TOPIC, event))
+            else:
+                records.append(Record("", 0, TOPIC, event))
+        await self.journal.append(Entry(partition, self._epoch, tuple(records), tuple(turns)))
+
+    def hints(self, consumer: Consumer) -> AbstractContextManager[None]:
+        """As the protocol says."""
+        return self.journal.watch(consumer.hint)
+
+
+class BrokerCarrier:
+    """The bus over a broker: what is put there is no copy of a journal's event."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.source = BrokerSource(broker, {TOPIC})
+        self._broken = 0
+
+    async def put(self, *events: Envelope | bytes, partition: int = 0, session: str = "") -> None:
+        """As the protocol says."""
+        messages: list[Message] = []
+        for event in events:
+            if isinstance(event, Envelope):
+                id, session = event.event_id, event.session_id
+            else:
+                self._broken += 1
+                id = f"broken {self._broken}"
+            body = event if isinstance(event, bytes) else event.SerializeToString()
+            messages.append(Message(body, message_id(id), {SESSION: session} if session else {}))
+        await self.broker.publish(TOPIC, partition, messages)
+
+    def hints(self, consumer: Consumer) -> AbstractContextManager[None]:
+        """A broker gives none: it is probed."""
+        return nullcontext()
 
 
 def sealed(turn_id: str, sequence: int, session_id: str = "ses_a", tenant_id: str = "default") -> Envelope:
@@ -40,15 +115,6 @@ def unknown(envelope: Envelope, *, may_ignore: bool = False) -> Envelope:
     envelope.may_ignore = may_ignore
     assert envelope.type not in EVENT_TYPES
     return envelope
-
-
-async def append(journal: MemoryJournal, *events: Envelope | bytes, partition: int = 0) -> None:
-    """Put events, or bytes that are none, behind what the partition holds."""
-    for event in events:
-        body = event if isinstance(event, bytes) else event.SerializeToString()
-        turn_id, sequence = ("", 0) if isinstance(event, bytes) else (event.turn_id, event.sequence)
-        record = Record(turn_id, sequence, TOPIC, body)
-        await journal.append(Entry(partition, journal.epochs[partition], (record,)))
 
 
 class Seen:
@@ -83,7 +149,7 @@ def group(handler: Handler, *, name: str = "g", batch: int = 1, attempts: int = 
     return Group(name, frozenset({TOPIC}), handler, batch, Retries(attempts, 0.001, 5.0))
 
 
-async def _at_once(seconds: float) -> None:
+async def at_once(seconds: float) -> None:
     """A pause that only lets others run."""
     await asyncio.sleep(0)
 
@@ -91,33 +157,41 @@ async def _at_once(seconds: float) -> None:
 @asynccontextmanager
 async def consuming(
     group: Group,
-    journal: MemoryJournal,
+    carrier: Carrier,
     store: Any,
     *,
     epoch: int = 1,
-    partitions: int = 1,
+    assigned: dict[int, int] | None = None,
     hints: bool = True,
 ) -> AsyncGenerator[Consumer]:
-    """The group runs on the first partitions while the context lasts, woken by hints or by its poll alone."""
-    assigned = dict.fromkeys(range(partitions), epoch)
+    """The group runs while the context lasts, on the first partition or as assigned; woken by hints or its poll alone."""
+    owned = {0: epoch} if assigned is None else assigned
     consumer = consume(
         group,
-        source=JournalSource(journal),
+        source=carrier.source,
         store=store,
-        assigned=lambda: assigned,
+        assigned=lambda: owned,
         clock=SystemClock(),
         poll=0.05,
-        pause=_at_once,
+        pause=at_once,
         linger=0,
+        probe=(0.001, 0.01) if hints and carrier.source.may_lose else None,
     )
-    with journal.watch(consumer.hint) if hints else nullcontext():
-        task = asyncio.create_task(consumer.run(), name="consumer")
-        try:
+    with carrier.hints(consumer) if hints else nullcontext():
+        async with running(consumer):
             yield consumer
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+
+
+@asynccontextmanager
+async def running(consumer: Consumer) -> AsyncGenerator[None]:
+    """The consumer runs while the context lasts."""
+    task = asyncio.create_task(consumer.run(), name="consumer")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class Told:
@@ -133,20 +207,23 @@ class Told:
 
         async def told(*args: Any, **kwargs: Any) -> Any:
             answer = await method(*args, **kwargs)
-            if name in ("commit", "bury", "lift"):
+            if name in ("commit", "bury", "lift", "keep", "reset"):
                 self.changed.set()
             return answer
 
         return told
 
 
-async def caught_up(store: Told, journal: MemoryJournal, *, name: str = "g", epoch: int = 1) -> None:
-    """Wait, for a bounded time, until the group has passed the first partition's head and nothing is released."""
-    head = (await journal.heads()).get(0, 0)
+async def caught_up(
+    store: Told, carrier: Carrier, *, name: str = "g", epoch: int = 1, partition: int = 0
+) -> None:
+    """Wait, for a bounded time, until the group has passed the partition's head and nothing is released."""
+    (channel,) = carrier.source.channels
+    head = (await carrier.source.heads(channel)).get(partition, 0)
     async with asyncio.timeout(LIMIT):
         while True:
             store.changed.clear()
-            position = await store.open(name, 0, epoch)
+            position = await store.open(name, partition, epoch, channel)
             if position.offset >= head and not any(hold.released for hold in position.holds):
                 return
             await store.changed.wait()

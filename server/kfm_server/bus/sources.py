@@ -11,7 +11,7 @@ from kfm_server.ports.journal import Journal, Stored
 class JournalSource:
     """The journal: one channel, all topics in its order."""
 
-    channels = (JOURNAL,)
+    channels: Sequence[str] = (JOURNAL,)
     may_lose = False
 
     def __init__(self, journal: Journal) -> None:
@@ -38,7 +38,7 @@ class BrokerSource:
 
     def __init__(self, broker: Broker, topics: Iterable[str]) -> None:
         self._broker = broker
-        self.channels = tuple(sorted(topics))
+        self.channels: Sequence[str] = tuple(sorted(topics))
 
     async def heads(self, channel: str) -> Mapping[int, int]:
         """As the port says."""
