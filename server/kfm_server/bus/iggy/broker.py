@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from apache_iggy import Consumer, IggyClient, SendMessage
 
-from kfm_server.bus.iggy import wire
-from kfm_server.bus.iggy.client import CLOSING, IggyConnection, NotThere
+from kfm_server.bus.iggy.client import CLOSING, IggyConnection, NotThere, connection
 from kfm_server.bus.iggy.group import IggyGroup
+from kfm_server.bus.iggy.members import Members, count_members, read_committed, rebuild_group
 from kfm_server.bus.iggy.publishing import Lane
-from kfm_server.bus.iggy.reading import READ_BYTES, committed_of, poll_of, received
+from kfm_server.bus.iggy.reading import READ_BYTES, poll_of, received
 from kfm_server.bus.iggy.topics import get_topic, make_topics
 from kfm_server.ports.broker import BrokerMisfit, BrokerUnavailable, Message, Received, check
 from kfm_server.ports.iggy_settings import IggySettings
@@ -47,8 +47,8 @@ class IggyBroker:
                 await broker.ready()
             yield broker
         finally:
-            for connection in (broker._writer, broker._reader, broker._control):
-                connection.close()
+            for used in (broker._writer, broker._reader, broker._control):
+                used.close()
             await asyncio.sleep(CLOSING)
 
     async def ready(self) -> None:
@@ -72,7 +72,7 @@ class IggyBroker:
         sent = [SendMessage(m.payload, dict(m.headers) or None, m.id) for m in messages]
         size = sum(len(m.payload) for m in messages)
         stream = self._settings.stream
-        await self.call(self._writer, lambda c: c.send_messages(stream, topic, partition, sent), size)
+        await self._call(self._writer, lambda c: c.send_messages(stream, topic, partition, sent), size)
 
     async def heads(self, topic: str) -> Mapping[int, int]:
         self._known(topic, 0)
@@ -80,6 +80,9 @@ class IggyBroker:
         found = await get_topic(self._control, self._settings.stream, topic)
         if found is None:
             raise self._gone(topic)
+        if len(found.partitions) != self._partitions:  # another topic of that name, or still being made
+            self._made = False
+            raise BrokerUnavailable(f"{topic} has {len(found.partitions)} of {self._partitions} partitions")
         heads: dict[int, int] = {}
         for partition in found.partitions:
             last = partition.current_offset  # 0 of an empty partition, and of one with a single message
@@ -89,7 +92,7 @@ class IggyBroker:
     async def read(self, topic: str, partition: int, after: int, limit: int) -> Sequence[Received]:
         self._known(topic, partition)
         poll = poll_of(self._settings.stream, topic, Consumer.Single("kfm"), partition, after, limit)
-        return [received(m, partition) for m in await self.call(self._reader, poll, READ_BYTES)]
+        return [received(m, partition) for m in await self._call(self._reader, poll, READ_BYTES)]
 
     @contextlib.asynccontextmanager
     async def group(self, name: str, topic: str) -> AsyncGenerator[IggyGroup]:
@@ -105,24 +108,26 @@ class IggyBroker:
         """How far a group has come in each partition; for its lag. Raises BrokerUnavailable."""
         self._known(topic, 0)
         await self.ready()
-        found: dict[int, int] = {}
-        for partition in range(self._partitions):
-            payload = wire.get_offset(name, self._settings.stream, topic, partition)
-            try:
-                found[partition] = committed_of(
-                    await self._control.command(wire.GET_OFFSET, payload, wire.stored)
-                )
-            except NotThere:  # no such group yet
-                found[partition] = 0
-        return found
+        return await read_committed(self._control, self._settings.stream, topic, name, self._partitions)
 
-    async def call(
-        self, connection: IggyConnection, do: Callable[[IggyClient], Awaitable[T]], size: int = 0
-    ) -> T:
+    async def members(self, name: str, topic: str) -> Members:
+        """Of a group, to see whether it has ghosts. Raises BrokerUnavailable."""
+        self._known(topic, 0)
+        await self.ready()
+        return await count_members(self._control, self._settings.stream, topic, name)
+
+    async def rebuild(self, name: str, topic: str) -> Mapping[int, int]:
+        """Rid a group of its ghosts. Returns partitions that start again, and how far they were."""
+        self._known(topic, 0)
+        await self.ready()
+        async with connection(self._settings) as member:
+            return await rebuild_group(member, self._settings.stream, topic, name, self._partitions)
+
+    async def _call(self, over: IggyConnection, do: Callable[[IggyClient], Awaitable[T]], size: int = 0) -> T:
         """A call that needs the topics. Should they be gone, they are made by the next one."""
         await self.ready()
         try:
-            return await connection.call(do, size)
+            return await over.call(do, size)
         except NotThere as error:
             raise self._gone(str(error)) from error
 

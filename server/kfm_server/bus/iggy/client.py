@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from apache_iggy import (
     AutoLogin,
@@ -81,66 +81,74 @@ def classify(text: str) -> tuple[Exception, bool]:
 
 
 class IggyConnection:
-    """One client of the wheel, made when it is first needed. One request is on its way at a time: others wait.
+    """One client of the wheel, made when it is first needed. Requests go one after the other, in the order of calls.
 
-    Of the wheel's traps: calls return futures and are awaited here only; retries are finite, so that no call hangs
-    while the server is away; after a broken connection `connect` is called before anything else, which heals at
-    once; an answer that does not come within the deadline costs the client, as it would hold up whatever follows.
-    A cancelled call may still be carried out by the server, and the next one waits for it.
+    Of the wheel's traps: its calls return futures, and a cancelled one is carried out all the same, at any later
+    time. So nothing of the wheel is ever cancelled here: who is cancelled leaves, and the next request waits for the
+    answer. Retries are finite, so that no call hangs while the server is away; after a broken connection `connect`
+    is called before anything else, which heals at once; an answer that does not come within the deadline costs the
+    client, as it would hold up whatever follows.
     """
 
     def __init__(self, settings: IggySettings) -> None:
         self._settings = settings
         self._client: IggyClient | None = None
         self._connected = False
-        self._connecting = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._on_its_way: asyncio.Future[Any] | None = None
 
     async def call(self, do: Callable[[IggyClient], Awaitable[T]], size: int = 0) -> T:
         """Do one thing with the client. `size`: bytes that go or come, for the deadline.
 
         Raises BrokerUnavailable, BrokerMisfit, MessageRefused, NotThere, AlreadyThere.
         """
-        used: IggyClient | None = None
         deadline = self._settings.deadline + size / BYTES_PER_SECOND
+        mine = False
         try:
-            async with asyncio.timeout(deadline):
-                used = await self._ready()
-                return await do(used)
+            async with asyncio.timeout(deadline), self._turn:
+                mine = True
+                if self._on_its_way is not None:
+                    await asyncio.wait([self._on_its_way])
+                if self._client is None:
+                    self._client = _client_of(self._settings)
+                if not self._connected:
+                    await self._answer(self._client.connect())
+                    self._connected = True
+                return await self._answer(do(self._client))
         except TimeoutError:
-            self._forget(used or self._client)
+            if mine:
+                self.close()
             raise BrokerUnavailable(f"{self._settings.address}: no answer within {deadline:g} s") from None
-        except Malformed as error:
-            raise BrokerMisfit(f"{self._settings.address}: {error}") from None
-        except RuntimeError as error:
-            found, broken = classify(str(error))
-            if broken and used is self._client:
-                self._connected = False
-            raise found from error
 
     async def command(self, code: int, payload: bytes, decode: Callable[[bytes], T]) -> T:
         """Send a raw command and read its answer. Raises as `call`."""
-
-        async def do(client: IggyClient) -> T:
-            return decode(await client.send_binary_request(code, payload))
-
-        return await self.call(do)
+        reply = await self.call(lambda c: c.send_binary_request(code, payload))
+        try:
+            return decode(reply)
+        except Malformed as error:
+            raise BrokerMisfit(f"{self._settings.address}: {error}") from None
 
     def close(self) -> None:
         """Drop the client, which is all that closes a connection. Wait CLOSING before the process exits."""
-        self._client, self._connected = None, False
+        self._client, self._connected, self._on_its_way = None, False, None
 
-    async def _ready(self) -> IggyClient:
-        async with self._connecting:
-            if self._client is None:
-                self._client = _client_of(self._settings)
-            if not self._connected:
-                await self._client.connect()
-                self._connected = True
-            return self._client
+    async def _answer(self, asked: Awaitable[T]) -> T:
+        """Wait for the wheel; a cancelled wait leaves the request on its way."""
+        future = self._on_its_way = asyncio.ensure_future(asked)
+        future.add_done_callback(_look_at)
+        try:
+            return await asyncio.shield(future)
+        except RuntimeError as error:
+            found, broken = classify(str(error))
+            if broken:
+                self._connected = False
+            raise found from error
 
-    def _forget(self, client: IggyClient | None) -> None:
-        if client is self._client:
-            self.close()
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """What nobody waits for any more may fail unheard."""
+    if not future.cancelled():
+        future.exception()
 
 
 @contextlib.asynccontextmanager
