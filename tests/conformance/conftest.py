@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
+import asyncpg
 import pytest
 from kfm_server.bus.memory import MemoryBroker, MemoryBusStore
 from kfm_server.bus.postgres import PostgresBusStore
@@ -45,8 +46,27 @@ async def carrier(engine: str, engine_dsn: str) -> AsyncGenerator[Carrier]:
     if engine == "journal-memory":
         yield JournalCarrier(MemoryJournal(PARTITIONS))
     elif engine == "broker-memory":
-        yield BrokerCarrier(MemoryBroker(PARTITIONS))
+        broker = MemoryBroker(PARTITIONS)
+
+        async def away_and_back() -> None:
+            broker.away = True
+            broker.refused.clear()
+            await broker.refused.wait()
+            broker.away = False
+
+        yield BrokerCarrier(broker, away_and_back)
     else:
+
+        async def cut() -> None:
+            admin = await asyncpg.connect(engine_dsn)
+            try:
+                await admin.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where pid <> pg_backend_pid() and datname = current_database()"
+                )
+            finally:
+                await admin.close()
+
         async with postgres_store(engine_dsn) as made:
             await made.leases.acquire("me", "", take_over=True, most=16)
-            yield JournalCarrier(made.journal, epoch=1)
+            yield JournalCarrier(made.journal, 1, cut)

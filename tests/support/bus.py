@@ -1,7 +1,7 @@
 """What the tests of the bus share: three engines that carry events, and a consumer that runs until it is quiet."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
@@ -21,6 +21,13 @@ LIMIT = 10.0
 PARTITIONS = 4
 
 
+Break = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """There is no connection."""
+
+
 class Carrier(Protocol):
     """An engine of the bus, as tests put events into it."""
 
@@ -37,12 +44,17 @@ class Carrier(Protocol):
         """The consumer is told of what grew, while the context lasts."""
         ...
 
+    async def break_off(self) -> None:
+        """Break the connections to where events are, if there are any; it can be reached again at once."""
+        ...
+
 
 class JournalCarrier:
     """The bus over a journal whose partitions are held at one epoch."""
 
-    def __init__(self, journal: Any, epoch: int = 0) -> None:
+    def __init__(self, journal: Any, epoch: int = 0, break_off: Break = nothing) -> None:
         self.journal = journal
+        self.break_off = break_off
         self.source = JournalSource(journal)
         self._epoch = epoch
         self._broken = 0
@@ -71,8 +83,9 @@ class JournalCarrier:
 class BrokerCarrier:
     """The bus over a broker: what is put there is no copy of a journal's event."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, break_off: Break = nothing) -> None:
         self.broker = broker
+        self.break_off = break_off
         self.source = BrokerSource(broker, {TOPIC})
         self._broken = 0
 

@@ -1,5 +1,6 @@
 """The bus in memory: cursors, holds and dead letters as in Postgres, and a broker; gone with the process."""
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -149,6 +150,8 @@ class MemoryBroker:
     def __init__(self, partitions: int = 16) -> None:
         self.partitions = partitions
         self.away = False
+        self.refused = asyncio.Event()
+        """Set when somebody found it away."""
         self.published: list[Callable[[], None]] = []
         """Called after each publication."""
         self._logs: dict[tuple[str, int], list[Received]] = defaultdict(list)
@@ -204,6 +207,7 @@ class MemoryBroker:
     def reach(self) -> None:
         """Raises BrokerUnavailable while it is away."""
         if self.away:
+            self.refused.set()
             raise BrokerUnavailable("the broker is away")
 
     def _log(self, topic: str, partition: int) -> list[Received]:
