@@ -17,7 +17,7 @@ class Gateway:
     """One connection, made when it is first needed and made anew when the server is found elsewhere."""
 
     def __init__(self, find: Callable[[], str], token: str = "", roots: bytes | None = None) -> None:
-        """`find` answers where the server should be now, as `host:port`; `roots` are the certificates of TLS, None is without."""
+        """`find` answers where the server should be now, as `host:port`, or several with commas between; `roots` are the certificates of TLS, None is without."""
         self._find = find
         self._token = token
         self._roots = roots
@@ -37,7 +37,7 @@ class Gateway:
         try:
             return await self._call(rpc, fields, longest)
         except ConnectFailed:
-            if self._find() == self.endpoint:
+            if self._transport is None or self._find() == self._transport.connection.given:
                 raise
             await self.close()
             return await self._call(rpc, fields, longest)

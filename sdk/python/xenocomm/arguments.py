@@ -20,6 +20,7 @@ Input = str | Part | Mapping[str, Any] | Sequence[str | Part | Mapping[str, Any]
 _LONGEST_S = 315_576_000_000  # what a protobuf Duration holds
 _LEAST_DOLLARS = Decimal("1e-9")
 _MOST_DOLLARS = 1_000_000_000
+_MOST_ENDPOINTS = 64
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})")
 
 
@@ -29,15 +30,20 @@ def refuse(name: str, message: str, rule: str = "client.type") -> InvalidArgumen
 
 
 def endpoint(value: object) -> str:
-    """`host:port`, the host a name or an address (IPv6 in brackets), the port 1 to 65535."""
-    found = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not 1 <= int(found[1]) <= 65535:
-        raise refuse(
-            "endpoint",
-            f"(or KFM_ENDPOINT) must be host:port with a port from 1 to 65535, not {value!r}",
-            "form",
-        )
-    return found[0]
+    """`host:port`, the host a name or an address (IPv6 in brackets), the port 1 to 65535; or several, with commas between."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [""]
+    for part in parts:
+        found = _ENDPOINT.fullmatch(part)
+        if found is None or not 1 <= int(found[1]) <= 65535:
+            said = "" if len(parts) == 1 else f" in {part!r}"
+            raise refuse(
+                "endpoint",
+                f"(or KFM_ENDPOINT) must be host:port with a port from 1 to 65535, not {value!r}{said}",
+                "form",
+            )
+    if len(parts) > _MOST_ENDPOINTS:
+        raise refuse("endpoint", f"(or KFM_ENDPOINT) may name at most {_MOST_ENDPOINTS} servers", "range")
+    return ",".join(dict.fromkeys(parts))
 
 
 def token(value: object) -> str:

@@ -41,11 +41,14 @@ class Client:
         spans: bool = False,
         log_content: bool = False,
     ) -> None:
-        """Settings that are None come from the profile that is named here, else from KFM_ENDPOINT, KFM_TOKEN and KFM_TLS_CA,
+        """`endpoint` is `host:port`, or several with commas between: servers on one database. One of them is drawn; when it goes
+        away, calls and streams go on at the next.
+
+        Settings that are None come from the profile that is named here, else from KFM_ENDPOINT, KFM_TOKEN and KFM_TLS_CA,
         else from the profile that KFM_PROFILE names, else hold 127.0.0.1:50051, 30 s and 5. InvalidArgument.
 
         `tls_ca`: a file of certificates in PEM, or `system`; without it there is no TLS. `timeout` is the total of one call
-        with all its retries, in seconds. `retries` bounds the attempts after the first while no server has ever answered: a
+        with all its retries, in seconds. `retries` bounds the attempts after the first, at each address, while no server has ever answered: a
         refused connection shows within about three seconds, a host that answers nothing or a name that no resolver knows
         within about fifteen. `metadata` is sent with every call. `spans` makes an OpenTelemetry span of every call but those that follow.
         `log_content` lets requests into the debug log of `xenocomm`, which otherwise holds names and numbers only.
@@ -63,13 +66,17 @@ class Client:
 
     def _over(self, transport: Transport) -> None:
         self._transport = transport
-        self.endpoint = transport.endpoint
         self.turns = Turns(transport)
         self.sessions = Sessions(transport)
         self.personalities = Personalities(transport)
         self.events = Events(transport)
         self.server = Server(transport)
         self.dead_letters = DeadLetters(transport)
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port` that calls go to now."""
+        return self._transport.endpoint
 
     async def __aenter__(self) -> "Client":
         return self

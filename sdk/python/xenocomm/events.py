@@ -73,7 +73,7 @@ class EventWatch:
                 failure = error
             finally:
                 stream.cancel()
-            await asyncio.sleep(reconnecting.pause_s(failure))
+            await asyncio.sleep(reconnecting.pause_s(stream.line, failure))
 
 
 async def _responses(stream: Stream) -> AsyncIterator[Any]:

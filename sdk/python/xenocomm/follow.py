@@ -32,6 +32,7 @@ class Follower:
         self._ends = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         self._opened = opened
         self._first = first
+        self._line = transport.connection.line()
         self._epoch = 0
         self.last = after
 
@@ -59,7 +60,7 @@ class Follower:
                             return
             except XenocommError as error:
                 failure = error
-            pause = reconnecting.pause_s(failure)
+            pause = reconnecting.pause_s(self._line, failure)
             if self._ends is not None and time.monotonic() + pause >= self._ends:
                 raise self._late() from failure
             await asyncio.sleep(pause)
@@ -75,6 +76,7 @@ class Follower:
             stream = self._transport.stream(
                 "TurnService.WatchTurn", {"turn_id": self._turn_id, "after_sequence": self.last}
             )
+        self._line = stream.line
         first, self._first = self._first, None
         try:
             if first is not None:

@@ -3,8 +3,9 @@
 import time
 
 from xenocomm._gen.errors import XenocommError
-from xenocomm.failures import TRANSIENT, ConnectFailed
-from xenocomm.transport import Transport, pause_s
+from xenocomm.connection import Line
+from xenocomm.failures import ConnectFailed
+from xenocomm.transport import Rounds, Transport
 
 _GIVE_UP_S = 120.0
 _QUIET_S = 30.0
@@ -16,8 +17,7 @@ class Reconnecting:
 
     def __init__(self, transport: Transport) -> None:
         """Of a reader on this transport."""
-        self._transport = transport
-        self._attempt = 0
+        self._rounds = Rounds(transport)
         self._opened = 0.0
         self._lost_since: float | None = None
 
@@ -27,22 +27,20 @@ class Reconnecting:
 
     def heard(self) -> None:
         """The stream told something."""
-        self._attempt, self._lost_since = 0, None
+        self._lost_since = None
+        self._rounds.heard()
 
-    def pause_s(self, failure: XenocommError) -> float:
-        """Seconds until the next stream, after one that ended by this failure.
+    def pause_s(self, line: Line, failure: XenocommError) -> float:
+        """Seconds until the next stream, after one on this line that ended by this failure.
 
         Raises it if it is not transient, if for two minutes nothing was heard, or, before any server was reached, after a
         few attempts.
         """
-        if not isinstance(failure, TRANSIENT):
-            raise failure
         now = time.monotonic()
         if now - self._opened > _QUIET_S and not isinstance(failure, ConnectFailed):
             self.heard()
         self._lost_since = self._lost_since or now
-        pause = pause_s(self._attempt, failure)
-        self._attempt += 1
-        if not self._transport.may_retry(failure, self._attempt) or now - self._lost_since > _GIVE_UP_S:
+        pause = self._rounds.pause_s(line, failure)
+        if now - self._lost_since > _GIVE_UP_S:
             raise failure
         return pause

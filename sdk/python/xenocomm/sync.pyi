@@ -71,13 +71,15 @@ class SyncClient:
         spans: bool = False,
         log_content: bool = False,
     ) -> None: ...
-    endpoint: str
     turns: SyncTurns
     sessions: SyncSessions
     personalities: SyncPersonalities
     events: SyncEvents
     server: SyncServer
     dead_letters: SyncDeadLetters
+    @property
+    def endpoint(self) -> str:
+        """`host:port` that calls go to now."""
     def with_options(
         self,
         *,

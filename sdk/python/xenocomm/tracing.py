@@ -29,7 +29,7 @@ def current() -> Metadata:
 class Spans:
     """A client span around every call: names and numbers, no content."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str) -> None:  # which of several a call goes to is known only in it
         """InvalidArgument if OpenTelemetry is not installed."""
         try:
             from opentelemetry import trace
@@ -38,7 +38,8 @@ class Spans:
         self._trace: Any = trace
         self._tracer: Any = trace.get_tracer("xenocomm")
         host, _, port = endpoint.rpartition(":")
-        self._peer = {"server.address": host.strip("[]"), "server.port": int(port)}
+        alone = {"server.address": host.strip("[]"), "server.port": int(port)}
+        self._peer = alone if "," not in endpoint else {"server.address": endpoint}
 
     @contextmanager
     def around(self, path: str) -> Generator[None]:

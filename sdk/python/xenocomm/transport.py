@@ -14,8 +14,9 @@ import grpc
 from xenocomm import tracing
 from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.methods import METHODS
+from xenocomm._gen.pool import pb
 from xenocomm.arguments import build
-from xenocomm.connection import Connection, Metadata
+from xenocomm.connection import Connection, Line, Metadata
 from xenocomm.failures import TRANSIENT, ConnectFailed, Unreachable, from_rpc
 from xenocomm.raw import RawCall, recording, texts
 
@@ -53,7 +54,7 @@ class Transport:
 
     @property
     def endpoint(self) -> str:
-        """`host:port` of the server."""
+        """`host:port` of the server that calls go to now."""
         return self.connection.endpoint
 
     @property
@@ -68,28 +69,28 @@ class Transport:
     async def call(self, rpc: str, fields: Mapping[str, Any], timeout: float | None = None) -> Any:
         """Make a unary call, e.g. `TurnService.GetTurn`, and return its protobuf response.
 
-        What is transient is tried again until the total deadline, and, while no server has ever answered, at most
-        `retries` times; then the last failure is raised. Every attempt sends the same bytes, the idempotency key included.
+        What is transient is tried again, at the next address first, until the total deadline, and, while no server has ever
+        answered, at most `retries` times at each; then the last failure is raised. Every attempt sends the same bytes, the
+        idempotency key included.
         """
         with self.span(rpc):
             return await self._call(rpc, fields, self.timeout if timeout is None else timeout)
 
     async def _call(self, rpc: str, fields: Mapping[str, Any], total: float) -> Any:
-        stub, request_class = self.connection.stub(rpc)
-        request = build(request_class, fields)
+        request = build(pb(METHODS[rpc].request), fields)
         ends = time.monotonic() + total
-        attempt = 0
+        attempt, rounds = 0, Rounds(self)
         refused: XenocommError | None = None
         while True:
             began = time.monotonic()
-            left = ends - began
+            left, line = ends - began, self.connection.line()
             try:
-                await self.connection.reach(left)
-                call = stub(request, timeout=max(left, 0.001), metadata=self._metadata())
+                await self.connection.reach(line, left)
+                call = line.stub(rpc)(request, timeout=max(left, 0.001), metadata=self._metadata())
                 await _ended(call)
                 answer = await call
             except grpc.aio.AioRpcError as error:
-                failure = from_rpc(error, self.endpoint)
+                failure = from_rpc(error, line.endpoint)
                 _note(rpc, attempt, error, began)
             except Unreachable as error:
                 failure = error
@@ -98,35 +99,25 @@ class Transport:
             else:
                 self.connection.connected = True
                 await _note_success(rpc, attempt, call, began)
-                self._told(rpc, request, attempt, began, None)
+                self._told(rpc, request, line, attempt, began, None)
                 return answer
-            self._told(rpc, request, attempt, began, failure)
+            self._told(rpc, request, line, attempt, began, failure)
             if refused is not None and isinstance(failure, DeadlineExceeded):
                 # What the server answered last says more than that the time is up.
                 raise refused from failure
-            if not isinstance(failure, TRANSIENT):
-                raise failure
-            pause = pause_s(attempt, failure)
+            pause = rounds.pause_s(line, failure)
             attempt += 1
-            if not self.may_retry(failure, attempt) or time.monotonic() + pause >= ends:
+            if time.monotonic() + pause >= ends:
                 raise failure
             refused = failure
             await asyncio.sleep(pause)
 
-    def may_retry(self, failure: XenocommError, attempt: int) -> bool:
-        """Whether a transient failure may be tried again: freely once a server has answered, else a few times."""
-        if not isinstance(failure, ConnectFailed):
-            self.connection.connected = True
-        return self.connection.connected or (
-            attempt <= self.options.retries and not isinstance(failure, Unreachable)
-        )
-
     def stream(self, rpc: str, fields: Mapping[str, Any]) -> "Stream":
         """Open a server stream, once: who reads it re-attaches."""
-        stub, request_class = self.connection.stub(rpc)
-        request = build(request_class, fields)
-        self._told(rpc, request, 0, time.monotonic(), None)
-        return Stream(self, stub(request, metadata=self._metadata()))
+        line = self.connection.line()
+        request = build(pb(METHODS[rpc].request), fields)
+        self._told(rpc, request, line, 0, time.monotonic(), None)
+        return Stream(self, line.stub(rpc)(request, metadata=self._metadata()))
 
     async def close(self) -> None:
         """Close the connection for good; calls at work are cancelled."""
@@ -143,7 +134,7 @@ class Transport:
         return (*self.connection.metadata, *given, *traced)
 
     def _told(
-        self, rpc: str, request: Any, attempt: int, began: float, failure: XenocommError | None
+        self, rpc: str, request: Any, line: Line, attempt: int, began: float, failure: XenocommError | None
     ) -> None:
         # Neither the token nor what people said: names, numbers and reasons, unless content was asked for.
         level = logging.DEBUG if failure is None else logging.INFO
@@ -153,15 +144,53 @@ class Transport:
         ms = (time.monotonic() - began) * 1000
         content = f": {request}".replace("\n", " ") if self.options.log_content else ""
         _log.log(
-            level, "%s attempt %d at %s: %s, %.1f ms%s", rpc, attempt + 1, self.endpoint, how, ms, content
+            level, "%s attempt %d at %s: %s, %.1f ms%s", rpc, attempt + 1, line.endpoint, how, ms, content
         )
+
+
+class Rounds:
+    """When one caller tries again: at once at an address that it has not tried; when all have failed, after a pause."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Of a caller on this transport."""
+        self._transport = transport
+        self._round = 0
+        self._tried: set[Line] = set()
+
+    def heard(self) -> None:
+        """A server answered: what comes is a new story."""
+        self._round = 0
+        self._tried.clear()
+
+    def pause_s(self, line: Line, failure: XenocommError) -> float:
+        """Seconds until the next attempt, after one on this line that ended by this failure.
+
+        Raises it if it is not transient, or if no server has ever answered and `retries` rounds have failed.
+        """
+        if not isinstance(failure, TRANSIENT):
+            raise failure
+        connection = self._transport.connection
+        if not isinstance(failure, ConnectFailed):
+            connection.connected = True
+        self._tried.add(line)
+        connection.leave(line)
+        if connection.line() not in self._tried:
+            return 0.0
+        self._tried.clear()
+        pause = pause_s(self._round, failure)
+        self._round += 1
+        few = self._round <= self._transport.options.retries and not isinstance(failure, Unreachable)
+        if not connection.connected and not few:
+            raise failure
+        return pause
 
 
 class Stream:
     """The responses of one server stream, with typed errors."""
 
     def __init__(self, transport: Transport, call: Any) -> None:
-        """`call` is the open gRPC call."""
+        """`call` is the gRPC call that was just opened."""
+        self.line = transport.connection.line()
         self._transport = transport
         self._call = call
         self._closed = False
@@ -169,10 +198,10 @@ class Stream:
     async def read(self) -> Any:
         """The next response, or None when the server has ended the stream well. Leaves the stream open."""
         try:
-            await self._transport.connection.reach(self._transport.timeout)
+            await self._transport.connection.reach(self.line, self._transport.timeout)
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._transport.endpoint) from None
+            raise from_rpc(error, self.line.endpoint) from None
         except asyncio.CancelledError as error:
             raise _cancelled_by_peer(self._closed, error) from None
         self._transport.connection.connected = True

@@ -11,11 +11,10 @@ from xenocomm._gen.errors import DeadlineExceeded, Unavailable, XenocommError
 from xenocomm._gen.pool import pb
 from xenocomm._gen.types import BusyMode, Envelope, Limits, Turn, TurnState
 from xenocomm.arguments import Input, new_key
-from xenocomm.failures import TRANSIENT
 from xenocomm.handle import TurnHandle
 from xenocomm.output import schema_json
 from xenocomm.paging import Listing, Page
-from xenocomm.transport import Stream, Transport, pause_s
+from xenocomm.transport import Rounds, Stream, Transport
 
 T = TypeVar("T")
 
@@ -137,7 +136,7 @@ class Turns:
 
     async def _open(self, fields: dict[str, Any]) -> TurnHandle:
         ends = time.monotonic() + self._transport.timeout
-        attempt = 0
+        rounds = Rounds(self._transport)
         while True:
             failure: XenocommError = Unavailable("the stream ended before the turn was named")
             stream = self._transport.stream("TurnService.RunTurn", fields)
@@ -146,12 +145,9 @@ class Turns:
                 if handle is not None:
                     return handle
             except XenocommError as error:
-                if not isinstance(error, TRANSIENT):
-                    raise
                 failure = error
-            pause = pause_s(attempt, failure)
-            attempt += 1
-            if not self._transport.may_retry(failure, attempt) or time.monotonic() + pause >= ends:
+            pause = rounds.pause_s(stream.line, failure)
+            if time.monotonic() + pause >= ends:
                 raise failure
             await asyncio.sleep(pause)
 

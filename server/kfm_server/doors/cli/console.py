@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from xenocomm._gen.errors import Violation
 
 Endpoint = Annotated[
-    str | None, typer.Option(help="host:port of the server; else KFM_ENDPOINT, else 127.0.0.1:50051.")
+    str | None,
+    typer.Option(
+        help="host:port of the server, or of several with commas between; else KFM_ENDPOINT, else 127.0.0.1:50051."
+    ),
 ]
 Token = Annotated[str | None, typer.Option(help="Bearer token; else KFM_TOKEN.")]
 Key = Annotated[str, typer.Option("--key", help="Idempotency key; made up when absent.")]

@@ -1,5 +1,6 @@
 """A server of one's own: started as a child, and ended with whoever needed it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -84,9 +85,9 @@ def endpoint_in_home() -> str:
 
 
 def listens(endpoint: str) -> bool:
-    """Whether something accepts connections there."""
-    try:
-        socket.create_connection(split_address(endpoint), 2).close()
-    except OSError:
-        return False
-    return True
+    """Whether something accepts connections there, at one of them if it names several."""
+    for address in endpoint.split(","):
+        with contextlib.suppress(OSError):
+            socket.create_connection(split_address(address), 2).close()
+            return True
+    return False
