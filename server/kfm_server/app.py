@@ -64,6 +64,7 @@ from kfm_server.tools.pool_tools import PoolTools
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.planners.agent import ASK_PERSON
+from kfm_server.worker.relay import WorkerRelay
 
 if TYPE_CHECKING:
     from kfm_server.telemetry import OtlpTracing
@@ -294,6 +295,16 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))
+        relay = WorkerRelay(
+            pools,
+            leases,
+            owner=owner,
+            partitions=settings.partitions,
+            token=settings.token.reveal(),
+            clock=clock,
+            spawn=group.spawn,
+        )
+        consuming.append(group.spawn(relay.run(), "relay of workers"))
         if tracing is not None:
             consuming.append(group.spawn(tracing.run(), "traces"))
         consuming.append(group.spawn(tail.run(), "events"))

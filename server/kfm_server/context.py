@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
+AT_OWNER = "kfm-at-owner"
+"""Metadata of a call that another process makes: it is answered here or sent back, never passed on."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutionContext:

@@ -159,6 +159,9 @@ class Connection:
     async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
         return await self._call(lambda: self._database.leases.runtimes(owner, here=here))
 
+    async def holders(self) -> Sequence[Lease]:
+        return await self._call(self._database.leases.holders)
+
     async def holder(self, partition: int) -> Lease | None:
         return await self._call(lambda: self._database.leases.holder(partition))
 

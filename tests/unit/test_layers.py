@@ -53,6 +53,7 @@ EXCEPTIONS = {
     ("doors/cli/main.py", "endpoints"): "and tells where it listens",
     ("doors/cli/main.py", "settings"): "flags are laid over the environment by the settings' only reader",
     ("doors/cli/model_server.py", "providers"): "`kfm model-server` is the development server's own process",
+    ("worker/relay.py", "runtime"): "a process offers the places of its hub to the others, as a worker",
     ("worker/program.py", "tools"): "a worker composes itself: it is a process without a server",
     ("doors/cli/worker.py", "worker"): "`kfm worker` is that process",
     ("doors/cli/worker.py", "logs"): "whose log is like the server's",

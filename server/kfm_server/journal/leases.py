@@ -89,6 +89,11 @@ class PostgresLeases:
         rows = await repeat(self._pool, lambda c: c.fetch(text, owner, here, self._time), patience=1.0)
         return {row["owner"]: row["held"] for row in rows}
 
+    async def holders(self) -> Sequence[Lease]:
+        """As the port says."""
+        rows = await repeat(self._pool, lambda c: c.fetch(query("lease_holders")))
+        return [Lease(*row) for row in rows]
+
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""
         row = await repeat(self._pool, lambda c: c.fetchrow(query("lease_holder"), partition))

@@ -288,6 +288,10 @@ class MemoryLeases:
         held = Counter(lease.owner for lease, until in self._held.values() if until > now)
         return {name: held[name] for name, until in known.items() if until > now}
 
+    async def holders(self) -> Sequence[Lease]:
+        """As the port says."""
+        return [lease for lease, until in self._held.values() if until > self._clock.monotonic()]
+
     async def holder(self, partition: int) -> Lease | None:
         """As the port says."""
         held = self._held.get(partition)

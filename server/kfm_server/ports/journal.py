@@ -219,6 +219,10 @@ class Leases(Protocol):
         """Who holds the partition now."""
         ...
 
+    async def holders(self) -> Sequence[Lease]:
+        """Who holds what now; partitions that nobody holds are not in it."""
+        ...
+
     async def post(self, item: InboxItem) -> int:
         """Store a request for the owner; durable when it returns the id that it got."""
         ...

@@ -57,6 +57,8 @@ class _Job:
     progress: Progress
     ended: asyncio.Future[AttemptResult]
     worker: "Worker | None" = None
+    guest: bool = False
+    """Of another process, which is the owner: for workers that are connected here, and for no third process."""
     queued: bool = False
     declined: set[str] = field(default_factory=set[str])
     """Workers that gave it back: they get it again once they may have a place."""
@@ -69,6 +71,14 @@ class _Job:
         return self.attempt.turn_id, self.attempt.step_key, self.attempt.attempt
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A result, and of which attempt."""
+
+    ref: pb.AttemptRef
+    result: AttemptResult
+
+
 @dataclass(eq=False, slots=True)
 class Worker:
     """A worker, over all its streams. `held`: what it says, or was told, that it performs."""
@@ -79,8 +89,10 @@ class Worker:
     """Its stream; None while it has none."""
     capacity: int = 0
     held: dict[Key, pb.AttemptRef] = field(default_factory=dict[Key, pb.AttemptRef])
-    results: dict[Key, AttemptResult] = field(default_factory=dict[Key, AttemptResult])
+    results: dict[Key, "_Told"] = field(default_factory=dict[Key, "_Told"])
     """Results of attempts that nobody here awaits, or not yet."""
+    is_process: bool = False
+    """It is another process, on behalf of the workers that are connected there."""
     silence: Timer | None = None
 
     @property
@@ -117,6 +129,7 @@ class WorkerPools:
         self._owns = owns
         self._tools = tools
         self._call_later = call_later
+        self._changed: Callable[[], None] = lambda: None
         self._jobs: dict[Key, _Job] = {}
         self._waiting: dict[str, deque[_Job]] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
@@ -129,9 +142,10 @@ class WorkerPools:
             return self._local(attempt, progress, connection)
         return self._lease(attempt, progress)
 
-    async def adopt(self, attempt: Attempt, progress: Progress) -> AttemptResult:
-        """As the port says."""
+    async def adopt(self, attempt: Attempt, progress: Progress, *, guest: bool = False) -> AttemptResult:
+        """As the port says. `guest`: for another process, see run_guest."""
         job = self._enter(attempt, progress)
+        job.guest = guest
         job.gone_us = attempt.deadline_us
         key = job.key
         holder = next((w for w in self._workers.values() if key in w.held or key in w.results), None)
@@ -141,8 +155,13 @@ class WorkerPools:
             self._attach(job, holder)
         return await self._outcome(job)
 
-    async def _lease(self, attempt: Attempt, progress: Progress) -> AttemptResult:
+    def run_guest(self, attempt: Attempt, progress: Progress) -> Coroutine[Any, Any, AttemptResult]:
+        """Perform an attempt of a session that another process owns, by a worker that is connected here."""
+        return self._lease(attempt, progress, guest=True)
+
+    async def _lease(self, attempt: Attempt, progress: Progress, *, guest: bool = False) -> AttemptResult:
         job = self._enter(attempt, progress)
+        job.guest = guest
         self._queue(job)
         self._offer(attempt.pool)
         return await self._outcome(job)
@@ -189,12 +208,12 @@ class WorkerPools:
             ]
             if not free:
                 return
-            free = [w for w in free if w.name not in job.declined]
+            free = [w for w in free if w.name not in job.declined and not (job.guest and w.is_process)]
             if not free or job.ended.done():
                 continue
             self._waiting[pool].remove(job)
             job.queued = False
-            if self._may_lease(job.attempt.context.session_id):
+            if job.guest or self._may_lease(job.attempt.context.session_id):
                 self._hand_over(job, max(free, key=lambda w: w.capacity - len(w.held)))
             else:
                 self._end(
@@ -241,9 +260,9 @@ class WorkerPools:
         """The worker has it: wait for its result, or take the one that is there."""
         job.worker = worker
         self._wait_for_end(job, (job.gone_us - self._clock.now_us()) / 1e6)
-        result = worker.results.pop(job.key, None)
-        if result is not None:
-            self._end(job, result)
+        told = worker.results.pop(job.key, None)
+        if told is not None:
+            self._end(job, told.result)
 
     # How an attempt ends
 
@@ -282,7 +301,7 @@ class WorkerPools:
 
     # What workers say
 
-    def connect(self, hello: pb.Hello, send: Send) -> Worker:
+    def connect(self, hello: pb.Hello, send: Send, *, is_process: bool = False) -> Worker:
         """A stream of a worker has begun. One of the same name and pool goes on as that worker."""
         name = (hello.pool, hello.worker)
         worker = self._workers.get(name)
@@ -294,6 +313,7 @@ class WorkerPools:
             )
         same = bool(hello.instance) and worker.hello.instance == hello.instance
         worker.hello, worker.send, worker.capacity = hello, send, hello.capacity
+        worker.is_process = is_process
         self._heard(worker)
         told = {key_of(ref): ref for ref in hello.running}
         for key in [key for key in worker.held if key not in told]:
@@ -307,6 +327,7 @@ class WorkerPools:
                 self._lose(job, 0)  # the process that had it is dead
         self._holds(worker, told.items())
         self._offer(worker.pool)
+        self._changed()
         return worker
 
     def heartbeat(self, worker: Worker, running: Sequence[pb.AttemptRef]) -> None:
@@ -353,11 +374,14 @@ class WorkerPools:
         worker.held.pop(key, None)
         result = replace(result, worker=worker.name, recorded=lambda counts: self._ack(worker, ref, counts))
         job = self._jobs.get(key)
-        if job is not None and not job.queued:
+        if job is not None and not job.queued and _is_lost(result):
+            self._lose(job)
+            self._ack(worker, ref, True)
+        elif job is not None and not job.queued:
             self._end(job, result)
         else:
             # The session may not be loaded yet: whoever loads it asks for the attempt.
-            worker.results[key] = result
+            worker.results[key] = _Told(ref, result)
             self._call_later(self.lease_seconds, lambda: self._late(worker, ref))
         self._ask_again(worker)
 
@@ -386,6 +410,7 @@ class WorkerPools:
         """It has so many places now."""
         worker.capacity = capacity
         self._ask_again(worker)
+        self._changed()
 
     def _ask_again(self, worker: Worker) -> None:
         """It may have places again: it is offered also what it gave back."""
@@ -397,6 +422,7 @@ class WorkerPools:
         """The stream has ended. What the worker holds is lost if it does not come back within its lease."""
         if worker.send is send:
             worker.send = None
+            self._changed()
             if (
                 not worker.held
                 and not worker.results
@@ -414,6 +440,33 @@ class WorkerPools:
     def _tell(self, worker: Worker, response: pb.WorkResponse) -> None:
         if worker.send is not None:
             worker.send(response)
+
+    # On behalf of other processes
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call it when workers come, go, or have other places than before."""
+        self._changed = callback
+
+    def places(self, pool: str) -> int:
+        """Attempts that the workers which are connected here perform at one time."""
+        return sum(w.capacity for w in self._direct() if w.pool == pool)
+
+    @property
+    def pools(self) -> set[str]:
+        """Pools that workers which are connected here serve."""
+        return {worker.pool for worker in self._direct()}
+
+    def unclaimed(self) -> list[tuple[str, pb.AttemptRef]]:
+        """What workers which are connected here hold, or have ended, and nobody here awaits: with its pool."""
+        return [
+            (worker.pool, ref)
+            for worker in self._direct()
+            for key, ref in (*worker.held.items(), *((key, r.ref) for key, r in worker.results.items()))
+            if key not in self._jobs
+        ]
+
+    def _direct(self) -> list[Worker]:
+        return [w for w in self._workers.values() if w.send is not None and not w.is_process]
 
     # What operators see
 
@@ -461,6 +514,11 @@ def ref_of(attempt: Attempt) -> pb.AttemptRef:
 def key_of(ref: pb.AttemptRef) -> Key:
     """What tells attempts apart: an epoch does not, for whoever takes a session over adopts its attempts."""
     return ref.turn_id, ref.step_key, ref.attempt
+
+
+def _is_lost(result: AttemptResult) -> bool:
+    """Another process says that the worker which had the attempt is gone."""
+    return result.failure is not None and result.failure.reason == "REASON_STEP_OUTCOME_UNKNOWN"
 
 
 def _unstarted(reason: str, message: str) -> AttemptResult:

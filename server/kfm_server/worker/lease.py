@@ -1,6 +1,7 @@
 """One lease, from its arrival to the acknowledgement of its result; and its attempt, as steps know it."""
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ class Held:
     stopped: str = ""
     """Why it was asked to stop."""
     result: pb.LeaseResult | None = None
+    recorded: Callable[[bool], None] | None = None
+    """Who performed it waits for its acknowledgement, too."""
     told: float = 0.0
     """When the result was told last, by the steady clock."""
 

@@ -10,7 +10,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
-from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind, Progress
+from kfm_server.ports.steps import STOPPED, Attempt, AttemptLost, AttemptResult, DeltaKind, Progress
 from kfm_server.steps.middleware import failed, given_up
 from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
 
@@ -49,9 +49,9 @@ class Leases:
     """All leases of one worker, whatever stream they came from."""
 
     def __init__(
-        self, run: Run, tools: Mapping[str, object], capacity: int, clock: Clock, spawn: Spawn
+        self, run: Run, tools: Mapping[str, object] | None, capacity: int, clock: Clock, spawn: Spawn
     ) -> None:
-        """`tools`: the names that are performed here; `capacity`: attempts at one time."""
+        """`tools`: the names that are performed here, all if None; `capacity`: attempts at one time."""
         self.capacity = capacity
         self.lines: Sequence[Line] = ()
         self.empty = asyncio.Event()
@@ -78,21 +78,32 @@ class Leases:
         failpoints.hit(_RECEIVED)
         if key_of(lease.ref) in self._held:
             return
-        if lease.tool not in self._tools:
+        if self._tools is not None and lease.tool not in self._tools:
             why = f"this worker has no tool {lease.tool[:80]!r}"
         elif not self.capacity:
             why = "this worker is leaving"
         elif self._running >= self.capacity:
             why = f"this worker performs {self.capacity} attempts at one time (--capacity)"
         else:
-            held = Held(lease, line.endpoint, self._clock.monotonic(), self._clock.now_us())
-            self._held[held.key] = held
-            self._running += 1
-            self.empty.clear()
-            held.task = self._spawn(self._perform(held))
+            self.go_on(line, lease, self._run)
             return
         log.info("lease_declined", **_facts(lease.ref), tool=lease.tool, reason=why)
         line.tell(pb.WorkRequest(decline=pb.Decline(ref=lease.ref, reason=why)))
+
+    def go_on(self, line: Line, lease: pb.Lease, run: Run) -> None:
+        """Hold it, and perform it so. One that is held already goes on."""
+        held = Held(lease, line.endpoint, self._clock.monotonic(), self._clock.now_us())
+        if held.key not in self._held:
+            self._held[held.key] = held
+            self._running += 1
+            self.empty.clear()
+            held.task = self._spawn(self._perform(held, run))
+
+    def let_go(self) -> None:
+        """Stop waiting for all of it, without a word to whoever performs it."""
+        for held in self._held.values():
+            if held.task is not None:
+                held.task.cancel()
 
     def cancel(self, ref: pb.AttemptRef, reason: str) -> None:
         """Stop the attempt; its result is told all the same. What is not held, or has ended, is passed over."""
@@ -100,13 +111,15 @@ class Leases:
         if held is not None and not held.stopped and held.result is None:
             held.stopped = reason or "the server asked for it"
             if held.running and held.task is not None:
-                held.task.cancel()
+                held.task.cancel(STOPPED)
 
     def acknowledged(self, ack: pb.Ack) -> None:
         """The result was dealt with: forget it."""
         held = self._held.get(key_of(ack.ref))
         if held is None or held.result is None:
             return
+        if held.recorded is not None:
+            held.recorded(ack.accepted)
         if not ack.accepted:
             log.warning("result_refused", **_facts(ack.ref), tool=held.lease.tool)
         self._forget(held)
@@ -140,11 +153,11 @@ class Leases:
         if not self._held:
             self.empty.set()
 
-    async def _perform(self, held: Held) -> None:
+    async def _perform(self, held: Held, run: Run) -> None:
         at_hand.set(held)
         held.running = True
         try:
-            told = _stopped(held, started=False) if held.stopped else await self._end_of(held)
+            told = _stopped(held, started=False) if held.stopped else await self._end_of(held, run)
         finally:
             held.running = False
             self._running -= 1
@@ -152,7 +165,7 @@ class Leases:
         for line in self._ways(held):
             line.tell(pb.WorkRequest(result=told))
 
-    async def _end_of(self, held: Held) -> pb.LeaseResult:
+    async def _end_of(self, held: Held, run: Run) -> pb.LeaseResult:
         def progress(text: str, kind: DeltaKind = "progress") -> None:
             for line in self._ways(held):
                 line.tell_at_best(pb.WorkRequest(delta=pb.LeaseDelta(ref=held.lease.ref, progress=text)))
@@ -160,7 +173,14 @@ class Leases:
         task = asyncio.current_task()
         assert task is not None
         try:
-            return result_of(held.lease.ref, await self._run(held.attempt(), progress))
+            result = await run(held.attempt(), progress)
+            held.recorded = result.recorded
+            return result_of(held.lease.ref, result)
+        except AttemptLost:
+            gone = failed(
+                "REASON_STEP_OUTCOME_UNKNOWN", "The worker is gone.", status=events.STEP_STATUS_UNKNOWN
+            )
+            return result_of(held.lease.ref, gone)
         except asyncio.CancelledError:
             if not held.stopped or task.uncancel():
                 raise  # the process ends

@@ -15,6 +15,7 @@ from xenocomm.failures import from_rpc
 from xenocomm.transport import pause_s
 
 from kfm_server import failpoints
+from kfm_server.context import AT_OWNER
 from kfm_server.worker.lease import that_fits
 from kfm_server.worker.leases import Leases
 
@@ -57,14 +58,27 @@ class Link:
     """The streams with the server at one endpoint, one after the other."""
 
     def __init__(
-        self, endpoint: str, hello: Callable[[], pb.Hello], leases: Leases, token: str, roots: bytes | None
+        self,
+        endpoint: str,
+        hello: Callable[[], pb.Hello],
+        leases: Leases,
+        token: str,
+        roots: bytes | None,
+        *,
+        at_owner: bool = False,
     ) -> None:
-        """`hello`: what to say first, now; `roots`: as in xenocomm's Connection."""
+        """`hello`: what to say first, now; `roots`: as in xenocomm's Connection.
+
+        `at_owner`: a process of the server says it, on behalf of its workers.
+        """
         self.endpoint = endpoint
         self.open = False
         self._hello = hello
         self._leases = leases
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = (
+            *((("authorization", f"Bearer {token}"),) if token else ()),
+            *(((AT_OWNER, "1"),) if at_owner else ()),
+        )
         self._roots = roots
         self._outbox: asyncio.Queue[pb.WorkRequest] = asyncio.Queue()
         self._max_bytes = 0

@@ -21,7 +21,7 @@ from kfm.catalogue.errors import DeadlineExceeded, Internal, KfmError, Unauthent
 from kfm.catalogue.methods import Method
 from prometheus_client import Counter, Histogram
 
-from kfm_server.context import ExecutionContext, work_on
+from kfm_server.context import AT_OWNER, ExecutionContext, work_on
 from kfm_server.doors.binding import token_matches
 from kfm_server.doors.grpc.errors import to_status
 from kfm_server.doors.grpc.limits import Gate, Limits
@@ -31,8 +31,6 @@ from kfm_server.trace_ids import in_ratio, new_span_id, parse_traceparent, trace
 
 _log = structlog.get_logger("kfm.door.grpc")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
-AT_OWNER = "kfm-at-owner"
-"""Metadata of a call that another process makes: it is answered here or sent back, never passed on."""
 _LEFT = "REASON_CANCELLED"
 """Of a call that neither answered nor failed: its caller left."""
 _HEALTH = "/grpc.health.v1.Health/"
@@ -265,8 +263,10 @@ class Edge:
         return Call(ctx, request_id, context.time_remaining(), at_owner, parent_id, began_us)
 
     def _trace(self, method: Method, call: Call, reason: str) -> None:
+        if self._tracing is None:
+            return
         mine = parse_traceparent(call.ctx.traceparent)
-        if self._tracing is None or mine is None or not mine[2]:
+        if mine is None or not mine[2]:
             return
         self._tracing.put(
             Span(

@@ -9,7 +9,7 @@ from kfm.turn.v1 import turn_pb2 as api
 from kfm.turn.v1 import turn_service_pb2 as pb
 from kfm.turn.v1 import turn_service_pb2_grpc as rpc
 
-from kfm_server.doors.grpc.interceptor import AT_OWNER
+from kfm_server.context import AT_OWNER
 from kfm_server.ports.owners import OwnerAway
 
 _OPTIONS = (

@@ -53,7 +53,6 @@ class WorkerService:
         self, call: Call, requests: AsyncIterator[pb.WorkRequest]
     ) -> AsyncGenerator[pb.WorkResponse, None]:
         """One worker, from its hello to the end of its stream."""
-        del call
         hello = await _hello(requests)
         await self._tools.announce(hello.pool, hello.tools)
         lease = Duration()
@@ -68,7 +67,7 @@ class WorkerService:
         )
         outbox = asyncio.Queue[pb.WorkResponse | Exception | None]()  # bounded by the worker's capacity
         send = outbox.put_nowait
-        worker = self._pools.connect(hello, send)
+        worker = self._pools.connect(hello, send, is_process=call.at_owner)
         listening = asyncio.create_task(self._listen(worker, requests, outbox), name=f"worker {worker.name}")
         try:
             while (said := await outbox.get()) is not None:
