@@ -193,6 +193,8 @@ def _imply(
     step: types.PlanStep, arguments: Any, everything: Mapping[str, types.PlanStep], below: frozenset[str]
 ) -> bool:
     added = False
+    if not _may_refer(step):
+        return False
     try:
         for reference in find_references(arguments):
             if reference.step == step.key:
@@ -209,11 +211,15 @@ def _imply(
     return added
 
 
+def _may_refer(step: types.PlanStep) -> bool:
+    return '"$ref"' in step.arguments_json
+
+
 def _check_arguments(step: types.PlanStep, arguments: dict[str, Any], tools: ToolCatalogue) -> None:
     if step.kind != types.STEP_KIND_TOOL:
         return
     entry = tools[step.tool]
-    places = [reference.place for reference in find_references(arguments)]
+    places = [reference.place for reference in find_references(arguments)] if _may_refer(step) else []
     if not places:
         problem = entry.problem(arguments)
     else:

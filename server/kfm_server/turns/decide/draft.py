@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from kfm.catalogue.events import BY_CLASS
 from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
@@ -83,6 +84,10 @@ class Draft:
     adopts: list[Adopt] = field(default_factory=list[Adopt])
     touched: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Every turn that an event was recorded for, as it stands after the last one."""
+    _at: Timestamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = timestamp(self.now_us)
 
     def turn(self, turn_id: str) -> Turn:
         """A turn of the session, which must hold it."""
@@ -131,7 +136,7 @@ class Draft:
             event_id=f"{turn_id}.{sequence}",
             type=kind.name,
             spec_version=kind.spec_version,
-            timestamp=timestamp(self.now_us),
+            timestamp=self._at,
             trace_id=trace_id,
             traceparent=traceparent,
             tenant_id=tenant_id,
