@@ -6,6 +6,7 @@ when the same tests run with KFM_TEST_IGGY.
 
 import asyncio
 import contextlib
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any
@@ -98,14 +99,16 @@ class Connection:
 class IggyStub:
     """Listens on a free port of loopback. What it holds survives `kill` and `start`.
 
-    `knows`: the topic options beside the common ones. `late_partitions`: how often a new topic is told without
-    partitions. `hold`: commands whose answers wait until the event is set; `asked`: every command in its order.
+    `knows`: the topic options beside the common ones. `late_sends`: how many sends find a partition that is not there
+    yet. `hold`: commands whose answers wait until the event is set; `asked`: every command in its order.
+    `before_answer`: told of each command that was done; False keeps its answer back.
     """
 
-    def __init__(self, knows: Collection[str] = DURABLE_OPTIONS) -> None:
+    def __init__(self, knows: Collection[str] = DURABLE_OPTIONS, tls: ssl.SSLContext | None = None) -> None:
         self.store = Store()
         self.knows = (*COMMON_OPTIONS, *knows)
-        self.late_partitions = 0
+        self.late_sends = 0
+        self._tls = tls
         self.username, self.password, self.token = "iggy", "iggy", ""
         self.hold: dict[int, asyncio.Event] = {}
         self.before_answer: Callable[[int], bool] = lambda code: True
@@ -132,7 +135,7 @@ class IggyStub:
     async def start(self, lose: int = 0) -> None:
         """Listen again, on the same port. `lose`: how many messages each partition has forgotten meanwhile."""
         self.store.lose_tails(lose)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def kill(self) -> None:
@@ -353,7 +356,8 @@ class IggyStub:
         kind, length = body.number("B"), body.number("B")
         assert (kind, length) == (2, 4), "the adapter names the partition"
         index = body.number("I")
-        if index >= len(topic.partitions):
+        if index >= len(topic.partitions) or self.late_sends > 0:
+            self.late_sends -= 1
             raise Refused(NOT_FOUND)
         count = body.number("I")
         origin = struct.unpack_from("<Q", body.take(HEADER), 24)[0]

@@ -110,7 +110,7 @@ class IggyConnection:
                 if self._on_its_way is not None:
                     await asyncio.wait([self._on_its_way])
                 if self._client is None:
-                    self._client = _client_of(self._settings)
+                    self._client = client_of(self._settings)
                 if not self._connected:
                     await self._answer(self._client.connect())
                     self._connected = True
@@ -162,7 +162,7 @@ async def connection(settings: IggySettings) -> AsyncGenerator[IggyConnection]:
         await asyncio.sleep(CLOSING)
 
 
-def _client_of(settings: IggySettings) -> IggyClient:
+def client_of(settings: IggySettings) -> IggyClient:
     """Raises BrokerMisfit for an address that is none."""
     login = AutoLogin.username_password(settings.username, settings.password.reveal())
     if settings.token:

@@ -8,8 +8,10 @@ from apache_iggy import Consumer, IggyClient, PollingStrategy, ReceiveMessage
 from kfm_server.bus.iggy import wire
 from kfm_server.ports.broker import Received
 
-READ_BYTES = 16_000_000
+READ_BYTES = 60_000_000
 """What an answer to a read may hold, for its deadline."""
+READ_MESSAGES = 1_000
+"""What one read brings at most: the server bounds no answer by its size."""
 
 
 def poll_of(
@@ -21,7 +23,7 @@ def poll_of(
         topic,
         consumer=consumer,
         polling_strategy=PollingStrategy.Offset(after),
-        count=limit,
+        count=min(limit, READ_MESSAGES),
         auto_commit=False,
         partition_id=partition,
     )
