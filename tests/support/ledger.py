@@ -55,7 +55,7 @@ def _done(key: str) -> bool:
     return any(r["key"] == key and r["effect"] for r in read_ledger(path))
 
 
-async def _hold(path: str) -> None:
+async def hold(path: str) -> None:
     """Wait until the file exists: lets a test stop the process inside the tool. The tool's deadline bounds it."""
     while path and not Path(path).exists():  # noqa: ASYNC110, ASYNC240 (the gate is a file: another process opens it)
         await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ class LedgerTool:
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Write the call, and the effect unless an IDEMPOTENT one with this key was done before."""
-        await _hold(arguments.get("hold", ""))
+        await hold(arguments.get("hold", ""))
         effect = self.effect != types.EFFECT_CONTRACT_IDEMPOTENT or not _done(call.key)
         row = {
             "tool": self.name,
