@@ -29,6 +29,7 @@ from kfm_server.ports.steps import (
     Progress,
 )
 from kfm_server.tool_catalogue import ToolCatalogue
+from kfm_server.turns.bodies import is_large
 from kfm_server.turns.times import duration, timestamp
 
 log = structlog.get_logger(__name__)
@@ -115,12 +116,14 @@ class WorkerPools:
         may_lease: Callable[[str], bool] = lambda session_id: True,
         owns: Callable[[str], bool] = lambda session_id: True,
         tools: Callable[[], ToolCatalogue] = dict,
+        over_bus: frozenset[str] = frozenset(),
         call_later: CallLater = on_the_loop,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         """`may_lease`: the partition of a session is surely ours. `owns`: it is, and it is loaded.
 
-        `tools`: the catalogue, for operators.
+        `tools`: the catalogue, for operators. `over_bus`: pools whose workers take PURE and IDEMPOTENT steps from the
+        broker, where the relay puts them; their results come through `bus_result`.
         """
         self.lease_seconds = lease_seconds
         self._local = local
@@ -129,6 +132,8 @@ class WorkerPools:
         self._owns = owns
         self._tools = tools
         self._call_later = call_later
+        self._over_bus = over_bus
+        self._bus = Worker(pb.Hello(worker="bus"), timestamp(clock.now_us()))
         self._changed: Callable[[], None] = lambda: None
         self._jobs: dict[Key, _Job] = {}
         self._waiting: dict[str, deque[_Job]] = {}
@@ -144,6 +149,8 @@ class WorkerPools:
 
     async def adopt(self, attempt: Attempt, progress: Progress, *, guest: bool = False) -> AttemptResult:
         """As the port says. `guest`: for another process, see run_guest."""
+        if self._goes_over_bus(attempt):
+            return await self._lease(attempt, progress)
         job = self._enter(attempt, progress)
         job.guest = guest
         job.gone_us = attempt.deadline_us
@@ -162,9 +169,22 @@ class WorkerPools:
     async def _lease(self, attempt: Attempt, progress: Progress, *, guest: bool = False) -> AttemptResult:
         job = self._enter(attempt, progress)
         job.guest = guest
-        self._queue(job)
-        self._offer(attempt.pool)
+        if self._goes_over_bus(attempt):
+            job.gone_us = attempt.deadline_us
+            self._attach(job, self._bus)
+        else:
+            self._queue(job)
+            self._offer(attempt.pool)
         return await self._outcome(job)
+
+    def _goes_over_bus(self, attempt: Attempt) -> bool:
+        """Its dispatch is all that a worker needs, and a redelivery does no harm."""
+        fits = attempt.effect in _HARMLESS and not is_large(attempt.arguments_json)
+        return fits and attempt.pool in self._over_bus
+
+    def bus_result(self, ref: pb.AttemptRef, result: AttemptResult) -> None:
+        """A worker says on the broker how an attempt ended, to the owner of its partition."""
+        self.result(self._bus, ref, result)
 
     def _enter(self, attempt: Attempt, progress: Progress) -> _Job:
         job = _Job(attempt, progress, asyncio.get_running_loop().create_future())
@@ -372,7 +392,11 @@ class WorkerPools:
         """An attempt ended. It is acknowledged when it is recorded, or refused as late."""
         key = key_of(ref)
         worker.held.pop(key, None)
-        result = replace(result, worker=worker.name, recorded=lambda counts: self._ack(worker, ref, counts))
+        result = replace(
+            result,
+            worker=result.worker or worker.name,
+            recorded=lambda counts: self._ack(worker, ref, counts),
+        )
         job = self._jobs.get(key)
         if job is not None and not job.queued and _is_lost(result):
             self._lose(job)
