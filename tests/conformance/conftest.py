@@ -4,11 +4,14 @@ from collections.abc import AsyncGenerator
 
 import asyncpg
 import pytest
+from kfm.catalogue.events import TOPICS
+from kfm_server.bus.iggy.broker import IggyBroker
 from kfm_server.bus.memory import MemoryBroker, MemoryBusStore
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.journal.memory import MemoryJournal
 
 from tests.support.bus import PARTITIONS, BrokerCarrier, Carrier, JournalCarrier, Told
+from tests.support.iggy import Iggy
 from tests.support.journals import postgres_store
 
 
@@ -18,7 +21,7 @@ def dsn(request: pytest.FixtureRequest) -> str:
     return "" if request.param == "memory" else request.getfixturevalue("database")
 
 
-@pytest.fixture(params=["journal-memory", "journal-postgres", "broker-memory"])
+@pytest.fixture(params=["journal-memory", "journal-postgres", "broker-memory", "broker-iggy"])
 def engine(request: pytest.FixtureRequest) -> str:
     """What carries the events of the bus."""
     return request.param
@@ -28,6 +31,12 @@ def engine(request: pytest.FixtureRequest) -> str:
 def engine_dsn(engine: str, request: pytest.FixtureRequest) -> str:
     """The database of the engine's cursors, and of its journal if it has one; empty: both are in memory."""
     return "" if engine.endswith("-memory") else request.getfixturevalue("database")
+
+
+@pytest.fixture
+def iggy_server(engine: str, request: pytest.FixtureRequest) -> Iggy | None:
+    """The engine's server, if it is one of Iggy."""
+    return request.getfixturevalue("iggy") if engine == "broker-iggy" else None
 
 
 @pytest.fixture
@@ -41,7 +50,7 @@ async def store(engine_dsn: str) -> AsyncGenerator[Told]:
 
 
 @pytest.fixture
-async def carrier(engine: str, engine_dsn: str) -> AsyncGenerator[Carrier]:
+async def carrier(engine: str, engine_dsn: str, iggy_server: Iggy | None) -> AsyncGenerator[Carrier]:
     """The engine, empty, with PARTITIONS partitions at least."""
     if engine == "journal-memory":
         yield JournalCarrier(MemoryJournal(PARTITIONS))
@@ -55,6 +64,16 @@ async def carrier(engine: str, engine_dsn: str) -> AsyncGenerator[Carrier]:
             broker.away = False
 
         yield BrokerCarrier(broker, away_and_back)
+    elif iggy_server is not None:
+        server = iggy_server
+
+        async def restart() -> None:
+            if server.own:
+                await server.kill()
+                await server.start()
+
+        async with IggyBroker.open(server.settings(), TOPICS, PARTITIONS) as broker:
+            yield BrokerCarrier(broker, restart)
     else:
 
         async def cut() -> None:

@@ -12,7 +12,7 @@ from kfm_server.bus.consumer import Consumer, consume
 from kfm_server.bus.copies import SESSION, message_id
 from kfm_server.bus.sources import BrokerSource, JournalSource
 from kfm_server.clock import SystemClock
-from kfm_server.ports.broker import Broker, Message
+from kfm_server.ports.broker import Broker, BrokerUnavailable, Message
 from kfm_server.ports.bus import Delivery, EventSource, Group, Handler, Retries
 from kfm_server.ports.journal import Entry, Record, TurnRow
 
@@ -100,7 +100,12 @@ class BrokerCarrier:
                 id = f"broken {self._broken}"
             body = event if isinstance(event, bytes) else event.SerializeToString()
             messages.append(Message(body, message_id(id), {SESSION: session} if session else {}))
-        await self.broker.publish(TOPIC, partition, messages)
+        async with asyncio.timeout(LIMIT):
+            while True:
+                try:
+                    return await self.broker.publish(TOPIC, partition, messages)
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.01)
 
     def hints(self, consumer: Consumer) -> AbstractContextManager[None]:
         """A broker gives none: it is probed."""
@@ -240,3 +245,12 @@ async def caught_up(
             if position.offset >= head and not any(hold.released for hold in position.holds):
                 return
             await store.changed.wait()
+
+
+async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
+    """Ask, for a bounded time, until the test holds: for what nothing tells of, as a broker's contents."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            if await test():
+                return
+            await asyncio.sleep(0.002)

@@ -166,12 +166,15 @@ class _PartitionRelay:
         """Commit what was published; now and then, how much of each topic the broker has. Raises CursorFenced."""
         if self._committed < self.offset:
             await self._commit()
-        if self._clock.monotonic() - self._kept_at >= _MARK_SECONDS:
+        due = self._clock.monotonic() - self._kept_at >= _MARK_SECONDS
+        if due:
             self._kept_at = self._clock.monotonic()
-            for topic, mark in list(self.marks.items()):
-                if self._kept.get(topic, 0) < mark < _UNFINISHED:
-                    await self._store.commit(RELAY, self.partition, self.epoch, mark, topic)
-                    self._kept[topic] = mark
+        for topic, mark in list(self.marks.items()):
+            kept = self._kept.get(topic, 0)
+            # The first at once: whoever comes next can tell an empty topic from one that was wiped.
+            if (due or not kept) and kept < mark < _UNFINISHED:
+                await self._store.commit(RELAY, self.partition, self.epoch, mark, topic)
+                self._kept[topic] = mark
 
     async def _commit(self) -> None:
         offset = self.offset
