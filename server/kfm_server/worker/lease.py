@@ -29,8 +29,6 @@ class Held:
     """A lease that the worker holds. Times are of its own clocks, `arrived` of the steady one in seconds."""
 
     lease: pb.Lease
-    origin: str
-    """Endpoint that it came from."""
     arrived: float
     arrived_us: int
     task: asyncio.Task[None] | None = None

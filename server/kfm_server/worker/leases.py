@@ -1,7 +1,7 @@
 """What a worker holds: it performs leases, and keeps each result until the server has acknowledged it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -24,24 +24,14 @@ Run = Callable[[Attempt, Progress], Coroutine[Any, Any, AttemptResult]]
 
 
 class Line(Protocol):
-    """A way to a server."""
-
-    @property
-    def endpoint(self) -> str:
-        """Where it is."""
-        ...
-
-    @property
-    def open(self) -> bool:
-        """A stream stands there, and was welcomed."""
-        ...
+    """The way to the server."""
 
     def tell(self, request: pb.WorkRequest) -> None:
-        """Send it in order; lost if the stream breaks first."""
+        """Send it in order; lost if no stream stands, or if it breaks first."""
         ...
 
     def tell_at_best(self, request: pb.WorkRequest) -> None:
-        """Send it unless the stream is behind."""
+        """The same, unless the stream is behind."""
         ...
 
 
@@ -53,7 +43,7 @@ class Leases:
     ) -> None:
         """`tools`: the names that are performed here, all if None; `capacity`: attempts at one time."""
         self.capacity = capacity
-        self.lines: Sequence[Line] = ()
+        self.line: Line | None = None
         self.empty = asyncio.Event()
         """Nothing is held: all results are acknowledged."""
         self.empty.set()
@@ -73,7 +63,7 @@ class Leases:
         """Attempts that are at work."""
         return self._running
 
-    def take(self, line: Line, lease: pb.Lease) -> None:
+    def take(self, lease: pb.Lease) -> None:
         """Perform it, or decline what is unknown or too much. One that is held already goes on."""
         failpoints.hit(_RECEIVED)
         if key_of(lease.ref) in self._held:
@@ -85,14 +75,14 @@ class Leases:
         elif self._running >= self.capacity:
             why = f"this worker performs {self.capacity} attempts at one time (--capacity)"
         else:
-            self.go_on(line, lease, self._run)
+            self.go_on(lease, self._run)
             return
         log.info("lease_declined", **_facts(lease.ref), tool=lease.tool, reason=why)
-        line.tell(pb.WorkRequest(decline=pb.Decline(ref=lease.ref, reason=why)))
+        self._tell(pb.WorkRequest(decline=pb.Decline(ref=lease.ref, reason=why)))
 
-    def go_on(self, line: Line, lease: pb.Lease, run: Run) -> None:
+    def go_on(self, lease: pb.Lease, run: Run) -> None:
         """Hold it, and perform it so. One that is held already goes on."""
-        held = Held(lease, line.endpoint, self._clock.monotonic(), self._clock.now_us())
+        held = Held(lease, self._clock.monotonic(), self._clock.now_us())
         if held.key not in self._held:
             self._held[held.key] = held
             self._running += 1
@@ -139,8 +129,7 @@ class Leases:
     def leave(self) -> None:
         """Take no more; what runs goes on."""
         self.capacity = 0
-        for line in self.lines:
-            line.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=0)))
+        self._tell(pb.WorkRequest(capacity=pb.Capacity(capacity=0)))
 
     def give_up(self) -> None:
         """End what still runs; what became of it is told."""
@@ -162,13 +151,13 @@ class Leases:
             held.running = False
             self._running -= 1
         held.result, held.told = told, self._clock.monotonic()
-        for line in self._ways(held):
-            line.tell(pb.WorkRequest(result=told))
+        self._tell(pb.WorkRequest(result=told))
 
     async def _end_of(self, held: Held, run: Run) -> pb.LeaseResult:
         def progress(text: str, kind: DeltaKind = "progress") -> None:
-            for line in self._ways(held):
-                line.tell_at_best(pb.WorkRequest(delta=pb.LeaseDelta(ref=held.lease.ref, progress=text)))
+            if self.line is not None:
+                delta = pb.LeaseDelta(ref=held.lease.ref, progress=text)
+                self.line.tell_at_best(pb.WorkRequest(delta=delta))
 
         task = asyncio.current_task()
         assert task is not None
@@ -186,10 +175,9 @@ class Leases:
                 raise  # the process ends
             return _stopped(held, started=True)
 
-    def _ways(self, held: Held) -> list[Line]:
-        """Where it came from; every server while that one is away: another may own the session by now."""
-        ways = [line for line in self.lines if line.open]
-        return [line for line in ways if line.endpoint == held.origin] or ways
+    def _tell(self, request: pb.WorkRequest) -> None:
+        if self.line is not None:
+            self.line.tell(request)
 
 
 _LEFT = "the worker was stopped before the step ended"

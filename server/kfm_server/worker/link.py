@@ -1,8 +1,9 @@
-"""A worker's streams with one server: each is opened again when it breaks, and cuts nothing of what runs."""
+"""A worker's streams, one after the other: each is opened again when it breaks, and cuts nothing of what runs."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+import itertools
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -55,11 +56,11 @@ REFUSALS = (
 
 
 class Link:
-    """The streams with the server at one endpoint, one after the other."""
+    """At most one stream at a time, with one server of those that are known: any of them reaches every session."""
 
     def __init__(
         self,
-        endpoint: str,
+        endpoints: Sequence[str],
         hello: Callable[[], pb.Hello],
         leases: Leases,
         token: str,
@@ -67,11 +68,13 @@ class Link:
         *,
         at_owner: bool = False,
     ) -> None:
-        """`hello`: what to say first, now; `roots`: as in xenocomm's Connection.
+        """`endpoints`: one server after the other is tried; `hello`: what to say first, now; `roots`: as in
+        xenocomm's Connection.
 
         `at_owner`: a process of the server says it, on behalf of its workers.
         """
-        self.endpoint = endpoint
+        self.endpoint = endpoints[0]
+        self._endpoints = itertools.cycle(endpoints)
         self.open = False
         self._hello = hello
         self._leases = leases
@@ -98,7 +101,7 @@ class Link:
         loop = asyncio.get_running_loop()
         attempt, said = 0, ""
         while True:
-            began = loop.time()
+            began, self.endpoint = loop.time(), next(self._endpoints)
             why = await self._stream()
             if isinstance(why, REFUSALS):
                 raise why
@@ -154,7 +157,7 @@ class Link:
             while (said := await self._read(call)) is not None:
                 match said.WhichOneof("message"):
                     case "lease":
-                        self._leases.take(self, said.lease)
+                        self._leases.take(said.lease)
                     case "cancel":
                         self._leases.cancel(said.cancel.ref, said.cancel.reason)
                     case "ack":

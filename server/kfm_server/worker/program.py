@@ -61,7 +61,7 @@ def worker_registry(names: str) -> ToolRegistry:
 
 
 class Worker:
-    """One worker: its leases, and a link to each server."""
+    """One worker: its leases, and its link to a server."""
 
     def __init__(
         self,
@@ -78,11 +78,8 @@ class Worker:
         self.leases = Leases(runner.run, registry.tools, options.capacity, clock, spawn)
         self._self = _introduction(options, registry)
         _check(self._self)
-        self.links = [
-            Link(endpoint, self._hello, self.leases, options.token, options.roots)
-            for endpoint in options.endpoints
-        ]
-        self.leases.lines = self.links
+        self.link = Link(options.endpoints, self._hello, self.leases, options.token, options.roots)
+        self.leases.line = self.link
 
     def _hello(self) -> pb.Hello:
         hello = pb.Hello(running=self.leases.refs())
@@ -115,15 +112,14 @@ async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
-    async with asyncio.TaskGroup() as attempts, asyncio.TaskGroup() as links:
-        worker = Worker(options, registry, attempts.create_task)
-        tasks = [links.create_task(link.run()) for link in worker.links]
+    async with asyncio.TaskGroup() as tasks:
+        worker = Worker(options, registry, tasks.create_task)
+        linked = tasks.create_task(worker.link.run())
         log.info("worker_started", pool=options.pool, tools=sorted(registry.tools), capacity=options.capacity)
         failpoints.hit(_READY)
         await asked.wait()
         code = await _leave(worker.leases, options.drain_seconds, at_once)
-        for task in tasks:
-            task.cancel()
+        linked.cancel()
         if worker.leases.running:
             os._exit(code)  # the time is up, and tools may take theirs to be cancelled
     return code

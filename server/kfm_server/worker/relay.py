@@ -49,8 +49,8 @@ class _Upstream:
             parts.clock,
             lambda work: parts.spawn(work, f"guest of {pool}"),
         )
-        self.link = Link(address, self._say_hello, self.leases, parts.token, None, at_owner=True)
-        self.leases.lines = (self.link,)
+        self.link = Link((address,), self._say_hello, self.leases, parts.token, None, at_owner=True)
+        self.leases.line = self.link
         self.task = parts.spawn(self._keep(), f"relay of {pool} to {address}")
 
     def _run(self, attempt: Attempt, progress: Progress) -> Coroutine[Any, Any, AttemptResult]:
@@ -78,7 +78,7 @@ class _Upstream:
             self.link.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=places)))
         for pool, ref in self._pools.unclaimed():
             if pool == self.pool and owns(ref.session_id) and self.link.open:
-                self.leases.go_on(self.link, pb.Lease(ref=ref, timeout=_ADOPTED), self._adopt)
+                self.leases.go_on(pb.Lease(ref=ref, timeout=_ADOPTED), self._adopt)
 
     def close(self) -> None:
         self.task.cancel()

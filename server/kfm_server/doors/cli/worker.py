@@ -33,7 +33,7 @@ def worker(
         str | None,
         typer.Option(
             metavar="HOST:PORT,..",
-            help="Servers to work for, all at once; else KFM_ENDPOINT, else 127.0.0.1:50051.",
+            help="A server, or several to try in turn; else KFM_ENDPOINT, else 127.0.0.1:50051.",
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Its name, unique in the pool; else host and process id.")] = "",
