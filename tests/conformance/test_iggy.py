@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kfm_server.bus.iggy import IggyBroker, IggyGroup
+from kfm_server.bus.iggy.lag import Lag
 from kfm_server.ports.broker import BrokerMisfit, BrokerUnavailable, Message, Received
 from kfm_server.ports.iggy_settings import IggySettings
 from kfm_server.secret import Secret
@@ -217,6 +218,22 @@ async def test_the_first_message_alone_committed_comes_once_more_as_zero_says_to
         assert (await group.assigned())[0] == 0
         await group.commit(0, 2)
         assert (await group.assigned())[0] == 2
+
+
+async def test_a_groups_lag_is_what_it_has_not_committed_and_how_old_that_is(iggy: Iggy) -> None:
+    async with opened(iggy.settings()) as broker, broker.group("workers", TOPIC) as group:
+        assert (await broker.lag("workers", TOPIC)).messages == 0
+        await publish(broker, 0, 1, 2, 3)
+        await publish(broker, 1, 4, 5)
+        await group.join()
+        await group.commit(0, 2)
+        lag = await broker.lag("workers", TOPIC)
+        assert (lag.messages, lag.most) == (3, 2)
+        first, last = (await broker.read(TOPIC, 0, 2, 1))[0], (await broker.read(TOPIC, 1, 0, 1))[0]
+        assert lag.oldest_us == min(first.published_us, last.published_us)
+        await group.commit(0, 3)
+        await group.commit(1, 2)
+        assert await broker.lag("workers", TOPIC) == Lag(0, 0, 0)
 
 
 async def test_a_rebuilt_group_is_as_far_as_it_was_and_its_members_join_again(iggy: Iggy) -> None:

@@ -317,6 +317,8 @@ def test_every_transport_checks_certificates_and_retries_finitely(monkeypatch: p
         and websocket.tls_enabled
         and websocket.tls_validate_certificate
     )
+    with pytest.raises(BrokerMisfit, match="SSL_CERT_FILE"):
+        client.client_of(IggySettings(address="127.0.0.1:8090", transport="quic", tls_ca_file="ca.pem"))
     for config in made:
         assert config.reconnection.enabled and config.reconnection.max_retries is not None
         assert config.heartbeat_interval.total_seconds() == 1

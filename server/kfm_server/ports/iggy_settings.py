@@ -24,7 +24,7 @@ class IggySettings:
     tls_domain: str = ""
     """the name in the certificate; empty: the host of the address"""
     tls_ca_file: str = ""
-    """PEM; empty: the system's authorities"""
+    """PEM; empty: the system's authorities, and always those with quic"""
     stream: str = "kfm-dev"
     """each environment has its own"""
     durable: bool = True

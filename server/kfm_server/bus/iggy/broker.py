@@ -10,6 +10,7 @@ from apache_iggy import Consumer, IggyClient, SendMessage
 
 from kfm_server.bus.iggy.client import CLOSING, IggyConnection, NotThere, connection
 from kfm_server.bus.iggy.group import IggyGroup
+from kfm_server.bus.iggy.lag import Lag, measure
 from kfm_server.bus.iggy.members import Members, count_members, read_committed, rebuild_group
 from kfm_server.bus.iggy.publishing import Lane
 from kfm_server.bus.iggy.reading import READ_BYTES, poll_of, received
@@ -109,6 +110,10 @@ class IggyBroker:
         self._known(topic, 0)
         await self.ready()
         return await read_committed(self._control, self._settings.stream, topic, name, self._partitions)
+
+    async def lag(self, name: str, topic: str) -> Lag:
+        """Of a group: what it has not committed. Raises BrokerUnavailable."""
+        return await measure(self, topic, await self.committed(name, topic))
 
     async def members(self, name: str, topic: str) -> Members:
         """Of a group, to see whether it has ghosts. Raises BrokerUnavailable."""

@@ -167,6 +167,10 @@ def client_of(settings: IggySettings) -> IggyClient:
     login = AutoLogin.username_password(settings.username, settings.password.reveal())
     if settings.token:
         login = AutoLogin.personal_access_token(settings.token.reveal())
+    if settings.transport == "quic" and settings.tls_ca_file:
+        raise BrokerMisfit(
+            "iggy.tls_ca_file: QUIC knows the system's authorities only; SSL_CERT_FILE names others"
+        )
     domain = settings.tls_domain or settings.address.rpartition(":")[0].strip("[]")
     try:
         if settings.transport == "quic":
