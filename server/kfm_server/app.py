@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
-from kfm.catalogue.events import SCHEMA_RELEASE
+from kfm.catalogue.events import SCHEMA_RELEASE, TOPICS
 from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
 from kfm_server import logs, metrics
 from kfm_server.bus.audit import audit_group
-from kfm_server.bus.consumer import consume
+from kfm_server.bus.consumer import Consumer, consume
 from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
+from kfm_server.bus.intake import REQUESTS_PROBE, RESULTS_PROBE, requests_group, results_group
 from kfm_server.bus.postgres import PostgresBusStore
-from kfm_server.bus.sources import JournalSource
+from kfm_server.bus.relay import Relay
+from kfm_server.bus.sources import BrokerSource, JournalSource
 from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
-from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
+from kfm_server.clock import Clock, SharedClock, VirtualClock, on_the_loop
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
+from kfm_server.doors.bus import BusDoor
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
@@ -41,6 +44,7 @@ from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
+from kfm_server.ports.broker import BrokerMisfit
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.providers.factory import ModelsInvalid, Providers
 from kfm_server.runtime.announcing import Announcer
@@ -208,6 +212,16 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for consumed in groups
         ]
 
+        relaying, intake = await _over_broker(
+            stack,
+            settings,
+            journal=journal,
+            store=bus,
+            assigned=lambda: {p: owner.epoch for p, owner in sessions.owned.items()},
+            clock=clock,
+            door=BusDoor(manager, pools),
+        )
+
         async def go_by(new: Settings) -> None:
             logs.hide(new.secrets)
             try:
@@ -232,7 +246,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
 
         def decided() -> None:
             keeper.wake()
-            for consumer in consumers:
+            for consumer in (*consumers, *intake):
                 consumer.poke()
 
         tail = EventTail(journal, clock)
@@ -289,10 +303,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         endpoints = Endpoints(bound, await http_door.start(), data)
         await health.set_all(True)
         stack.enter_context(told(settings.home, endpoints))
-        for consumer in consumers:
+        for consumer in (*consumers, *relaying):
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
-        consuming = [group.spawn(consumer.run(), "bus") for consumer in consumers]
+        consuming = [group.spawn(consumer.run(), "bus") for consumer in (*consumers, *relaying, *intake)]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))
         relay = WorkerRelay(
@@ -321,8 +335,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         finally:
             log.info("draining")
             manager.drain()
-            sessions.hold()
             pools.leave("the server is stopping")
+            await asyncio.sleep(0)  # what ends by that is in its session's mailbox
+            sessions.hold()
             await grpc_door.drain(2.0)
             if not await sessions.quiet(settings.drain_seconds):
                 log.warning("steps_cut", count=len(sessions.busy))
@@ -331,6 +346,49 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for task in (renewing, *consuming):
                 task.cancel()
             await keeper.release()
+
+
+async def _over_broker(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    *,
+    journal: PostgresJournal,
+    store: PostgresBusStore,
+    assigned: Callable[[], Mapping[int, int]],
+    clock: Clock,
+    door: BusDoor,
+) -> tuple[list[Consumer], list[Consumer]]:
+    """The relay and the intake, for the partitions that this process owns; neither without a broker.
+
+    Raises SettingsError for a broker that is not as it must be; one that is away is waited for.
+    """
+    if not settings.iggy.address or "runtime" not in settings.role:
+        return [], []
+    try:
+        from kfm_server.bus.iggy.broker import IggyBroker
+    except ImportError as error:
+        raise SettingsError(f"KFM_IGGY_ADDRESS: install kfm-server[iggy]: {error}") from None
+    try:
+        broker = await stack.enter_async_context(IggyBroker.open(settings.iggy, TOPICS, settings.partitions))
+    except BrokerMisfit as misfit:
+        raise SettingsError(f"KFM_IGGY_ADDRESS: {misfit}") from None
+    relay = Relay(journal=journal, broker=broker, store=store, assigned=assigned, clock=clock)
+    intake = [
+        consume(
+            group,
+            source=BrokerSource(broker, group.topics),
+            store=store,
+            assigned=assigned,
+            clock=clock,
+            linger=0,
+            probe=probe,
+        )
+        for group, probe in (
+            (requests_group(door.ask), REQUESTS_PROBE),
+            (results_group(door.result), RESULTS_PROBE),
+        )
+    ]
+    return [relay.consumer], intake
 
 
 def _prepare(config: Config) -> ToolRegistry:

@@ -40,6 +40,12 @@ START_SECONDS: Final = 2.0
 """How long a worker may take to start what it was leased."""
 _LATE_SECONDS: Final = 2.0
 """How long after its deadline an attempt's result is waited for: the worker ends it by itself."""
+MOST_HELD: Final = 1000
+"""Attempts that a worker may hold, and results that are kept of it until somebody asks for them."""
+_KEPT_BYTES: Final = 64 << 20
+"""Of those results, for each worker. What is not kept the worker tells again."""
+_REMEMBERED: Final = 10_000
+"""Attempts whose results counted: told again, for want of the acknowledgement, they are acknowledged again."""
 _BEFORE_LEASE = failpoints.declare("pool.lease.before")
 _AFTER_LEASE = failpoints.declare("pool.lease.after")
 _BEFORE_ACK = failpoints.declare("pool.ack.before")
@@ -138,6 +144,8 @@ class WorkerPools:
         self._jobs: dict[Key, _Job] = {}
         self._waiting: dict[str, deque[_Job]] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
+        self._counted: dict[Key, None] = {}
+        self._leaving = False
 
     def run(
         self, attempt: Attempt, progress: Progress, connection: Any = None
@@ -155,7 +163,14 @@ class WorkerPools:
         job.guest = guest
         job.gone_us = attempt.deadline_us
         key = job.key
-        holder = next((w for w in self._workers.values() if key in w.held or key in w.results), None)
+        holder = next(
+            (
+                w
+                for w in self._workers.values()
+                if w.pool == attempt.pool and (key in w.held or key in w.results)
+            ),
+            None,
+        )
         if holder is None:
             job.timer = self._call_later(self.lease_seconds, lambda: self._lose(job))
         else:
@@ -219,6 +234,8 @@ class WorkerPools:
             job.timer.cancel()
         late = max(0.0, (job.attempt.start_by_us - self._clock.now_us()) / 1e6)
         job.timer = self._call_later(late, lambda: self._not_taken(job))
+        if self._leaving:
+            self._stay(job)
 
     def _offer(self, pool: str) -> None:
         """Lease what waits, in its order, each to the worker with most places."""
@@ -282,6 +299,13 @@ class WorkerPools:
         self._wait_for_end(job, (job.gone_us - self._clock.now_us()) / 1e6)
         told = worker.results.pop(job.key, None)
         if told is not None:
+            self._conclude(job, worker, told)
+
+    def _conclude(self, job: _Job, worker: Worker, told: _Told) -> None:
+        if worker.is_process and _is_lost(told.result):
+            self._lose(job)
+            self._ack(worker, told.ref, True)
+        else:
             self._end(job, told.result)
 
     # How an attempt ends
@@ -296,6 +320,11 @@ class WorkerPools:
         why = f"all {served} workers are busy" if served else "none is connected"
         self._end(
             job, _unstarted("REASON_POOL_UNAVAILABLE", f"no worker of pool {pool!r} took the step: {why}")
+        )
+
+    def _stay(self, job: _Job) -> None:
+        self._end(
+            job, _unstarted("REASON_POOL_UNAVAILABLE", "the server stopped before a worker took the step")
         )
 
     def _give_up(self, job: _Job) -> None:
@@ -317,7 +346,8 @@ class WorkerPools:
             worker=job.worker.name if job.worker else "",
         )  # fmt: skip
         if not job.ended.done():
-            job.ended.set_exception(AttemptLost(job.gone_us if gone_us is None else gone_us))
+            late = job.gone_us + int(_LATE_SECONDS * 1e6)  # by the worker's clock, which began at its arrival
+            job.ended.set_exception(AttemptLost(late if gone_us is None else gone_us))
 
     # What workers say
 
@@ -353,15 +383,27 @@ class WorkerPools:
     def heartbeat(self, worker: Worker, running: Sequence[pb.AttemptRef]) -> None:
         """It lives, and holds these."""
         self._heard(worker)
-        self._holds(worker, ((key_of(ref), ref) for ref in running))
+        told = {key_of(ref): ref for ref in running}
+        for key in [key for key in worker.held if key not in told]:
+            job = self._jobs.get(key)
+            if job is None or job.worker is not worker:  # else it is on its way to the worker
+                del worker.held[key]
+        self._holds(worker, told.items())
         self._ask_again(worker)
 
     def _holds(self, worker: Worker, refs: Iterable[tuple[Key, pb.AttemptRef]]) -> None:
         for key, ref in refs:
             worker.held[key] = ref
             job = self._jobs.get(key)
-            if job is not None and job.worker is not worker and not job.queued:
+            if job is None or job.worker is worker or job.attempt.pool != worker.pool:
+                continue
+            if job.queued:
+                self._waiting[worker.pool].remove(job)
+                job.queued = False
+                job.gone_us = job.attempt.deadline_us
                 self._attach(job, worker)
+            elif job.worker is None or job.worker.is_process or worker.is_process:
+                self._attach(job, worker)  # it was not known, or its worker has moved to another process
 
     def _heard(self, worker: Worker) -> None:
         if worker.silence is not None:
@@ -395,28 +437,55 @@ class WorkerPools:
         result = replace(
             result,
             worker=result.worker or worker.name,
-            recorded=lambda counts: self._ack(worker, ref, counts),
+            recorded=lambda counts: self._recorded(worker, ref, counts),
         )
+        told = _Told(ref, result)
         job = self._jobs.get(key)
-        if job is not None and not job.queued and _is_lost(result):
-            self._lose(job)
-            self._ack(worker, ref, True)
-        elif job is not None and not job.queued:
-            self._end(job, result)
+        if key in self._counted:
+            self._ack(worker, ref, True)  # its acknowledgement was lost
+        elif job is not None and not job.queued and self._is_of(job, worker):
+            self._conclude(job, worker, told)
         else:
             # The session may not be loaded yet: whoever loads it asks for the attempt.
-            worker.results[key] = _Told(ref, result)
-            self._call_later(self.lease_seconds, lambda: self._late(worker, ref))
+            self._keep(worker, told)
         self._ask_again(worker)
 
-    def _late(self, worker: Worker, ref: pb.AttemptRef) -> None:
-        if worker.results.pop(key_of(ref), None) is not None and self._owns(ref.session_id):
-            metrics.LATE_RESULTS.inc()
-            log.warning("late_result_refused", turn_id=ref.turn_id, step=ref.step_key, worker=worker.name)
-            self._ack(worker, ref, False)
+    def _is_of(self, job: _Job, worker: Worker) -> bool:
+        """The worker's result counts: it has the attempt, or nobody told yet who has."""
+        return job.attempt.pool == worker.pool and (job.worker is worker or job.worker is None)
+
+    def _keep(self, worker: Worker, told: _Told) -> None:
+        key, kept = key_of(told.ref), worker.results
+        size = len(told.result.output_json) + sum(len(other.result.output_json) for other in kept.values())
+        if key in kept or (len(kept) < MOST_HELD and size <= _KEPT_BYTES):
+            kept[key] = told
+            self._call_later(self.lease_seconds, lambda: self._late(worker, told))
+
+    def _late(self, worker: Worker, told: _Told) -> None:
+        ref, key = told.ref, key_of(told.ref)
+        if worker.results.get(key) is not told:
+            return
+        if not self._owns(ref.session_id):
+            if self._workers.get((worker.pool, worker.name)) is worker:  # else it tells on its next stream
+                self._call_later(self.lease_seconds, lambda: self._late(worker, told))
+            return
+        del worker.results[key]
+        metrics.LATE_RESULTS.inc()
+        log.warning("late_result_refused", turn_id=ref.turn_id, step=ref.step_key, worker=worker.name)
+        self._ack(worker, ref, False)
+
+    def _recorded(self, worker: Worker, ref: pb.AttemptRef, counts: bool) -> None:
+        if counts:
+            self._counted[key_of(ref)] = None
+            if len(self._counted) > _REMEMBERED:
+                del self._counted[next(iter(self._counted))]
+        self._ack(worker, ref, counts)
 
     def _ack(self, worker: Worker, ref: pb.AttemptRef, accepted: bool) -> None:
         failpoints.hit(_BEFORE_ACK)
+        key = key_of(ref)
+        worker.results.pop(key, None)
+        worker.held.pop(key, None)  # a heartbeat tells of it until now
         self._tell(worker, pb.WorkResponse(ack=pb.Ack(ref=ref, accepted=accepted)))
 
     def decline(self, worker: Worker, ref: pb.AttemptRef, reason: str) -> None:
@@ -457,7 +526,14 @@ class WorkerPools:
                     worker.silence.cancel()
 
     def leave(self, reason: str) -> None:
-        """The process stops: every worker is asked to come back later. What they perform goes on."""
+        """The process stops: every worker is asked to come back later. What they perform goes on.
+
+        What waits for a worker ends as never started: the next owner could not know that.
+        """
+        self._leaving = True
+        for waiting in self._waiting.values():
+            for job in waiting:
+                self._stay(job)
         for worker in self._workers.values():
             self._tell(worker, pb.WorkResponse(leaving=pb.Leaving(reason=reason)))
 

@@ -5,17 +5,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
-from kfm.catalogue.errors import ERROR_CLASSES, InvalidArgument
+from kfm.catalogue.errors import ERROR_CLASSES, InvalidArgument, Overloaded
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server.canonical import clean_text, parse_json, sanitised_json
 from kfm_server.doors.grpc.interceptor import Call
 from kfm_server.ports.steps import AttemptResult, Failure
-from kfm_server.runtime.workers import Worker, WorkerPools
+from kfm_server.runtime.workers import MOST_HELD, Send, Worker, WorkerPools
 
 HELLO_SECONDS: Final = 10.0
 """How long a stream may take to say hello."""
+MOST_UNREAD: Final = 10_000
+"""Messages that wait for a worker that does not read: then its stream ends."""
 MAX_MESSAGE: Final = 4096
 """Longest message of a worker's failure that is kept, in characters."""
 _STATUSES = (
@@ -65,10 +67,21 @@ class WorkerService:
                 max_message_bytes=self._max_message_bytes,
             )
         )
-        outbox = asyncio.Queue[pb.WorkResponse | Exception | None]()  # bounded by the worker's capacity
-        send = outbox.put_nowait
+        outbox = asyncio.Queue[pb.WorkResponse | Exception | None]()
+
+        def send(response: pb.WorkResponse) -> None:
+            if outbox.qsize() < MOST_UNREAD:
+                outbox.put_nowait(response)
+            elif worker.send is send:
+                self._pools.disconnect(worker, send)
+                outbox.put_nowait(
+                    Overloaded(f"More than {MOST_UNREAD} messages wait: the worker reads too slowly.")
+                )
+
         worker = self._pools.connect(hello, send, is_process=call.at_owner)
-        listening = asyncio.create_task(self._listen(worker, requests, outbox), name=f"worker {worker.name}")
+        listening = asyncio.create_task(
+            self._listen(worker, send, requests, outbox), name=f"worker {worker.name}"
+        )
         try:
             while (said := await outbox.get()) is not None:
                 if isinstance(said, Exception):
@@ -84,11 +97,14 @@ class WorkerService:
     async def _listen(
         self,
         worker: Worker,
+        send: Send,
         requests: AsyncIterator[pb.WorkRequest],
         outbox: asyncio.Queue[pb.WorkResponse | Exception | None],
     ) -> None:
         try:
             async for request in requests:
+                if worker.send is not send:
+                    return  # the stream is over: what was told on it is told again on the next
                 self._take(worker, request)
         except Exception as error:
             outbox.put_nowait(error)
@@ -98,6 +114,8 @@ class WorkerService:
     def _take(self, worker: Worker, request: pb.WorkRequest) -> None:
         match request.WhichOneof("message"):
             case "heartbeat":
+                if len(request.heartbeat.running) > MOST_HELD:
+                    raise InvalidArgument(f"heartbeat.running: a worker holds at most {MOST_HELD} attempts.")
                 self._pools.heartbeat(worker, request.heartbeat.running)
             case "delta":
                 self._pools.delta(worker, request.delta.ref, clean_text(request.delta.progress))
