@@ -88,6 +88,15 @@ class Child:
             time.sleep(0.01)
         raise Missing(f"{self.log.stem} named no address within {timeout:.0f} s: {self.tail()}")
 
+    def said(self, text: str, timeout: float = 20) -> None:
+        """Wait until its log holds the text. Raises Missing."""
+        until = time.monotonic() + timeout
+        while text not in self.log.read_text(errors="replace"):
+            self.check()
+            if time.monotonic() > until:
+                raise Missing(f"{self.log.stem} did not say {text} within {timeout:.0f} s: {self.tail()}")
+            time.sleep(0.01)
+
     def close(self) -> None:
         """Ask it to stop, wait 10 s, then kill it."""
         if self.process.poll() is None:

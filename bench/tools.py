@@ -1,4 +1,4 @@
-"""The tool of the AT_MOST_ONCE measurements, loaded by KFM_TOOLS=bench.tools:TOOLS."""
+"""The tools of the measurements: TOOLS for servers (KFM_TOOLS=bench.tools:TOOLS), the others for workers of pools."""
 
 from typing import Any
 
@@ -26,4 +26,22 @@ class BenchEffect:
         return {"n": arguments["n"] + 1}
 
 
-TOOLS: list[Tool] = [BenchEffect()]
+class BenchStep:
+    """Answers at once, under the contract IDEMPOTENT: its dispatch is durable before it starts."""
+
+    def __init__(self, name: str) -> None:
+        self.spec = ToolSpec(
+            name=name,
+            description="Does nothing, under the contract IDEMPOTENT. Answers with its number plus one.",
+            input_schema=BenchEffect.spec.input_schema,
+            effect=types.EFFECT_CONTRACT_IDEMPOTENT,
+        )
+
+    async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
+        """Answer with n + 1."""
+        return {"n": arguments["n"] + 1}
+
+
+TOOLS: list[Tool] = [BenchEffect(), BenchStep("bench_local")]
+WORKER: list[Tool] = [BenchStep("bench_worker")]
+BUS: list[Tool] = [BenchStep("bench_bus")]

@@ -8,7 +8,9 @@ from kfm.turn.v1 import turn_pb2 as turns
 from kfm.turn.v1 import turn_service_pb2 as service
 from kfm.type.v1 import type_pb2 as types
 
-ARGUMENTS = {"calculator": {"expression": "1+1"}, "bench_effect": {"n": 1}}
+ARGUMENTS = {"calculator": {"expression": "1+1"}}
+OTHERS: dict[str, object] = {"n": 1}
+"""What the tools of bench.tools take."""
 
 
 def plan(tool: str) -> str:
@@ -18,7 +20,7 @@ def plan(tool: str) -> str:
             "key": f"s{n}",
             "kind": "tool",
             "tool": tool,
-            "arguments": ARGUMENTS[tool],
+            "arguments": ARGUMENTS.get(tool, OTHERS),
             "depends_on": [f"s{n - 1}"] if n > 1 else [],
         }
         for n in (1, 2, 3)
