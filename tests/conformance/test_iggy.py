@@ -1,6 +1,8 @@
 """The adapter to Iggy with the real wheel: over a real server where there is one, else over the stub of its frames."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -248,6 +250,97 @@ async def test_a_rebuilt_group_is_as_far_as_it_was_and_its_members_join_again(ig
         assert await broker.rebuild("workers", TOPIC) == {}
         assert await group.assigned() == {}
         assert await until_assigned(group, 4) == {0: 2, 1: 0, 2: 0, 3: 3}
+
+
+MEMBER = """
+import asyncio, sys
+from kfm_server.bus.iggy import IggyBroker
+from kfm_server.ports.iggy_settings import IggySettings
+from kfm_server.secret import Secret
+
+async def main(address, username, password, stream, topic):
+    settings = IggySettings(address=address, username=username, password=Secret(password), stream=stream)
+    async with IggyBroker.open(settings, [topic, "other"], 4) as broker, broker.group("workers", topic) as group:
+        await group.join()
+        for partition in range(4):
+            assert await group.read(partition, 0, 10)
+        await group.commit(0, 2)
+        print("read all", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_what_a_killed_member_had_not_committed_comes_to_another(iggy: Iggy) -> None:
+    settings = iggy.settings()
+    async with opened(settings) as broker, broker.group("workers", TOPIC) as group:
+        for partition in range(PARTITIONS):
+            await publish(broker, partition, 1, 2, 3)
+        login = settings.username, settings.password.reveal()
+        member = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            MEMBER,
+            settings.address,
+            *login,
+            settings.stream,
+            TOPIC,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert member.stdout and await member.stdout.readline() == b"read all\n"
+            await group.join()
+            assert set(await group.assigned()) <= {0}, "what it has read and not committed is its own"
+        finally:
+            member.kill()
+            await member.wait()
+        assert await until_assigned(group, 4) == {0: 2, 1: 0, 2: 0, 3: 0}
+        assert await numbers(group, 0, 2) == [3]
+        assert await numbers(group, 1) == [1, 2, 3]
+
+
+async def test_all_that_was_acknowledged_is_there_after_kills_of_the_server_under_load(iggy: Iggy) -> None:
+    server = needs_own(iggy)
+    acknowledged: dict[int, list[int]] = {p: [] for p in range(PARTITIONS)}
+    over, more_came = asyncio.Event(), asyncio.Condition()
+    async with opened(iggy.settings()) as broker:
+
+        async def load(partition: int) -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                try:
+                    await publish(broker, partition, number)
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.02)
+                else:
+                    acknowledged[partition].append(number)
+                    async with more_came:
+                        more_came.notify_all()
+
+        async def enough(more: int) -> None:
+            wanted = {p: len(found) + more for p, found in acknowledged.items()}
+            async with more_came:
+                await more_came.wait_for(lambda: all(len(acknowledged[p]) >= n for p, n in wanted.items()))
+
+        async with asyncio.TaskGroup() as tasks:
+            for partition in range(PARTITIONS):
+                tasks.create_task(load(partition))
+            for _ in range(3):
+                await enough(50)
+                await server.kill()
+                await server.start()
+            await enough(50)
+            over.set()
+        for partition, numbers_there in acknowledged.items():
+            kept: list[int] = []
+            last = 0
+            while found := await broker.read(TOPIC, partition, last, 1000):
+                kept += [m.id for m in found]
+                last = found[-1].offset
+            assert set(numbers_there) <= set(kept)
+            assert kept == sorted(kept), "in order, those of unknown outcome too"
 
 
 def needs_own(iggy: Iggy) -> Any:
