@@ -99,7 +99,7 @@ def test_a_reference_to_a_dependency_of_a_dependency_adds_nothing() -> None:
             [_step("s1"), _step("s2", arguments_json='{"variables":{"x":{"$ref":"s1#/result"}}}')],
             "required property",
         ),
-        ([_step("s1", pool="gpu")], "no worker pool"),
+        ([_step("s1", pool="gpu")], "the pool 'gpu' does not serve"),
         ([_step("s1", timeout=duration_pb2.Duration(seconds=-1))], "timeout"),
         ([_step("s1", timeout=duration_pb2.Duration())], "timeout"),
         ([_step("s1", instructions="x" * 9000)], "instructions are longer"),
