@@ -30,6 +30,13 @@ PRINCIPAL: Final = "bus"
 _LATER = (DeadlineExceeded, Draining, NotOwner, Overloaded, Unavailable)
 _RETRIES = Retries(attempts=3, timeout=30.0)
 
+REQUESTS_PROBE: Final = (0.005, 0.05)
+"""How long until what somebody published is seen, in seconds: while there is much, and after a while of nothing."""
+RESULTS_PROBE: Final = (0.002, 0.01)
+"""The same for results: a turn waits for each."""
+_RECORDED_SECONDS = 5.0
+"""By then a result is in the journal, or its owner has lost the partition."""
+
 Ask = Callable[[ExecutionContext, Message], Awaitable[object]]
 """Makes a request of TurnService as a client would. Raises KfmError."""
 TakeResult = Callable[[Envelope, ev.StepResultEvent], Awaitable[None]]
@@ -55,7 +62,10 @@ def requests_group(ask: Ask) -> Group:
 
 
 def results_group(result: TakeResult) -> Group:
-    """The group `results`: what workers on the broker say of their attempts, to the owner of the partition."""
+    """The group `results`: what workers on the broker say of their attempts, to the owner of the partition.
+
+    It is recorded after it was taken: whoever takes the partition over reads the last of it again.
+    """
 
     async def take(deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -64,7 +74,9 @@ def results_group(result: TakeResult) -> Group:
             await result(delivery.envelope, delivery.event)
 
     topics = frozenset({RESULTS})
-    return Group("results", topics, take, retries=_RETRIES, copies=False, holds=False)
+    return Group(
+        "results", topics, take, retries=_RETRIES, copies=False, holds=False, settle=_RECORDED_SECONDS
+    )
 
 
 def as_request(envelope: Envelope, event: Message) -> tuple[ExecutionContext, Message]:

@@ -65,6 +65,7 @@ class PartitionReader:
         self._clock = clock
         self._pause = pause
         self._holds: dict[str, Hold] = {}
+        self._taken: deque[tuple[float, int]] = deque()
         self._alone = key_in(channel, _ALONE)
         self._delivered: deque[str] = deque(maxlen=_REMEMBERED)
         self._known: set[str] = set()
@@ -87,6 +88,7 @@ class PartitionReader:
                 await self._store.reset(group, partition, epoch, 0, self.channel)
                 position = Position(0, ())
         self.offset = position.offset
+        self._taken.clear()
         self._holds = {hold.key: hold for hold in position.holds}
 
     async def advance(self) -> bool:
@@ -110,12 +112,19 @@ class PartitionReader:
                 await self._bury(stored, key, found, 1)
         await self._hand_over(ready)
         if rows:
-            failpoints.hit(_BEFORE_COMMIT)
-            await self._store.commit(
-                self._group.name, self.partition, self.epoch, rows[-1].offset, self.channel
-            )
             self.offset = rows[-1].offset
+            await self._commit()
         return len(rows) == _READ
+
+    async def _commit(self) -> None:
+        """Move the cursor to what is settled."""
+        now, settled = self._clock.monotonic(), 0
+        self._taken.append((now, self.offset))
+        while self._taken and self._taken[0][0] <= now - self._group.settle:
+            settled = self._taken.popleft()[1]
+        if settled:
+            failpoints.hit(_BEFORE_COMMIT)
+            await self._store.commit(self._group.name, self.partition, self.epoch, settled, self.channel)
 
     async def refresh(self) -> None:
         """Deliver, in order, what was parked behind holds that were released, and lift them."""

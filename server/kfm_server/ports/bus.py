@@ -89,6 +89,7 @@ class Group:
     `batch`: most deliveries in one call. A call with several that fails is repeated one by one, so only
     a handler to which repeats mean nothing asks for more than one.
     `copies`: whether it takes copies of what stands in the journal; without, only what others have published.
+    `settle`: seconds after which what the handler has taken is surely durable; the cursor follows so much later.
     `holds`: whether a message that it cannot take holds its session; without, closing the dead letter delivers nothing.
     """
 
@@ -99,6 +100,7 @@ class Group:
     retries: Retries = Retries()
     copies: bool = True
     holds: bool = True
+    settle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
