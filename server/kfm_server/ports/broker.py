@@ -115,7 +115,8 @@ class WorkGroup(Protocol):
     async def assigned(self) -> Mapping[int, int]:
         """The partitions of this member now, each with the offset up to which the group has committed.
 
-        Empty: it has lost everything, or there is nothing for it. One that the broker no longer knows joins again
+        One that is to go to another member is left out at once, and goes when what was read of it is committed,
+        or a while later. Empty: it has lost everything, or there is nothing for it. One that the broker no longer knows joins again
         by itself. Raises BrokerUnavailable: then, too, all that was read and not committed is lost to others.
         """
         ...
@@ -123,7 +124,7 @@ class WorkGroup(Protocol):
     async def read(self, partition: int, after: int, limit: int) -> Sequence[Received]:
         """As Broker.read, of a partition of this member; empty of one that is not its own (any more).
 
-        What it read and has not committed keeps the partition here a while when another member joins.
+        What was read and not committed keeps another member from the partition for a while: see assigned.
         """
         ...
 
