@@ -116,8 +116,9 @@ class WorkGroup(Protocol):
         """The partitions of this member now, each with the offset up to which the group has committed.
 
         One that is to go to another member is left out at once, and goes when what was read of it is committed,
-        or a while later. Empty: it has lost everything, or there is nothing for it. One that the broker no longer knows joins again
-        by itself. Raises BrokerUnavailable: then, too, all that was read and not committed is lost to others.
+        or a while later. Empty: it has lost everything, or there is nothing for it. One that the broker no longer
+        knows joins again by itself. Raises BrokerUnavailable: then, too, all that was read and not committed is
+        lost to others.
         """
         ...
 
