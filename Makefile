@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX .venv/bin/uv
 
-.PHONY: dev test check gen contract release bench faults mcp-conformance clean
+.PHONY: dev test check gen contract release bench faults mcp-conformance go-worker clean
 
 .venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml mcp/pyproject.toml gen/python/pyproject.toml
 	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
@@ -47,6 +47,9 @@ mcp-conformance: .venv/.ready  ## the official referees of MCP, which npm instal
 
 bench: .venv/.ready  ## against the bare floor and the peers, in one run
 	$(PY) -m bench.run
+
+go-worker: .venv/.ready  ## the example of a worker in Go, which needs Go
+	cd examples/go-worker && ../../.venv/bin/buf generate && go build -o go-worker .
 
 clean:
 	rm -rf .venv .kfm .bench .cache
