@@ -68,6 +68,7 @@ from kfm_server.tools.pool_tools import PoolTools
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.planners.agent import ASK_PERSON
+from kfm_server.worker.program import Worker, WorkerOptions, leave, worker_registry
 from kfm_server.worker.relay import WorkerRelay
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
     """
     config = given if isinstance(given, Config) else Config.given(given)
     settings = config.settings
-    tools = _prepare(config)
+    tools, worker_tools = _prepare(config)
     owns, answers = "runtime" in settings.role, "api" in settings.role
     clock = virtual or SharedClock()
     health = Health()
@@ -152,6 +153,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             may_lease=may_lease,
             owns=lambda session_id: sessions.partition(session_id) in sessions.owned,
             tools=lambda: tools.catalogue,
+            over_bus=frozenset(settings.iggy.pools),
             call_later=call_later,
         )
         pool_tools = PoolTools(
@@ -328,12 +330,18 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             keep = timedelta(days=settings.retention_days)
             retention = await stack.enter_async_context(Retention.open(dsn, keep, lambda: sessions.owned))
             consuming.append(group.spawn(retention.run(), "retention"))
+        hosted = None
+        if "worker" in settings.role:
+            hosted = Worker(_hosted(settings, bound), worker_tools, lambda work: group.spawn(work, "attempt"))
+            consuming.append(group.spawn(hosted.link.run(), "worker"))
         gc.freeze()
         log.info("ready", grpc=endpoints.grpc, http=endpoints.http, data=endpoints.data)
         try:
             yield endpoints
         finally:
             log.info("draining")
+            if hosted is not None:
+                await leave(hosted.leases, settings.drain_seconds, asyncio.Event())
             manager.drain()
             pools.leave("the server is stopping")
             await asyncio.sleep(0)  # what ends by that is in its session's mailbox
@@ -391,8 +399,17 @@ async def _over_broker(
     return [relay.consumer], intake
 
 
-def _prepare(config: Config) -> ToolRegistry:
-    """All that can be refused before a database starts; what is wrong is told under its setting's name."""
+def _hosted(settings: Settings, bound: str) -> WorkerOptions:
+    """The worker in this process works for this process, over its own door."""
+    given, token = settings.worker, settings.token.reveal()
+    return WorkerOptions(given.pool, given.tools, (reachable(bound),), token, capacity=given.capacity)
+
+
+def _prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
+    """All that can be refused before a database starts; what is wrong is told under its setting's name.
+
+    Answers the tools of the server, and those of its worker.
+    """
     settings, token = config.settings, config.settings.token.reveal()
     with _named("KFM_GRPC_ADDRESS"):
         check_bind(settings.grpc_address, token)
@@ -406,6 +423,12 @@ def _prepare(config: Config) -> ToolRegistry:
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools, fetch)
     config.require_tools({*tools.catalogue, ASK_PERSON})
+    worker_tools = ToolRegistry(())
+    if "worker" in settings.role:
+        if not settings.worker.pool:
+            raise SettingsError("KFM_WORKER_POOL: the role worker needs a pool that it serves")
+        with _named("KFM_WORKER_TOOLS"):
+            worker_tools = worker_registry(settings.worker.tools)
     if settings.role == ("worker",):
         raise SettingsError(f"{_told_of(config, 'role')}: worker alone needs no server: run kfm worker")
     if "runtime" not in settings.role and not settings.database_url:
@@ -418,7 +441,7 @@ def _prepare(config: Config) -> ToolRegistry:
     except OSError as error:
         why = "is no directory" if isinstance(error, FileExistsError) else f"cannot be made: {error.strerror}"
         raise OSError(f"KFM_HOME: {settings.home} {why}") from error
-    return tools
+    return tools, worker_tools
 
 
 def _world(tools: ToolRegistry, settings: Settings) -> World:

@@ -32,6 +32,7 @@ KNOWN_CAPABILITIES = frozenset(
         "turns.fork",
         "turns.output_schema",
         "turns.settle",
+        "workers",
     }
 )
 """Names of `GetServerInfoResponse.capabilities` that this release knows."""

@@ -33,5 +33,7 @@ class IggySettings:
     """how long the broker keeps messages, in whole segments; 0: for ever; counts when a topic is made"""
     max_partition_bytes: int = 0
     """how much a partition holds before its oldest segments go; 0: no bound; counts when a topic is made"""
+    pools: tuple[str, ...] = ()
+    """worker pools that take their PURE and IDEMPOTENT steps from the broker (`kfm worker --bus`); other steps go over gRPC"""
     deadline: float = 5.0
     """longest wait for one answer, besides a second for each 10 MB"""

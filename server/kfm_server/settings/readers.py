@@ -124,10 +124,12 @@ def flag(value: object) -> bool:
     return value
 
 
-def names(most: int) -> Reader:
-    """A list of different names."""
+def names(most: int, *, commas: bool = False) -> Reader:
+    """A list of different names; with `commas` also a text with commas between them."""
 
     def read(value: object) -> tuple[str, ...]:
+        if commas and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
         found: list[object] = list(value) if isinstance(value, list) else [None]
         if len(found) > most or not all(isinstance(n, str) and NAME.fullmatch(n) for n in found):
             raise ValueError(f"not a list of at most {most} names")

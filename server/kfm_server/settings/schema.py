@@ -43,6 +43,18 @@ class Telemetry:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """`[worker]`: the worker in this process, where `role` says that it has one."""
+
+    pool: str = ""
+    """the pool that it serves"""
+    tools: str = ""
+    """what it performs, as `module:ATTRIBUTE`, separated by commas"""
+    capacity: int = 16
+    """1 to 1000; attempts at one time"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that rules where and how the server runs. Durations in seconds."""
 
@@ -85,6 +97,7 @@ class Settings:
     limits: TurnLimits = field(default_factory=TurnLimits)
     telemetry: Telemetry = field(default_factory=Telemetry)
     iggy: IggySettings = field(default_factory=IggySettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
     models: Mapping[str, ModelSpec] = field(default_factory=lambda: MappingProxyType[str, ModelSpec]({}))
     """by name, in the order of the file"""
     personalities: Mapping[str, Personality] = field(
@@ -177,6 +190,9 @@ KEYS: tuple[Key, ...] = (
     _limit("max_model_calls", readers.whole(1, 1000)),
     _limit("max_tokens", readers.whole(0, 10**15)),
     _limit("max_cost_usd", readers.usd(10**9, 10**6), field="max_cost_nanos"),
+    Key("worker.pool", readers.name, variable="KFM_WORKER_POOL"),
+    Key("worker.tools", readers.text(), variable="KFM_WORKER_TOOLS"),
+    Key("worker.capacity", readers.whole(1, 1000), variable="KFM_WORKER_CAPACITY"),
     Key(
         "telemetry.otlp_endpoint",
         readers.matching(r"https?://[^/@\s]+/?", "of the form http://host:port, without a path or a user"),
@@ -197,6 +213,7 @@ KEYS: tuple[Key, ...] = (
     _iggy("durable", readers.flag),
     _iggy("retention", readers.seconds(0, 36_500 * _DAY)),
     _iggy("max_partition_bytes", readers.whole(0, 10**15)),
+    _iggy("pools", readers.names(64, commas=True)),
     _iggy("deadline", readers.seconds(0.1, 300)),
 )
 """Every setting of which there is one. Those of `[models.NAME]` and `[personalities.NAME]` stand below."""
@@ -230,7 +247,7 @@ PERSONALITY_KEYS: tuple[Key, ...] = (
 MOST_NAMED = 256
 """Models, and personalities, that one configuration may have."""
 
-SECTIONS = ("limits", "telemetry", "iggy")
+SECTIONS = ("limits", "telemetry", "iggy", "worker")
 TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
 
 
@@ -258,6 +275,7 @@ def build(
         limits=TurnLimits(**parts["limits"]),
         telemetry=Telemetry(**parts["telemetry"]),
         iggy=IggySettings(**parts["iggy"]),
+        worker=WorkerSettings(**parts["worker"]),
         models=MappingProxyType(dict(models)),
         personalities=MappingProxyType(dict(personalities)),
     )

@@ -118,15 +118,15 @@ async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:
         log.info("worker_started", pool=options.pool, tools=sorted(registry.tools), capacity=options.capacity)
         failpoints.hit(_READY)
         await asked.wait()
-        code = await _leave(worker.leases, options.drain_seconds, at_once)
+        code = await leave(worker.leases, options.drain_seconds, at_once)
         linked.cancel()
         if worker.leases.running:
             os._exit(code)  # the time is up, and tools may take theirs to be cancelled
     return code
 
 
-async def _leave(leases: Leases, drain_seconds: float, at_once: asyncio.Event) -> int:
-    """Take no more, let what runs end and be acknowledged; answers the exit code."""
+async def leave(leases: Leases, drain_seconds: float, at_once: asyncio.Event) -> int:
+    """Take no more, let what runs end and be acknowledged; answers the exit code. `at_once` cuts it short."""
     log.info("worker_leaving", held=len(leases.refs()), drain_seconds=drain_seconds)
     leases.leave()
     empty = asyncio.create_task(leases.empty.wait())
