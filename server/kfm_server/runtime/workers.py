@@ -457,7 +457,7 @@ class WorkerPools:
     def _keep(self, worker: Worker, told: _Told) -> None:
         key, kept = key_of(told.ref), worker.results
         size = len(told.result.output_json) + sum(len(other.result.output_json) for other in kept.values())
-        if key in kept or (len(kept) < MOST_HELD and size <= _KEPT_BYTES):
+        if key not in kept and len(kept) < MOST_HELD and size <= _KEPT_BYTES:
             kept[key] = told
             self._call_later(self.lease_seconds, lambda: self._late(worker, told))
 
