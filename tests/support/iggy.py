@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -69,17 +70,19 @@ class StubbedIggy(Iggy):
 
 
 class OwnIggy(Iggy):
-    """A process of `iggy-server` in a directory of its own."""
+    """A process of `iggy-server` in a directory of its own; or of a `launcher`, which is told the port and the directory."""
 
-    def __init__(self, command: Sequence[str], home: Path) -> None:
+    def __init__(self, command: Sequence[str], home: Path, *, launcher: bool = False) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        version = subprocess.run(
-            [*command, "--version"], capture_output=True, text=True, timeout=20
-        ).stdout.strip()
+        version = "of KFM_TEST_IGGY_SERVER"
+        if not launcher:
+            version = subprocess.run(
+                [*command, "--version"], capture_output=True, text=True, timeout=20
+            ).stdout.strip()
         super().__init__(f"127.0.0.1:{self.port}", f"a real server: {version}")
-        self._command, self._home = command, home
+        self._command, self._home = [*command, *((str(self.port), str(home)) if launcher else ())], home
         system = "SYSTEM_" if "edge" in version else ""
         self._environment = {
             "PATH": os.environ["PATH"],
@@ -127,15 +130,18 @@ class OwnIggy(Iggy):
 
 @contextlib.asynccontextmanager
 async def serving(home: Path) -> AsyncGenerator[Iggy]:
-    """KFM_TEST_IGGY, or `iggy-server` on PATH, or the stub."""
+    """KFM_TEST_IGGY, or what the command KFM_TEST_IGGY_SERVER starts when PORT and DIRECTORY are added to it, or
+    `iggy-server` on PATH, or the stub."""
     given = os.environ.get("KFM_TEST_IGGY", "")
-    found = shutil.which("iggy-server")
+    launcher = os.environ.get("KFM_TEST_IGGY_SERVER", "")
+    found = launcher or shutil.which("iggy-server")
     if given:
         username = os.environ.get("KFM_TEST_IGGY_USERNAME", "iggy")
         password = os.environ.get("KFM_TEST_IGGY_PASSWORD", "iggy")
         yield Iggy(given, f"a real server at {given}", username, password)
     elif found:
-        server = OwnIggy([found], home)
+        home.mkdir(parents=True, exist_ok=True)
+        server = OwnIggy(shlex.split(found), home, launcher=bool(launcher))
         await server.start()
         try:
             yield server
@@ -144,6 +150,12 @@ async def serving(home: Path) -> AsyncGenerator[Iggy]:
     else:
         async with IggyStub().running() as stub:
             yield StubbedIggy(stub)
+
+
+def real() -> bool:
+    """Whether there is a real server to be had."""
+    given = os.environ.get("KFM_TEST_IGGY") or os.environ.get("KFM_TEST_IGGY_SERVER")
+    return bool(given or shutil.which("iggy-server"))
 
 
 def summary() -> str:
