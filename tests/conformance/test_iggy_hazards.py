@@ -37,7 +37,8 @@ from kfm_server.ports.broker import BrokerMisfit, BrokerUnavailable, Message, Me
 from kfm_server.ports.iggy_settings import IggySettings
 from kfm_server.secret import Secret
 
-from tests.support.iggy_stub import OLD_OPTIONS, IggyStub
+from tests.support.iggy_frames import OLD_OPTIONS
+from tests.support.iggy_stub import IggyStub
 
 pytestmark = pytest.mark.requirement("B1")
 TOPIC = "agent.turns.events"

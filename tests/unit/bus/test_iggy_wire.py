@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kfm_server.bus.iggy import wire
 
-from tests.support.iggy_stub import Body
+from tests.support.iggy_frames import Body
 
 pytestmark = pytest.mark.requirement("B1")
 names = st.text(min_size=1, max_size=60).filter(lambda text: 0 < len(text.encode()) <= 255)
