@@ -86,18 +86,19 @@ class Hub:
     async def _local(self, attempt: Attempt, progress: Progress, connection: Any) -> AttemptResult:
         return good('"here"')
 
-    def _progress(self, text: str, kind: str = "progress") -> None:
+    def progress(self, text: str, kind: str = "progress") -> None:
+        """Where pieces of output go."""
         self.told.append(text)
 
     async def run(self, asked: Attempt) -> asyncio.Task[AttemptResult]:
         """Ask for an attempt."""
-        task = asyncio.create_task(self.pools.run(asked, self._progress))
+        task = asyncio.create_task(self.pools.run(asked, self.progress))
         await rounds()
         return task
 
     async def adopt(self, asked: Attempt, *, guest: bool = False) -> asyncio.Task[AttemptResult]:
         """Take up an attempt of an owner before."""
-        task = asyncio.create_task(self.pools.adopt(asked, self._progress, guest=guest))
+        task = asyncio.create_task(self.pools.adopt(asked, self.progress, guest=guest))
         await rounds()
         return task
 

@@ -30,7 +30,9 @@ async def cancelled(task: asyncio.Task[AttemptResult], why: str | None = None) -
 
 
 def late_results() -> float:
-    return metrics.LATE_RESULTS._value.get()
+    """How many were counted."""
+    (metric,) = metrics.LATE_RESULTS.collect()
+    return metric.samples[0].value
 
 
 # To whom it goes
@@ -77,13 +79,9 @@ async def test_an_attempt_waits_for_a_worker_until_its_latest_start_and_that_is_
     failure = (await task).failure
     assert failure is not None and failure.reason in NEVER_STARTED and failure.retryable
     assert "none is connected" in failure.message
-    hub.worker("w", capacity=1)
+    worker = hub.worker("w", capacity=1)
     first, second = await hub.run(attempt(2)), await hub.run(attempt(3))
-    worker = next(iter(hub.pools._workers.values()))
-    for _ in range(61):
-        hub.clock.advance(1)
-        hub.pools.heartbeat(worker, list(worker.held.values()))
-        await rounds()
+    await hub.pass_(61, worker)
     busy = (await second).failure
     assert busy is not None and "all 1 workers are busy" in busy.message
     first.cancel()
@@ -495,7 +493,7 @@ async def test_an_attempt_follows_its_worker_that_moves_from_another_process() -
 async def test_what_comes_from_another_process_goes_to_no_third_one() -> None:
     hub = Hub()
     process = hub.worker("p", is_process=True)
-    task = asyncio.create_task(hub.pools.run_guest(attempt(), hub._progress))
+    task = asyncio.create_task(hub.pools.run_guest(attempt(), hub.progress))
     await rounds()
     assert process.leased == []
     worker = hub.worker("w")

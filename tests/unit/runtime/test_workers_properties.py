@@ -186,7 +186,8 @@ class Pools(RuleBasedStateMachine):
             assert self._pending() == [], "somebody waits for ever"
             for worker in self.workers.values():
                 assert not worker.done, f"{worker.name} was never answered: {worker.done}"
-                assert worker.at is not None and not worker.at.held, f"places leak: {worker.at.held}"
+                assert worker.at is not None
+                assert not worker.at.held, f"places leak: {worker.at.held}"
             for key in self.started:
                 assert key in self.results or key in self.over
         finally:
