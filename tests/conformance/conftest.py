@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 from kfm.catalogue.events import TOPICS
 from kfm_server.bus.iggy.broker import IggyBroker
+from kfm_server.bus.iggy.client import IggyConnection
 from kfm_server.bus.memory import MemoryBroker, MemoryBusStore
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.journal.memory import MemoryJournal
@@ -63,7 +64,10 @@ async def carrier(engine: str, engine_dsn: str, iggy_server: Iggy | None) -> Asy
             await broker.refused.wait()
             broker.away = False
 
-        yield BrokerCarrier(broker, away_and_back)
+        async def wiped() -> None:
+            broker.wipe()
+
+        yield BrokerCarrier(broker, away_and_back, wiped)
     elif iggy_server is not None:
         server = iggy_server
 
@@ -72,8 +76,15 @@ async def carrier(engine: str, engine_dsn: str, iggy_server: Iggy | None) -> Asy
                 await server.kill()
                 await server.start()
 
-        async with IggyBroker.open(server.settings(), TOPICS, PARTITIONS) as broker:
-            yield BrokerCarrier(broker, restart)
+        settings = server.settings()
+
+        async def without_stream() -> None:
+            connection = IggyConnection(settings)
+            await connection.call(lambda client: client.delete_stream(settings.stream))
+            connection.close()
+
+        async with IggyBroker.open(settings, TOPICS, PARTITIONS) as broker:
+            yield BrokerCarrier(broker, restart, without_stream)
     else:
 
         async def cut() -> None:

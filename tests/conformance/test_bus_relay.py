@@ -9,14 +9,23 @@ from kfm.catalogue.events import TOPICS, fill
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import StepEvent
 from kfm_server import metrics
-from kfm_server.bus.copies import POOL, SESSION, STEPS, TYPE, copied_from, copy_of, message_id
+from kfm_server.bus.copies import SESSION, TYPE, copied_from, copy_of
 from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.memory import MemoryBroker
 from kfm_server.bus.relay import RELAY, Relay
 from kfm_server.clock import SystemClock
 from kfm_server.context import ExecutionContext
 from kfm_server.journal.memory import MemoryJournal
-from kfm_server.ports.broker import PAYLOAD_LIMIT, Broker, Message, Received
+from kfm_server.ports.broker import (
+    PAYLOAD_LIMIT,
+    POOL,
+    STEPS,
+    Broker,
+    BrokerUnavailable,
+    Message,
+    Received,
+    message_id,
+)
 from kfm_server.ports.journal import Entry, Record, Stored
 
 from tests.support.bus import (
@@ -69,7 +78,10 @@ async def published(broker: Broker, count: int, *, topic: str = TOPIC, partition
     """What the partition holds once it is so many messages; waits for them, for a bounded time."""
 
     async def grown() -> bool:
-        return (await broker.heads(topic)).get(partition, 0) >= count
+        try:
+            return (await broker.heads(topic)).get(partition, 0) >= count
+        except BrokerUnavailable:
+            return False
 
     await eventually(grown)
     found: list[Received] = []
@@ -174,15 +186,17 @@ async def test_a_steps_pool_is_told_in_a_header(carrier: BrokerCarrier, store: T
     assert found.headers[POOL] == "gpu"
 
 
-async def test_a_broker_that_lost_everything_gets_again_what_the_journal_has(store: Told) -> None:
-    journal, broker, seen = JournalCarrier(MemoryJournal(PARTITIONS)), MemoryBroker(PARTITIONS), Seen()
-    carrier = BrokerCarrier(broker)
+async def test_a_broker_that_lost_everything_gets_again_what_the_journal_has(
+    carrier: BrokerCarrier, store: Told
+) -> None:
+    journal, broker, seen = JournalCarrier(MemoryJournal(PARTITIONS)), carrier.broker, Seen()
     refills = metrics.RELAY_REFILLS.labels(TOPIC)._value
     before = refills.get()
     async with relaying(journal, broker, store), consuming(group(seen), carrier, store):
         await journal.put(*(sealed("turn_1", n) for n in range(1, 301)))
         await seen.until(lambda: len(seen.ids) == 300)
-        broker.wipe()
+        await published(broker, 300)
+        await carrier.wipe()
         assert [copied_from(m) for m in await published(broker, 300)] == list(range(1, 301))
         await journal.put(sealed("turn_1", 301))
         await seen.until(lambda: "turn_1.301" in seen.ids)
@@ -190,13 +204,15 @@ async def test_a_broker_that_lost_everything_gets_again_what_the_journal_has(sto
     assert refills.get() == before + 1
 
 
-async def test_a_broker_that_was_wiped_while_no_relay_ran_is_refilled_by_the_next(store: Told) -> None:
-    journal, broker = JournalCarrier(MemoryJournal(PARTITIONS)), MemoryBroker(PARTITIONS)
+async def test_a_broker_that_was_wiped_while_no_relay_ran_is_refilled_by_the_next(
+    carrier: BrokerCarrier, store: Told
+) -> None:
+    journal, broker = JournalCarrier(MemoryJournal(PARTITIONS)), carrier.broker
     await journal.put(*(sealed("turn_1", n) for n in range(1, 11)))
     async with relaying(journal, broker, store):
         await published(broker, 10)
         await committed(store, 1, TOPIC)
-    broker.wipe()
+    await carrier.wipe()
     async with relaying(journal, broker, store, epoch=2):
         assert [copied_from(m) for m in await published(broker, 10)] == list(range(1, 11))
 

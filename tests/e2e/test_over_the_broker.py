@@ -11,10 +11,10 @@ from kfm.catalogue.events import TOPICS, fill
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import TURN_VERB_CANCEL, TurnControlEvent, TurnEvent
 from kfm.type.v1.type_pb2 import Part
-from kfm_server.bus.copies import copied_from, message_id
+from kfm_server.bus.copies import copied_from
 from kfm_server.bus.iggy.broker import IggyBroker
 from kfm_server.ids import partition_of
-from kfm_server.ports.broker import Message, Received
+from kfm_server.ports.broker import Message, Received, message_id
 from xenocomm import Client
 
 from tests.support.bus import eventually
@@ -134,7 +134,7 @@ async def test_an_event_of_somebody_else_starts_one_turn_however_often_it_comes(
 
 
 async def test_what_is_no_request_becomes_a_dead_letter_with_its_bytes_and_holds_nothing(site: Site) -> None:
-    control = Envelope(event_id="stop-1", session_id="ses_eve", turn_id="turn_of_nobody")
+    control = Envelope(event_id="stop-1", session_id="ses_eve", turn_id="turn_nobody")
     fill(control, TurnControlEvent(verb=TURN_VERB_CANCEL))
     bad = [
         b"\xffno envelope",

@@ -9,10 +9,10 @@ from kfm.catalogue.events import EVENT_TYPES, fill
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import TurnEvent
 from kfm_server.bus.consumer import Consumer, consume
-from kfm_server.bus.copies import SESSION, message_id
+from kfm_server.bus.copies import SESSION
 from kfm_server.bus.sources import BrokerSource, JournalSource
 from kfm_server.clock import SystemClock
-from kfm_server.ports.broker import Broker, BrokerUnavailable, Message
+from kfm_server.ports.broker import Broker, BrokerUnavailable, Message, message_id
 from kfm_server.ports.bus import Delivery, EventSource, Group, Handler, Retries
 from kfm_server.ports.journal import Entry, Record, TurnRow
 
@@ -83,9 +83,10 @@ class JournalCarrier:
 class BrokerCarrier:
     """The bus over a broker: what is put there is no copy of a journal's event."""
 
-    def __init__(self, broker: Broker, break_off: Break = nothing) -> None:
+    def __init__(self, broker: Broker, break_off: Break = nothing, wipe: Break = nothing) -> None:
         self.broker = broker
         self.break_off = break_off
+        self.wipe = wipe
         self.source = BrokerSource(broker, {TOPIC})
         self._broken = 0
 
