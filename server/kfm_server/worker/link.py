@@ -99,7 +99,7 @@ class Link:
     async def run(self) -> None:
         """Keep a stream for ever. Raises one of REFUSALS, when the server refuses the worker."""
         loop = asyncio.get_running_loop()
-        attempt, said = 0, ""
+        attempt, said = 0, set[str]()
         while True:
             began, self.endpoint = loop.time(), next(self._endpoints)
             why = await self._stream()
@@ -107,9 +107,10 @@ class Link:
                 raise why
             steady = loop.time() - began > _STEADY_SECONDS
             attempt = 0 if steady else attempt + 1
-            if steady or why.message != said:
-                said = why.message
-                log.warning("worker_disconnected", endpoint=self.endpoint, reason=why.reason, why=said)
+            said = set() if steady else said
+            if why.message not in said:
+                said.add(why.message)
+                log.warning("worker_disconnected", endpoint=self.endpoint, reason=why.reason, why=why.message)
             await asyncio.sleep(pause_s(attempt, why))
 
     async def _stream(self) -> XenocommError:

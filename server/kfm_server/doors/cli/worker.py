@@ -48,7 +48,7 @@ def worker(
     for option, given in (("--pool", pool), ("--tools", tools)):
         if not given:
             raise typer.BadParameter("a worker needs it", param_hint=option)
-    from xenocomm import arguments, config
+    from xenocomm import config
 
     from kfm_server import logs
     from kfm_server.doors.cli.console import Given
@@ -56,15 +56,13 @@ def worker(
     from kfm_server.tools.registry import ToolsInvalid
     from kfm_server.worker.program import WorkerOptions, run
 
-    listed = (endpoint or os.environ.get("KFM_ENDPOINT") or "").split(",")
-    known = config.load({"endpoint": listed[0].strip() or None, "token": token}, Given.profile)
+    known = config.load({"endpoint": endpoint or None, "token": token}, Given.profile)
     logs.configure(os.environ.get("KFM_LOG_LEVEL", "info"))
     logs.hide([Secret(known.token)])
-    others = (arguments.endpoint(other.strip()) for other in listed[1:])
     options = WorkerOptions(
         pool=pool,
         tools=tools,
-        endpoints=tuple(dict.fromkeys((known.endpoint, *others))),
+        endpoints=tuple(known.endpoint.split(",")),
         token=known.token,
         roots=known.roots(),
         name=name,
