@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import pytest
-from kfm_server.bus.copies import message_id
 from kfm_server.bus.memory import MemoryBroker
-from kfm_server.ports.broker import PAYLOAD_LIMIT, Message, MessageRefused, WorkGroup
+from kfm_server.ports.broker import PAYLOAD_LIMIT, Message, MessageRefused, WorkGroup, message_id
 
 from tests.support.bus import PARTITIONS, TOPIC, BrokerCarrier, eventually
 

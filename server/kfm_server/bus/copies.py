@@ -1,27 +1,16 @@
 """What a copy of an event looks like on a broker: the journal's bytes as they are, and headers that spare opening them."""
 
-import hashlib
-
 from google.protobuf.message import DecodeError
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.turn_events_pb2 import StepEvent
 
-from kfm_server.ports.broker import Message, Received
+from kfm_server.ports.broker import OFFSET, POOL, STEPS, Message, Received, message_id
 from kfm_server.ports.journal import Stored
 
-OFFSET = "kfm-offset"
-"""The event's offset in the journal's partition: who finds it has a copy. What others publish has none."""
 EPOCH = "kfm-epoch"
 TYPE = "kfm-type"
 SESSION = "kfm-session"
-POOL = "kfm-pool"
-STEPS = "agent.steps.requests"
 _MAX_VALUE = 255
-
-
-def message_id(event_id: str) -> int:
-    """The 128 bits that stand for an event: the same for every copy of it, never 0."""
-    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=16).digest(), "big") or 1
 
 
 def copy_of(stored: Stored) -> Message:

@@ -15,12 +15,12 @@ from kfm.event.v1.envelope_pb2 import Envelope
 
 from kfm_server import failpoints, metrics
 from kfm_server.bus.consumer import Consumer
-from kfm_server.bus.copies import STEPS, copy_of
+from kfm_server.bus.copies import copy_of
 from kfm_server.bus.letters import describe, make_letter, plain
 from kfm_server.bus.reader import Pause
 from kfm_server.bus.sources import JournalSource
 from kfm_server.clock import Clock
-from kfm_server.ports.broker import Broker, BrokerUnavailable, MessageRefused
+from kfm_server.ports.broker import STEPS, Broker, BrokerUnavailable, MessageRefused
 from kfm_server.ports.bus import JOURNAL, CursorFenced, CursorStore
 from kfm_server.ports.journal import Journal, Stored
 

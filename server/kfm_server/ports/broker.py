@@ -4,6 +4,7 @@ The journal is the truth: a broker may lose all it holds, and is filled again fr
 the intake and the groups of bus/; below it a broker (bus/iggy) or its twin in memory.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +13,21 @@ PAYLOAD_LIMIT = 60_000_000
 """Largest payload of one message, in bytes."""
 HEADERS_LIMIT = 100_000
 """Largest headers of one message, in bytes: names, values and ten bytes for each."""
+
+
+STEPS = "agent.steps.requests"
+"""The topic from which workers take steps."""
+RESULTS = "agent.steps.results"
+"""The topic on which they say how attempts ended."""
+OFFSET = "kfm-offset"
+"""Header: the event's offset in the journal's partition: who finds it has a copy. What others publish has none."""
+POOL = "kfm-pool"
+"""Header of a step's dispatch: the pool that is to perform it."""
+
+
+def message_id(event_id: str) -> int:
+    """The 128 bits that stand for an event: the same for every copy of it, never 0."""
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=16).digest(), "big") or 1
 
 
 @dataclass(frozen=True, slots=True)
