@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX .venv/bin/uv
 
-.PHONY: dev test check gen contract release bench faults mcp-conformance go-worker clean
+.PHONY: dev test check gen contract release bench faults n-1 mcp-conformance go-worker clean
 
 .venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml mcp/pyproject.toml gen/python/pyproject.toml
 	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
@@ -41,6 +41,9 @@ check: .venv/.ready  ## everything that CI checks
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
 	$(PY) -m tests.simulator.run --seeds 200
 	$(PY) -m pytest tests/faults
+
+n-1: .venv/.ready  ## the release before (tests/n_minus_1/BASELINE) and this one, each with the other's clients and servers
+	$(PY) -m pytest tests/n_minus_1
 
 mcp-conformance: .venv/.ready  ## the official referees of MCP, which npm installs below .cache/
 	$(PY) -m pytest tests/mcp_conformance
