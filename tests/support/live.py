@@ -27,6 +27,9 @@ class LiveServer:
     grpc: str = ""
     http: str = ""
     process: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable
+    directory: Path = Path(__file__).parents[2]
+    """Where it is started: tools are found from there."""
 
     def start(self, *, failpoint: str = "", fixed_ports: bool = True, wait: bool = True) -> None:
         """Start it and wait until it serves. With `fixed_ports`, a restart listens where it listened before.
@@ -51,11 +54,11 @@ class LiveServer:
             environment["KFM_FAILPOINTS"] = failpoint
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kfm_server"],
+                [self.python, "-m", "kfm_server"],
                 env=environment,
                 stdout=log,
                 stderr=log,
-                cwd=Path(__file__).parents[2],
+                cwd=self.directory,
             )
         if wait:
             self.await_ready(may_die=bool(failpoint))

@@ -23,6 +23,8 @@ class LiveWorker:
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     process: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable
+    directory: Path = Path(__file__).parents[2]
 
     def start(self, *, failpoint: str = "") -> "LiveWorker":
         """Start it. It connects when there is a server."""
@@ -43,11 +45,11 @@ class LiveWorker:
         ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kfm_server.doors.cli.main", "worker", *arguments, *self.options],
+                [self.python, "-m", "kfm_server.doors.cli.main", "worker", *arguments, *self.options],
                 env=environment,
                 stdout=log,
                 stderr=log,
-                cwd=Path(__file__).parents[2],
+                cwd=self.directory,
             )
         return self
 
