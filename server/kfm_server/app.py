@@ -380,7 +380,18 @@ async def _over_broker(
         broker = await stack.enter_async_context(IggyBroker.open(settings.iggy, TOPICS, settings.partitions))
     except BrokerMisfit as misfit:
         raise SettingsError(f"KFM_IGGY_ADDRESS: {misfit}") from None
-    relay = Relay(journal=journal, broker=broker, store=store, assigned=assigned, clock=clock)
+    groups = [(requests_group(door.ask), REQUESTS_PROBE)]
+    if settings.iggy.pools:
+        groups.append((results_group(door.result), RESULTS_PROBE))
+    # Without a worker on the broker nobody waits for a copy: the turns here come first.
+    relay = Relay(
+        journal=journal,
+        broker=broker,
+        store=store,
+        assigned=assigned,
+        clock=clock,
+        linger=0.0 if settings.iggy.pools else 0.25,
+    )
     intake = [
         consume(
             group,
@@ -391,10 +402,7 @@ async def _over_broker(
             linger=0,
             probe=probe,
         )
-        for group, probe in (
-            (requests_group(door.ask), REQUESTS_PROBE),
-            (results_group(door.result), RESULTS_PROBE),
-        )
+        for group, probe in groups
     ]
     return [relay.consumer], intake
 

@@ -41,7 +41,10 @@ _AFTER_COMMIT = failpoints.declare("relay.commit.after")
 
 
 class Relay:
-    """Makes the consumer that relays. Its longest pause between tries at a broker that is away is a second."""
+    """Makes the consumer that relays: at once when it was at rest, else every `linger` to twice `linger` seconds.
+
+    Its longest pause between tries at a broker that is away is a second.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Relay:
         store: CursorStore,
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
+        linger: float = 0.0,
         poll: float = 1.0,
         pause: Pause = asyncio.sleep,
     ) -> None:
@@ -68,7 +72,7 @@ class Relay:
             assigned=assigned,
             clock=clock,
             poll=poll,
-            linger=0,
+            linger=linger,
             longest_pause=1.0,
             pause=pause,
         )
