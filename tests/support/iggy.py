@@ -73,6 +73,7 @@ class OwnIggy(Iggy):
     """A process of `iggy-server` in a directory of its own; or of a `launcher`, which is told the port and the directory."""
 
     def __init__(self, command: Sequence[str], home: Path, *, launcher: bool = False) -> None:
+        home.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -140,7 +141,6 @@ async def serving(home: Path) -> AsyncGenerator[Iggy]:
         password = os.environ.get("KFM_TEST_IGGY_PASSWORD", "iggy")
         yield Iggy(given, f"a real server at {given}", username, password)
     elif found:
-        home.mkdir(parents=True, exist_ok=True)
         server = OwnIggy(shlex.split(found), home, launcher=bool(launcher))
         await server.start()
         try:
