@@ -72,6 +72,7 @@ from kfm_server.worker.program import Worker, WorkerOptions, leave, worker_regis
 from kfm_server.worker.relay import WorkerRelay
 
 if TYPE_CHECKING:
+    from kfm_server.bus.pool_lag import PoolLag
     from kfm_server.telemetry import OtlpTracing
 
 log = structlog.get_logger(__name__)
@@ -214,7 +215,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             for consumed in groups
         ]
 
-        relaying, intake = await _over_broker(
+        relaying, intake, lags = await _over_broker(
             stack,
             settings,
             journal=journal,
@@ -309,6 +310,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
         consuming = [group.spawn(consumer.run(), "bus") for consumer in (*consumers, *relaying, *intake)]
+        consuming += [group.spawn(lag.run(), "lag") for lag in lags]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))
         relay = WorkerRelay(
@@ -365,15 +367,16 @@ async def _over_broker(
     assigned: Callable[[], Mapping[int, int]],
     clock: Clock,
     door: BusDoor,
-) -> tuple[list[Consumer], list[Consumer]]:
-    """The relay and the intake, for the partitions that this process owns; neither without a broker.
+) -> tuple[list[Consumer], list[Consumer], "list[PoolLag]"]:
+    """The relay and the intake, for the partitions that this process owns, and the pools' lag; nothing without a broker.
 
     Raises SettingsError for a broker that is not as it must be; one that is away is waited for.
     """
     if not settings.iggy.address or "runtime" not in settings.role:
-        return [], []
+        return [], [], []
     try:
         from kfm_server.bus.iggy.broker import IggyBroker
+        from kfm_server.bus.pool_lag import PoolLag
     except ImportError as error:
         raise SettingsError(f"KFM_IGGY_ADDRESS: install kfm-server[iggy]: {error}") from None
     try:
@@ -404,7 +407,7 @@ async def _over_broker(
         )
         for group, probe in groups
     ]
-    return [relay.consumer], intake
+    return [relay.consumer], intake, [PoolLag(broker, settings.iggy.pools, assigned, clock)]
 
 
 def _hosted(settings: Settings, bound: str) -> WorkerOptions:

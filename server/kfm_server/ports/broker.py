@@ -30,6 +30,11 @@ def message_id(event_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=16).digest(), "big") or 1
 
 
+def pool_group(pool: str) -> str:
+    """The group of the workers of a pool, on STEPS."""
+    return f"pool-{pool}"
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """What is published: a sealed envelope, not empty, and what consumers may know without opening it.
@@ -108,6 +113,10 @@ class Broker(Protocol):
 
         A head below what a reader has read says that the broker lost its tail, and gives those offsets out again.
         """
+        ...
+
+    async def committed(self, name: str, topic: str) -> Mapping[int, int]:
+        """How far a group of workers has come in each partition; 0 where it has committed nothing."""
         ...
 
     async def read(self, topic: str, partition: int, after: int, limit: int) -> Sequence[Received]:
