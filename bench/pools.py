@@ -1,14 +1,15 @@
 """What a pool costs: the same turn of three IDEMPOTENT steps, performed in the server and by a worker process, in one run.
 
-Usage: python -m bench.pools [--rounds N] [--seconds S] [--iggy HOST:PORT]
+Usage: python -m bench.pools [--rounds N] [--seconds S]
 
-`local` runs its steps in the server, `worker` on `kfm worker` over WorkerService, and `bus`, when a broker is given, on
-`kfm worker --bus`: every dispatch and every result crosses the broker. Prints a JSON line for each way and concurrency,
+`local` runs its steps in the server, `worker` on `kfm worker` over WorkerService, and `bus`, when KFM_IGGY_ADDRESS and the rest of
+KFM_IGGY_* name a broker, on `kfm worker --bus`: every dispatch and every result crosses the broker. Prints a JSON line for each way and concurrency,
 then the ratios. The journal's and the client's part is the same in all of them.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,22 +25,26 @@ CONCURRENCIES = (1, 16)
 KFM = Path(sys.executable).with_name("kfm")
 
 
+def broker() -> dict[str, str]:
+    """Where the broker is, as the environment of this process says."""
+    return {name: value for name, value in os.environ.items() if name.startswith("KFM_IGGY_")}
+
+
 def worker(bench: Bench, server: Server, pool: str, tools: str, *more: str) -> Child:
     """A worker of a pool, that works for the server."""
     argv = [KFM, "worker", "--pool", pool, "--tools", f"bench.tools:{tools}", "--capacity", "64", *more]
     return bench.child(
-        Child(argv, bench.home / f"worker-{pool}.log", env=environment(KFM_ENDPOINT=server.grpc))
+        Child(argv, bench.home / f"worker-{pool}.log", env=environment(KFM_ENDPOINT=server.grpc, **broker()))
     )
 
 
-def systems(bench: Bench, iggy: str) -> list[System]:
+def systems(bench: Bench) -> list[System]:
     """The ways, each with its own client; the CPU of the worker is counted to its way."""
-    extra = {"KFM_IGGY_ADDRESS": iggy, "KFM_IGGY_POOLS": "bench-bus"} if iggy else {}
-    server = Server(bench.home, **extra)
+    server = Server(bench.home, **broker(), **({"KFM_IGGY_POOLS": "bench-bus"} if broker() else {}))
     bench.child(server)
     ways = {"local": "bench_local", "worker": "bench_worker"}
     workers = {"worker": worker(bench, server, "bench", "WORKER")}
-    if iggy:
+    if broker():
         ways["bus"] = "bench_bus"
         workers["bus"] = worker(bench, server, "bench-bus", "BUS", "--bus")
     for child in workers.values():
@@ -52,12 +57,12 @@ def systems(bench: Bench, iggy: str) -> list[System]:
     return found
 
 
-def run(rounds: int, seconds: float, iggy: str) -> None:
+def run(rounds: int, seconds: float) -> None:
     """All ways, interleaved."""
     taken: dict[tuple[str, int], list[Sample]] = {}
     with ExitStack() as stack:
         bench = Bench(stack.enter_context(scratch()), stack)
-        for system in (found := systems(bench, iggy)):
+        for system in (found := systems(bench)):
             measure(system, 16, 1.0)
         for _ in range(rounds):
             for conc in CONCURRENCIES:
@@ -90,12 +95,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each window")
-    parser.add_argument(
-        "--iggy", default="", metavar="HOST:PORT", help="broker to cross; root credentials from KFM_IGGY_*"
-    )
     given = parser.parse_args()
     try:
-        run(given.rounds, given.seconds, given.iggy)
+        run(given.rounds, given.seconds)
     except Missing as missing:
         sys.exit(f"bench: {missing}")
 

@@ -96,11 +96,15 @@ def run(options: WorkerOptions) -> int:
     try:
         return uvloop.run(_main(options, registry))
     except* XenocommError as group:
-        refused: BaseException = group
-        while isinstance(refused, BaseExceptionGroup):
-            refused = refused.exceptions[0]
-        failure = refused
+        failure = first_of(group)
     raise failure
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first error in a group of them, or of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:

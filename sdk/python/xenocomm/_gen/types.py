@@ -2950,7 +2950,7 @@ class Hello:
         worker: Its name, the same over all its streams: a new stream of the same worker replaces the one before.
         pool: Pool that it serves: [a-z][a-z0-9_-]*; `local` is the server itself.
         tools: Tools that it performs. What they promise is remembered when the worker has gone.
-        capacity: Attempts that it performs at one time.
+        capacity: Attempts that it performs at one time; 0 only tells its tools.
         running: Leases that it holds from a stream before this one, running or with a result to tell.
         schema_release: Schema release that it was built from.
         program: What it is, for people: program and version.

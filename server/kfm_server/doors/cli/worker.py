@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from xenocomm import Client
     from xenocomm._gen.types import Worker
 
+    from kfm_server.worker.program import WorkerOptions
+
 app = typer.Typer(
     invoke_without_command=True,
     help="A worker: performs the steps of a pool, for the servers of --endpoint, until SIGTERM.",
@@ -40,6 +42,10 @@ def worker(
     drain: Annotated[
         float, typer.Option(metavar="SECONDS", parser=seconds, help="How long SIGTERM lets run what runs.")
     ] = 30.0,
+    bus: Annotated[
+        bool,
+        typer.Option(help="Take PURE and IDEMPOTENT steps from the broker of KFM_IGGY_*, not from servers."),
+    ] = False,
     token: Token = None,
 ) -> None:
     """A worker: performs the steps of a pool, for the servers of --endpoint, until SIGTERM."""
@@ -70,10 +76,30 @@ def worker(
         drain_seconds=drain,
     )
     try:
-        code = run(options)
+        code = _on_bus(options) if bus else run(options)
     except ToolsInvalid as wrong:
         raise typer.BadParameter(str(wrong), param_hint="--tools") from None
     raise typer.Exit(code)
+
+
+def _on_bus(options: "WorkerOptions") -> int:
+    from kfm_server.ports.broker import BrokerMisfit
+    from kfm_server.settings import Config, SettingsError
+
+    try:
+        from kfm_server.worker.bus_program import run_on_bus
+    except ImportError as error:
+        raise typer.BadParameter(f"install kfm-server[iggy]: {error}", param_hint="--bus") from None
+    try:
+        settings = Config.load().settings
+    except SettingsError as wrong:
+        raise typer.BadParameter(str(wrong), param_hint="--bus") from None
+    if not settings.iggy.address:
+        raise typer.BadParameter("KFM_IGGY_ADDRESS names no broker", param_hint="--bus")
+    try:
+        return run_on_bus(options, settings.iggy, settings.partitions)
+    except BrokerMisfit as misfit:
+        raise typer.BadParameter(str(misfit), param_hint="KFM_IGGY_ADDRESS") from None
 
 
 @app.command("list")

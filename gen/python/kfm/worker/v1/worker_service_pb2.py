@@ -30,7 +30,7 @@ from kfm.options.v1 import options_pb2 as kfm_dot_options_dot_v1_dot_options__pb
 from kfm.type.v1 import type_pb2 as kfm_dot_type_dot_v1_dot_type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kfm/worker/v1/worker_service.proto\x12\rkfm.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekfm/event/v1/turn_events.proto\x1a\x1ckfm/options/v1/options.proto\x1a\x16kfm/type/v1/type.proto\"\xd4\x02\n\x0bWorkRequest\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x14.kfm.worker.v1.HelloH\x00R\x05hello\x12\x38\n\theartbeat\x18\x02 \x01(\x0b\x32\x18.kfm.worker.v1.HeartbeatH\x00R\theartbeat\x12\x31\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x19.kfm.worker.v1.LeaseDeltaH\x00R\x05\x64\x65lta\x12\x34\n\x06result\x18\x04 \x01(\x0b\x32\x1a.kfm.worker.v1.LeaseResultH\x00R\x06result\x12\x32\n\x07\x64\x65\x63line\x18\x05 \x01(\x0b\x32\x16.kfm.worker.v1.DeclineH\x00R\x07\x64\x65\x63line\x12\x35\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x17.kfm.worker.v1.CapacityH\x00R\x08\x63\x61pacityB\t\n\x07message\"\x88\x02\n\x0cWorkResponse\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.kfm.worker.v1.WelcomeH\x00R\x07welcome\x12,\n\x05lease\x18\x02 \x01(\x0b\x32\x14.kfm.worker.v1.LeaseH\x00R\x05lease\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.kfm.worker.v1.CancelH\x00R\x06\x63\x61ncel\x12&\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x12.kfm.worker.v1.AckH\x00R\x03\x61\x63k\x12\x32\n\x07leaving\x18\x05 \x01(\x0b\x32\x16.kfm.worker.v1.LeavingH\x00R\x07leavingB\t\n\x07message\"\x88\x03\n\x05Hello\x12\"\n\x06worker\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06worker\x12\x39\n\x04pool\x18\x02 \x01(\tB%\xbaH\"r 2\x17^[a-z][a-z0-9_-]{0,62}$Z\x05localR\x04pool\x12>\n\x05tools\x18\x03 \x03(\x0b\x32\x1d.kfm.worker.v1.ToolDefinitionB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05tools\x12&\n\x08\x63\x61pacity\x18\x04 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01R\x08\x63\x61pacity\x12>\n\x07running\x18\x05 \x03(\x0b\x32\x19.kfm.worker.v1.AttemptRefB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x07running\x12.\n\x0eschema_release\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18 R\rschemaRelease\x12\"\n\x07program\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07program\x12$\n\x08instance\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08instance\"\x93\x02\n\x0eToolDefinition\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12\x37\n\x11input_schema_json\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80\x04R\x0finputSchemaJson\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x34\n\x11\x63ompensation_tool\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x10\x63ompensationTool\"\xa7\x01\n\x07Welcome\x12%\n\x0eschema_release\x18\x01 \x01(\tR\rschemaRelease\x12/\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05lease\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12*\n\x11max_message_bytes\x18\x04 \x01(\rR\x0fmaxMessageBytes\"\x8f\x01\n\nAttemptRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x19\n\x08step_key\x18\x03 \x01(\tR\x07stepKey\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\rR\x07\x61ttempt\x12\x14\n\x05\x65poch\x18\x05 \x01(\x04R\x05\x65poch\"\xe1\x03\n\x05Lease\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\x10\n\x03key\x18\x04 \x01(\tR\x03key\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x1b\n\ttenant_id\x18\x06 \x01(\tR\x08tenantId\x12\x1c\n\tprincipal\x18\x07 \x01(\tR\tprincipal\x12<\n\x0cstart_within\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartWithin\x12\x33\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\"\n\x0c\x63ompensation\x18\n \x01(\x08R\x0c\x63ompensation\x12 \n\x0btraceparent\x18\x0b \x01(\tR\x0btraceparent\x12\x35\n\x08start_by\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07startBy\"@\n\tHeartbeat\x12\x33\n\x07running\x18\x01 \x03(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x07running\"`\n\nLeaseDelta\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12%\n\x08progress\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01R\x08progress\"\xed\x01\n\x0bLeaseResult\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32\x18.kfm.event.v1.StepStatusR\x06status\x12\x1f\n\x0boutput_json\x18\x03 \x01(\tR\noutputJson\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.kfm.type.v1.ErrorR\x05\x65rror\x12\x34\n\x08run_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07runTime\"X\n\x07\x44\x65\x63line\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x06reason\"0\n\x08\x43\x61pacity\x12$\n\x08\x63\x61pacity\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08\x63\x61pacity\"M\n\x06\x43\x61ncel\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"N\n\x03\x41\x63k\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x1a\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08R\x08\x61\x63\x63\x65pted\"!\n\x07Leaving\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason2\x8a\x01\n\rWorkerService\x12y\n\x04Work\x12\x1a.kfm.worker.v1.WorkRequest\x1a\x1b.kfm.worker.v1.WorkResponse\"4\x82\xf0\"0\n\nsteps.work\x10\x03* for workers, which perform steps(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kfm/worker/v1/worker_service.proto\x12\rkfm.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekfm/event/v1/turn_events.proto\x1a\x1ckfm/options/v1/options.proto\x1a\x16kfm/type/v1/type.proto\"\xd4\x02\n\x0bWorkRequest\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x14.kfm.worker.v1.HelloH\x00R\x05hello\x12\x38\n\theartbeat\x18\x02 \x01(\x0b\x32\x18.kfm.worker.v1.HeartbeatH\x00R\theartbeat\x12\x31\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x19.kfm.worker.v1.LeaseDeltaH\x00R\x05\x64\x65lta\x12\x34\n\x06result\x18\x04 \x01(\x0b\x32\x1a.kfm.worker.v1.LeaseResultH\x00R\x06result\x12\x32\n\x07\x64\x65\x63line\x18\x05 \x01(\x0b\x32\x16.kfm.worker.v1.DeclineH\x00R\x07\x64\x65\x63line\x12\x35\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x17.kfm.worker.v1.CapacityH\x00R\x08\x63\x61pacityB\t\n\x07message\"\x88\x02\n\x0cWorkResponse\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.kfm.worker.v1.WelcomeH\x00R\x07welcome\x12,\n\x05lease\x18\x02 \x01(\x0b\x32\x14.kfm.worker.v1.LeaseH\x00R\x05lease\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.kfm.worker.v1.CancelH\x00R\x06\x63\x61ncel\x12&\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x12.kfm.worker.v1.AckH\x00R\x03\x61\x63k\x12\x32\n\x07leaving\x18\x05 \x01(\x0b\x32\x16.kfm.worker.v1.LeavingH\x00R\x07leavingB\t\n\x07message\"\x86\x03\n\x05Hello\x12\"\n\x06worker\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06worker\x12\x39\n\x04pool\x18\x02 \x01(\tB%\xbaH\"r 2\x17^[a-z][a-z0-9_-]{0,62}$Z\x05localR\x04pool\x12>\n\x05tools\x18\x03 \x03(\x0b\x32\x1d.kfm.worker.v1.ToolDefinitionB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05tools\x12$\n\x08\x63\x61pacity\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08\x63\x61pacity\x12>\n\x07running\x18\x05 \x03(\x0b\x32\x19.kfm.worker.v1.AttemptRefB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x07running\x12.\n\x0eschema_release\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18 R\rschemaRelease\x12\"\n\x07program\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07program\x12$\n\x08instance\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08instance\"\x93\x02\n\x0eToolDefinition\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12\x37\n\x11input_schema_json\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80\x04R\x0finputSchemaJson\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x34\n\x11\x63ompensation_tool\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x10\x63ompensationTool\"\xa7\x01\n\x07Welcome\x12%\n\x0eschema_release\x18\x01 \x01(\tR\rschemaRelease\x12/\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05lease\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12*\n\x11max_message_bytes\x18\x04 \x01(\rR\x0fmaxMessageBytes\"\x8f\x01\n\nAttemptRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x19\n\x08step_key\x18\x03 \x01(\tR\x07stepKey\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\rR\x07\x61ttempt\x12\x14\n\x05\x65poch\x18\x05 \x01(\x04R\x05\x65poch\"\xe1\x03\n\x05Lease\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\x10\n\x03key\x18\x04 \x01(\tR\x03key\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x1b.kfm.type.v1.EffectContractR\x06\x65\x66\x66\x65\x63t\x12\x1b\n\ttenant_id\x18\x06 \x01(\tR\x08tenantId\x12\x1c\n\tprincipal\x18\x07 \x01(\tR\tprincipal\x12<\n\x0cstart_within\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bstartWithin\x12\x33\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\"\n\x0c\x63ompensation\x18\n \x01(\x08R\x0c\x63ompensation\x12 \n\x0btraceparent\x18\x0b \x01(\tR\x0btraceparent\x12\x35\n\x08start_by\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07startBy\"@\n\tHeartbeat\x12\x33\n\x07running\x18\x01 \x03(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x07running\"`\n\nLeaseDelta\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12%\n\x08progress\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01R\x08progress\"\xed\x01\n\x0bLeaseResult\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32\x18.kfm.event.v1.StepStatusR\x06status\x12\x1f\n\x0boutput_json\x18\x03 \x01(\tR\noutputJson\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.kfm.type.v1.ErrorR\x05\x65rror\x12\x34\n\x08run_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07runTime\"X\n\x07\x44\x65\x63line\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x06reason\"0\n\x08\x43\x61pacity\x12$\n\x08\x63\x61pacity\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08\x63\x61pacity\"M\n\x06\x43\x61ncel\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"N\n\x03\x41\x63k\x12+\n\x03ref\x18\x01 \x01(\x0b\x32\x19.kfm.worker.v1.AttemptRefR\x03ref\x12\x1a\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08R\x08\x61\x63\x63\x65pted\"!\n\x07Leaving\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason2\x8a\x01\n\rWorkerService\x12y\n\x04Work\x12\x1a.kfm.worker.v1.WorkRequest\x1a\x1b.kfm.worker.v1.WorkResponse\"4\x82\xf0\"0\n\nsteps.work\x10\x03* for workers, which perform steps(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO'].fields_by_name['tools']._loaded_options = None
   _globals['_HELLO'].fields_by_name['tools']._serialized_options = b'\272H\006\222\001\003\020\200\002'
   _globals['_HELLO'].fields_by_name['capacity']._loaded_options = None
-  _globals['_HELLO'].fields_by_name['capacity']._serialized_options = b'\272H\007*\005\030\350\007(\001'
+  _globals['_HELLO'].fields_by_name['capacity']._serialized_options = b'\272H\005*\003\030\350\007'
   _globals['_HELLO'].fields_by_name['running']._loaded_options = None
   _globals['_HELLO'].fields_by_name['running']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_HELLO'].fields_by_name['schema_release']._loaded_options = None
@@ -74,31 +74,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKRESPONSE']._serialized_start=577
   _globals['_WORKRESPONSE']._serialized_end=841
   _globals['_HELLO']._serialized_start=844
-  _globals['_HELLO']._serialized_end=1236
-  _globals['_TOOLDEFINITION']._serialized_start=1239
-  _globals['_TOOLDEFINITION']._serialized_end=1514
-  _globals['_WELCOME']._serialized_start=1517
-  _globals['_WELCOME']._serialized_end=1684
-  _globals['_ATTEMPTREF']._serialized_start=1687
-  _globals['_ATTEMPTREF']._serialized_end=1830
-  _globals['_LEASE']._serialized_start=1833
-  _globals['_LEASE']._serialized_end=2314
-  _globals['_HEARTBEAT']._serialized_start=2316
-  _globals['_HEARTBEAT']._serialized_end=2380
-  _globals['_LEASEDELTA']._serialized_start=2382
-  _globals['_LEASEDELTA']._serialized_end=2478
-  _globals['_LEASERESULT']._serialized_start=2481
-  _globals['_LEASERESULT']._serialized_end=2718
-  _globals['_DECLINE']._serialized_start=2720
-  _globals['_DECLINE']._serialized_end=2808
-  _globals['_CAPACITY']._serialized_start=2810
-  _globals['_CAPACITY']._serialized_end=2858
-  _globals['_CANCEL']._serialized_start=2860
-  _globals['_CANCEL']._serialized_end=2937
-  _globals['_ACK']._serialized_start=2939
-  _globals['_ACK']._serialized_end=3017
-  _globals['_LEAVING']._serialized_start=3019
-  _globals['_LEAVING']._serialized_end=3052
-  _globals['_WORKERSERVICE']._serialized_start=3055
-  _globals['_WORKERSERVICE']._serialized_end=3193
+  _globals['_HELLO']._serialized_end=1234
+  _globals['_TOOLDEFINITION']._serialized_start=1237
+  _globals['_TOOLDEFINITION']._serialized_end=1512
+  _globals['_WELCOME']._serialized_start=1515
+  _globals['_WELCOME']._serialized_end=1682
+  _globals['_ATTEMPTREF']._serialized_start=1685
+  _globals['_ATTEMPTREF']._serialized_end=1828
+  _globals['_LEASE']._serialized_start=1831
+  _globals['_LEASE']._serialized_end=2312
+  _globals['_HEARTBEAT']._serialized_start=2314
+  _globals['_HEARTBEAT']._serialized_end=2378
+  _globals['_LEASEDELTA']._serialized_start=2380
+  _globals['_LEASEDELTA']._serialized_end=2476
+  _globals['_LEASERESULT']._serialized_start=2479
+  _globals['_LEASERESULT']._serialized_end=2716
+  _globals['_DECLINE']._serialized_start=2718
+  _globals['_DECLINE']._serialized_end=2806
+  _globals['_CAPACITY']._serialized_start=2808
+  _globals['_CAPACITY']._serialized_end=2856
+  _globals['_CANCEL']._serialized_start=2858
+  _globals['_CANCEL']._serialized_end=2935
+  _globals['_ACK']._serialized_start=2937
+  _globals['_ACK']._serialized_end=3015
+  _globals['_LEAVING']._serialized_start=3017
+  _globals['_LEAVING']._serialized_end=3050
+  _globals['_WORKERSERVICE']._serialized_start=3053
+  _globals['_WORKERSERVICE']._serialized_end=3191
 # @@protoc_insertion_point(module_scope)
