@@ -248,6 +248,11 @@ class WorkerPools:
             free = [w for w in free if w.name not in job.declined and not (job.guest and w.is_process)]
             if not free or job.ended.done():
                 continue
+            if (
+                job.attempt.start_by_us < self._clock.now_us()
+            ):  # this process was frozen, or the one that sent it
+                self._not_taken(job)
+                continue
             self._waiting[pool].remove(job)
             job.queued = False
             if job.guest or self._may_lease(job.attempt.context.session_id):
@@ -452,7 +457,7 @@ class WorkerPools:
 
     def _is_of(self, job: _Job, worker: Worker) -> bool:
         """The worker's result counts: it has the attempt, or nobody told yet who has."""
-        return job.attempt.pool == worker.pool and (job.worker is worker or job.worker is None)
+        return job.worker is worker or (job.worker is None and job.attempt.pool == worker.pool)
 
     def _keep(self, worker: Worker, told: _Told) -> None:
         key, kept = key_of(told.ref), worker.results

@@ -48,9 +48,11 @@ class Held:
         return key_of(self.lease.ref)
 
     def attempt(self) -> Attempt:
-        """What the lease asks for; its times are counted from arrival, by the wall clock."""
+        """What the lease asks for; its times are counted from arrival, by the wall clock, unless the server's comes first."""
         lease, ref = self.lease, self.lease.ref
         start_by_us = self.arrived_us + lease.start_within.ToMicroseconds()
+        if lease.HasField("start_by"):
+            start_by_us = min(start_by_us, lease.start_by.ToMicroseconds())
         trace = parse_traceparent(lease.traceparent)
         return Attempt(
             context=ExecutionContext(
