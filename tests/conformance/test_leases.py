@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from kfm_server.ports.journal import Fenced, InboxItem
 
-from tests.support.journals import Store, entry, memory_store, postgres_store
+from tests.support.journals import LEASE_SECONDS, Store, entry, memory_store, postgres_store
 
 
 @pytest.fixture
@@ -76,16 +76,22 @@ async def test_a_part_of_the_leases_is_given_back_and_the_rest_is_kept(store: St
 @pytest.mark.requirement("R10")
 async def test_processes_that_share_know_of_each_other_until_they_leave_or_die(store: Store) -> None:
     leases = store.leases
-    assert await leases.runtimes("a", here=True) == {"a": 0}
+
+    async def held(owner: str, here: bool = True) -> dict[str, int]:
+        found = await leases.runtimes(owner, here=here)
+        assert all(0 < runtime.seconds <= LEASE_SECONDS for runtime in found.values())
+        return {name: runtime.held for name, runtime in found.items()}
+
+    assert await held("a") == {"a": 0}
     await leases.acquire("a", "", take_over=False, most=5)
-    assert await leases.runtimes("b", here=True) == {"a": 5, "b": 0}
-    assert await leases.runtimes("b", here=False) == {"a": 5}
-    assert await leases.runtimes("c", here=True) == {"a": 5, "c": 0}
+    assert await held("b") == {"a": 5, "b": 0}
+    assert await held("b", here=False) == {"a": 5}
+    assert await held("c") == {"a": 5, "c": 0}
     await store.expire()
-    assert await leases.runtimes("b", here=True) == {"b": 0}
-    await leases.runtimes("c", here=True)
+    assert await held("b") == {"b": 0}
+    await held("c")
     await leases.acquire("b", "", take_over=True, most=16)
-    assert await leases.runtimes("b", here=True) == {"b": 16}
+    assert await held("b") == {"b": 16}
 
 
 async def test_the_inbox_of_others_is_not_shown(store: Store) -> None:

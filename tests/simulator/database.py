@@ -15,6 +15,7 @@ from kfm_server.ports.journal import (
     InboxItem,
     JournalUnavailable,
     Lease,
+    Runtime,
     Stored,
     TurnRow,
 )
@@ -156,7 +157,7 @@ class Connection:
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         await self._call(lambda: self._database.leases.release(owner, partitions))
 
-    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, Runtime]:
         return await self._call(lambda: self._database.leases.runtimes(owner, here=here))
 
     async def holders(self) -> Sequence[Lease]:

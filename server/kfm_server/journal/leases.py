@@ -10,7 +10,7 @@ from kfm_server.clock import SharedClock
 from kfm_server.journal.pool import close_pool, once, open_pool, repeat
 from kfm_server.journal.queries import query
 from kfm_server.journal.wakeups import Wakeups
-from kfm_server.ports.journal import Claim, InboxItem, Lease
+from kfm_server.ports.journal import Claim, InboxItem, Lease, Runtime
 
 LEASE_SECONDS = 3.0
 _BEFORE_RENEW = failpoints.declare("leases.renew.before")
@@ -83,11 +83,11 @@ class PostgresLeases:
         await repeat(self._pool, lambda c: c.execute(text, owner, partitions), patience=1.0)
         self._wakeups.send()
 
-    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, Runtime]:
         """As the port says."""
         text = query("runtimes")
         rows = await repeat(self._pool, lambda c: c.fetch(text, owner, here, self._time), patience=1.0)
-        return {row["owner"]: row["held"] for row in rows}
+        return {row["owner"]: Runtime(row["held"], row["seconds"]) for row in rows}
 
     async def holders(self) -> Sequence[Lease]:
         """As the port says."""

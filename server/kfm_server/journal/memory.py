@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from kfm_server.ports.journal import (
     Lease,
     Record,
     Rejected,
+    Runtime,
     Stored,
     TurnRow,
 )
@@ -278,15 +279,19 @@ class MemoryLeases:
         for wake in tuple(self._journal.posted):
             wake()
 
-    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, Runtime]:
         """As the port says."""
         now, known = self._clock.monotonic(), self._journal.runtimes
         if here:
             known[owner] = now + self._seconds
         else:
             known.pop(owner, None)
-        held = Counter(lease.owner for lease, until in self._held.values() if until > now)
-        return {name: held[name] for name, until in known.items() if until > now}
+        found: dict[str, Runtime] = {}
+        for name, until in known.items():
+            held = [ends for lease, ends in self._held.values() if lease.owner == name and ends > now]
+            if (last := max((until, *held))) > now:
+                found[name] = Runtime(len(held), last - now)
+        return found
 
     async def holders(self) -> Sequence[Lease]:
         """As the port says."""

@@ -189,6 +189,14 @@ class Lease:
     clean: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A process that shares the partitions: how many it holds, and in how many seconds all that it has runs out."""
+
+    held: int
+    seconds: float = 0.0
+
+
 class Leases(Protocol):
     """Who owns which partition, by database time. Lost leases show as Fenced at the next append."""
 
@@ -208,8 +216,8 @@ class Leases(Protocol):
         """Give leases back, all unless told which; the next owner takes them as clean: nothing may run there now."""
         ...
 
-    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, int]:
-        """The processes that share the partitions, and how many each holds.
+    async def runtimes(self, owner: str, *, here: bool) -> Mapping[str, Runtime]:
+        """The processes that share the partitions, by their names.
 
         `here`: the owner is one of them, from now on and for the lease time; else it is none any more.
         """

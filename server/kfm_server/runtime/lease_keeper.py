@@ -21,6 +21,8 @@ MARGIN_SECONDS = 0.5
 """An effect starts only while the lease has this much left, by the monotonic clock."""
 ANSWER_SECONDS = 0.75
 """A renewal that takes longer says that the database is away: together with RENEW_SECONDS below two seconds."""
+QUIET_SECONDS = 0.02
+"""Between two looks for a moment of quiet in a partition that is to be handed over."""
 START_SECONDS = 5.0
 """How long `start` loads what it took; the rest is loaded while the process serves already."""
 
@@ -53,8 +55,14 @@ class LeaseKeeper:
         self.address = address
         self._on_serving = on_serving
         self._owns = owns
+        self._here = False
         self._share = 0
+        self._surplus = 0
         self._shared_at = float("-inf")
+        self._gone: asyncio.TimerHandle | None = None
+        self._table = asyncio.Lock()
+        """Held while leases change hands: what is being given back is not to be found held, and begun again."""
+        self._too_many = asyncio.Event()
         self._valid_until: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._load_more = asyncio.Event()
@@ -83,6 +91,7 @@ class LeaseKeeper:
             tasks.create_task(self._keep_renewing(), name="renewing")
             tasks.create_task(self._keep_loading(), name="loading")
             tasks.create_task(self._keep_reading(), name="inbox")
+            tasks.create_task(self._keep_handing_over(), name="handing over")
 
     async def _keep_renewing(self) -> None:
         while True:
@@ -95,11 +104,12 @@ class LeaseKeeper:
             # Only told, not cut short: a database that was frozen answers when it comes back.
             late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._on_serving, False)
             try:
-                await self._renew()
-                if self._sessions.holding:
-                    await self._leave()
-                elif self._owns:
-                    await self._share_out()
+                async with self._table:
+                    await self._renew()
+                    if self._sessions.holding:
+                        await self._leave()
+                    elif self._owns:
+                        await self._share_out()
             except JournalUnavailable as gone:
                 self._on_serving(False)
                 log.warning("lease_renewal_failed", error=str(gone))
@@ -130,6 +140,17 @@ class LeaseKeeper:
             except JournalUnavailable as gone:
                 log.warning("inbox_not_read", error=str(gone))
 
+    async def _keep_handing_over(self) -> None:
+        """Give the surplus back at the moments in which nothing runs in a partition, which may be short."""
+        while True:
+            await self._too_many.wait()
+            try:
+                async with self._table:
+                    await self._hand_over()
+            except JournalUnavailable as gone:
+                log.warning("not_handed_over", error=str(gone))
+            await asyncio.sleep(QUIET_SECONDS)
+
     def wake(self) -> None:
         """Look at the inbox, and at holds that were released, now."""
         self._wake.set()
@@ -145,24 +166,49 @@ class LeaseKeeper:
 
     async def _leave(self) -> None:
         """This process is to end: the others share without it."""
-        if self._share:
+        if self._here:
             await self._leases.runtimes(self._owner, here=False)
-            self._share = 0
+            self._here = False
+        self._surplus = 0
+        self._too_many.clear()
         await self._give_back((*self._sessions.at_rest(), *self._left))
 
     async def _share_out(self) -> None:
-        """Take what is free up to this process's share; give back what is beyond it, if others lack it and nothing runs there."""
+        """Take what is free up to this process's share; what is beyond it, and others lack, is handed over."""
         asked_at = self._clock.monotonic()
         if asked_at - self._shared_at >= RENEW_SECONDS / 2:
             runtimes = await self._leases.runtimes(self._owner, here=True)
-            self._shared_at = asked_at
-            self._share = share(self._owner, runtimes, self._sessions.partitions)
-            if too_many := beyond(
-                self._owner, {**runtimes, self._owner: self._held}, self._sessions.partitions
-            ):
-                await self._give_back(self._sessions.at_rest()[:too_many])
+            self._here, self._shared_at = True, asked_at
+            held = {name: runtime.held for name, runtime in runtimes.items()} | {self._owner: self._held}
+            self._share = share(self._owner, held, self._sessions.partitions)
+            self._surplus = beyond(self._owner, held, self._sessions.partitions)
+            await self._hand_over()
+            self._look_when_gone([r.seconds for name, r in runtimes.items() if name != self._owner])
         if self._held < self._share:
             await self._acquire(self._share - self._held)
+
+    async def _hand_over(self) -> None:
+        """Give as much of the surplus back as nothing runs in."""
+        quiet = self._sessions.at_rest()[: self._surplus]
+        self._surplus -= len(quiet)
+        if self._surplus:
+            self._too_many.set()
+        else:
+            self._too_many.clear()
+        await self._give_back(quiet)
+
+    def _look_when_gone(self, seconds: list[float]) -> None:
+        """Be there when the time of one that has missed a renewal runs out: its partitions wait for nobody's next round."""
+        if self._gone is not None:
+            self._gone.cancel()
+            self._gone = None
+        soonest = min(seconds, default=RENEW_SECONDS)
+        if soonest < RENEW_SECONDS:
+            self._gone = asyncio.get_running_loop().call_later(soonest + 0.01, self._look)
+
+    def _look(self) -> None:
+        self._shared_at = float("-inf")
+        self.wake()
 
     @property
     def _held(self) -> int:

@@ -11,11 +11,15 @@ gone as (
 ),
 deleted as (
     delete from kfm.runtimes r using gone where r.owner = gone.owner
+),
+alive as (
+    select r.owner, count(l.partition)::int as held, greatest(r.expires_at, max(l.expires_at)) as until
+    from (
+        select owner, expires_at from kfm.runtimes where owner <> $1
+        union all select $1, clock_timestamp() + $3::interval where $2
+    ) r
+    left join kfm.leases l on l.owner = r.owner and l.expires_at > clock_timestamp()
+    group by r.owner, r.expires_at
 )
-select alive.owner, count(l.partition)::int as held
-from (
-    select owner from kfm.runtimes where expires_at > clock_timestamp() and owner <> $1
-    union all select $1 where $2
-) alive
-left join kfm.leases l on l.owner = alive.owner and l.expires_at > clock_timestamp()
-group by alive.owner
+select owner, held, extract(epoch from until - clock_timestamp())::float8 as seconds
+from alive where until > clock_timestamp()
