@@ -254,6 +254,7 @@ async def test_reflection_knows_every_symbol_and_carries_comments(version: str) 
             "kfm.session.v1.SessionService",
             "kfm.personality.v1.PersonalityService",
             "kfm.event.v1.EventService",
+            "kfm.worker.v1.WorkerService",
             "kfm.admin.v1.AdminService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",

@@ -1,9 +1,10 @@
 """A real gRPC door over the toy, on a port of its own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from kfm_server.clock import SystemClock
 from kfm_server.doors.grpc.admin_service import ServerInfo
@@ -16,6 +17,10 @@ from kfm_server.journal.memory import MemoryJournal
 from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
+from kfm_server.runtime.workers import WorkerPools
+from kfm_server.steps.step_processor import StepProcessor
+from kfm_server.tools.pool_tools import PoolTools
+from kfm_server.tools.registry import ToolRegistry
 
 from tests.e2e.toy_turns import ToyConfig, ToyDeadLetters, ToyTurns
 
@@ -32,10 +37,14 @@ class Running:
     health: Health
 
 
+async def _no_rows(*_: object) -> Sequence[Any]:
+    return ()
+
+
 @asynccontextmanager
 async def toy_door(
     token: str = "", limits: Limits | None = None, address: str = "127.0.0.1:0", turns: ToyTurns | None = None
-) -> AsyncIterator[Running]:
+) -> AsyncGenerator[Running]:
     """Open a door, yield it, close it."""
     health, turns = Health(), turns or ToyTurns()
     journal, clock = MemoryJournal(), SystemClock()
@@ -46,6 +55,8 @@ async def toy_door(
         events=EventFeed(journal, EventTail(journal, clock), clock, journal.partitions),
         personalities=PersonalityService(lambda: ({}, ""), tuple),
         dead_letters=ToyDeadLetters(),
+        pools=WorkerPools(StepProcessor({}, {}).run, clock),
+        pool_tools=PoolTools(_no_rows, ToolRegistry(()), lambda: None),
         config=ToyConfig(),
         info=ServerInfo("0", "1.1.0", ("planner.rules",)),
         health=health,
