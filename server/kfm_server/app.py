@@ -45,6 +45,7 @@ from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
 from kfm_server.ports.broker import BrokerMisfit
+from kfm_server.ports.bus import Group
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.providers.factory import ModelsInvalid, Providers
 from kfm_server.runtime.announcing import Announcer
@@ -152,7 +153,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             local.run,
             clock,
             may_lease=may_lease,
-            owns=lambda session_id: sessions.partition(session_id) in sessions.owned,
+            owns=lambda session_id: sessions.at_rest(session_id),
             tools=lambda: tools.catalogue,
             over_bus=frozenset(settings.iggy.pools),
             call_later=call_later,
@@ -383,30 +384,27 @@ async def _over_broker(
         broker = await stack.enter_async_context(IggyBroker.open(settings.iggy, TOPICS, settings.partitions))
     except BrokerMisfit as misfit:
         raise SettingsError(f"KFM_IGGY_ADDRESS: {misfit}") from None
-    groups = [(requests_group(door.ask), REQUESTS_PROBE)]
-    if settings.iggy.pools:
-        groups.append((results_group(door.result), RESULTS_PROBE))
-    # Without a worker on the broker nobody waits for a copy: the turns here come first.
+
+    def read(group: Group, probe: tuple[float, float]) -> Consumer:
+        source = BrokerSource(broker, group.topics)
+        return consume(
+            group, source=source, store=store, assigned=assigned, clock=clock, linger=0, probe=probe
+        )
+
+    intake = [read(requests_group(door.ask), REQUESTS_PROBE)]
+    results = read(results_group(door.result), RESULTS_PROBE) if settings.iggy.pools else None
+    # Without a worker on the broker nobody waits for a copy, and the turns here come first.
     relay = Relay(
         journal=journal,
         broker=broker,
         store=store,
         assigned=assigned,
         clock=clock,
-        linger=0.0 if settings.iggy.pools else 0.25,
+        linger=1.0 if results is None else 0.0,
+        dispatched=None if results is None else results.expect,
     )
-    intake = [
-        consume(
-            group,
-            source=BrokerSource(broker, group.topics),
-            store=store,
-            assigned=assigned,
-            clock=clock,
-            linger=0,
-            probe=probe,
-        )
-        for group, probe in groups
-    ]
+    if results is not None:
+        intake.append(results)
     return [relay.consumer], intake, [PoolLag(broker, settings.iggy.pools, assigned, clock)]
 
 

@@ -11,22 +11,30 @@ EPOCH = "kfm-epoch"
 TYPE = "kfm-type"
 SESSION = "kfm-session"
 _MAX_VALUE = 255
+_SHORT = _MAX_VALUE // 4
+"""Characters that fit, whatever they are."""
 
 
 def copy_of(stored: Stored) -> Message:
     """The copy of a journal's event. Bytes that are no envelope are copied too, with fewer headers."""
     headers = {OFFSET: str(stored.offset), EPOCH: str(stored.epoch)}
-    event_id = f"{stored.partition}/{stored.offset}"
+    event_id = ""
     try:
         envelope = Envelope.FromString(stored.envelope)
-        event_id = envelope.event_id or event_id
-        headers |= {TYPE: envelope.type, SESSION: envelope.session_id}
+        event_id = envelope.event_id
+        _say(headers, TYPE, envelope.type)
+        _say(headers, SESSION, envelope.session_id)
         if stored.topic == STEPS:
-            headers[POOL] = StepEvent.FromString(envelope.payload.value).pool
+            _say(headers, POOL, StepEvent.FromString(envelope.payload.value).pool)
     except DecodeError:
         pass
-    fit = {name: value for name, value in headers.items() if 0 < len(value.encode()) <= _MAX_VALUE}
-    return Message(stored.envelope, message_id(event_id), fit)
+    return Message(stored.envelope, message_id(event_id or f"{stored.partition}/{stored.offset}"), headers)
+
+
+def _say(headers: dict[str, str], name: str, value: str) -> None:
+    """What no broker takes is not said: it stands in the envelope."""
+    if 0 < len(value) <= _SHORT or 0 < len(value.encode()) <= _MAX_VALUE:
+        headers[name] = value
 
 
 def copied_from(received: Received) -> int:

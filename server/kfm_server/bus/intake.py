@@ -32,8 +32,8 @@ _RETRIES = Retries(attempts=3, timeout=30.0)
 
 REQUESTS_PROBE: Final = (0.005, 0.05)
 """How long until what somebody published is seen, in seconds: while there is much, and after a while of nothing."""
-RESULTS_PROBE: Final = (0.002, 0.01)
-"""The same for results: a turn waits for each."""
+RESULTS_PROBE: Final = (0.003, 0.05)
+"""The same for results: a turn waits for each, so the relay says when one can be expected."""
 _RECORDED_SECONDS = 5.0
 """By then a result is in the journal, or its owner has lost the partition."""
 

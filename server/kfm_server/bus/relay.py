@@ -43,7 +43,8 @@ _AFTER_COMMIT = failpoints.declare("relay.commit.after")
 class Relay:
     """Makes the consumer that relays: at once when it was at rest, else every `linger` to twice `linger` seconds.
 
-    Its longest pause between tries at a broker that is away is a second.
+    Its longest pause between tries at a broker that is away is a second. `dispatched` is called when steps have been
+    published: somebody may answer soon.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Relay:
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
         linger: float = 0.0,
+        dispatched: Callable[[], None] | None = None,
         poll: float = 1.0,
         pause: Pause = asyncio.sleep,
     ) -> None:
@@ -63,6 +65,7 @@ class Relay:
         self._store = store
         self._assigned = assigned
         self._clock = clock
+        self._dispatched = dispatched
         self._readers: dict[int, _PartitionRelay] = {}
         self.consumer = Consumer(
             RELAY,
@@ -79,7 +82,13 @@ class Relay:
 
     def _make(self, channel: str, partition: int, epoch: int) -> "_PartitionRelay":
         made = _PartitionRelay(
-            partition, epoch, journal=self._journal, broker=self._broker, store=self._store, clock=self._clock
+            partition,
+            epoch,
+            journal=self._journal,
+            broker=self._broker,
+            store=self._store,
+            clock=self._clock,
+            dispatched=self._dispatched,
         )
         self._readers[partition] = made
         return made
@@ -118,7 +127,9 @@ class _PartitionRelay:
         broker: Broker,
         store: CursorStore,
         clock: Clock,
+        dispatched: Callable[[], None] | None,
     ) -> None:
+        self._dispatched = dispatched
         self.partition = partition
         self.epoch = epoch
         self.offset = 0
@@ -197,6 +208,8 @@ class _PartitionRelay:
         for topic in sorted(by_topic, key=lambda topic: topic != STEPS):
             for some in _bounded(by_topic[topic]):
                 await self._send(topic, some)
+            if topic == STEPS and self._dispatched is not None:
+                self._dispatched()
 
     async def _send(self, topic: str, rows: Sequence[Stored]) -> None:
         try:
