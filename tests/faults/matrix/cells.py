@@ -27,6 +27,7 @@ PASSED_BY: dict[str, tuple[Role, ...]] = {
     "relay.": ("relay",),
     "tool.": ("runtime", "worker"),
     "worker.": ("api", "worker"),
+    "worker.bus.": ("worker",),
     "worker.ready": ("worker",),
 }
 """By the beginning of a point's name, the longest that fits: the processes whose work passes it.
@@ -34,7 +35,15 @@ PASSED_BY: dict[str, tuple[Role, ...]] = {
 The process with the clients is also the worker's other side, and a worker of the runtimes for it. The relay runs in a
 runtime that has a broker.
 """
-STARTING = ("process.ready", "worker.ready", "leases.acquire.before", "leases.acquire.after")
+OVER_A_BROKER = ("relay.", "worker.bus.")
+"""Points that nothing passes without one."""
+STARTING = (
+    "process.ready",
+    "worker.ready",
+    "worker.bus.ready",
+    "leases.acquire.before",
+    "leases.acquire.after",
+)
 """Points that are passed when a process starts: turns are in flight already then."""
 OFTEN = ("journal.append.", "journal.commit.", "lane.", "tool.")
 """Points that a turn passes again and again: one cell for the first passage, one for a drawn one."""
@@ -55,6 +64,17 @@ class Cell:
     def name(self) -> str:
         """Unique in a run."""
         return f"{self.bus}/{self.role}/{self.point}:{self.nth}"
+
+    @property
+    def process(self) -> str:
+        """The process of the site that is killed. A relay is killed with the runtime that it runs in."""
+        match self.role:
+            case "api":
+                return "api"
+            case "worker":
+                return "bus worker" if self.point.startswith("worker.bus.") else "worker"
+            case _:
+                return "runtime"
 
     @property
     def starting(self) -> bool:
@@ -79,13 +99,13 @@ def roles_of(point: str) -> tuple[Role, ...]:
 
 
 def cells(seed: int, buses: Sequence[Bus] = BUSES) -> list[Cell]:
-    """All of them, in a fixed order; `seed` draws the later passages. There is no relay without a broker."""
+    """All of them, in a fixed order; `seed` draws the later passages. See OVER_A_BROKER."""
     made: list[Cell] = []
     for bus in buses:
         for point in declared():
+            if point.startswith(OVER_A_BROKER) and bus == "bus_postgres":
+                continue
             for role in roles_of(point):
-                if role == "relay" and bus == "bus_postgres":
-                    continue
                 draw = random.Random(f"{seed} {point} {role} {bus}")
                 passages = [1, draw.randint(2, LATER)] if point.startswith(OFTEN) else [1]
                 made += [Cell(point, nth, role, bus) for nth in passages]

@@ -24,6 +24,8 @@ class Counts:
     duplicates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CONTRACTS.values(), 0))
     repeats: int = 0
     gaps: int = 0
+    graced: set[str] = field(default_factory=set[str])
+    """Turns that waited until a step, which may not start twice, had surely ended."""
     missing: int = 0
     """Steps that are recorded as done, and have left no effect."""
 
@@ -54,6 +56,8 @@ async def count(dsn: str, ledgers: Iterable[Path], watched: Collection[Watched])
         event = unpack(envelope_pb2.Envelope.FromString(row["envelope"]))
         if isinstance(event, ev.StepEvent) and event.tool:
             by_tools.add(event.key)
+        if isinstance(event, ev.TurnStateEvent) and event.wait_reason == ev.WAIT_REASON_SETTLE_GRACE:
+            found.graced.add(row["turn_id"])
         if isinstance(event, ev.StepResultEvent) and _succeeded(event):
             succeeded.add(f"{row['turn_id']}:{event.step_key}")
     for w in watched:

@@ -14,7 +14,7 @@ from tests.faults.matrix.pool_tools import CALLED
 from tests.faults.work import Watched, follow
 
 IN_FLIGHT = 3
-TURN_SECONDS = 30.0
+TURN_SECONDS = 90.0
 """A turn that has neither ended nor needs a review by then is lost."""
 
 
@@ -64,12 +64,26 @@ class Load:
     message: str
     ran: list[Ran] = field(default_factory=list[Ran])
     enough: asyncio.Event = field(default_factory=asyncio.Event)
+    flowing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Every client has had an answer."""
 
     async def run(self) -> None:
         """Until `enough`, and every turn has settled or is lost."""
         async with asyncio.TaskGroup() as group:
             for number in range(IN_FLIGHT):
                 group.create_task(self._client(number), name=f"client {number}")
+
+    async def until_they_succeed(self) -> None:
+        """Run turns until the last of each client have succeeded: every process knows the worker's tools then."""
+        async with asyncio.timeout(TURN_SECONDS), asyncio.TaskGroup() as group:
+            running = group.create_task(self.run(), name="load")
+            while not running.done():
+                settled = [r for r in list(self.ran) if r.settled]
+                if len(settled) > 2 * IN_FLIGHT and not any(
+                    r.lost or r.failed for r in settled[-2 * IN_FLIGHT :]
+                ):
+                    self.enough.set()
+                await asyncio.sleep(0.1)
 
     async def _client(self, number: int) -> None:
         async with Client(self.endpoint, timeout=TURN_SECONDS) as kfm:
@@ -87,3 +101,5 @@ class Load:
                 finally:
                     ran.settled = time.monotonic()
                 turn += 1
+                if sum(r.settled > 0 for r in self.ran) >= IN_FLIGHT:
+                    self.flowing.set()

@@ -29,6 +29,9 @@ class Result:
     missing: int
     gaps: int
     recovery: list[float]
+    """From the kill to the end or the review of each turn in flight."""
+    graced: list[float]
+    """The same of turns that had to wait until a step, which may not start twice, had surely ended."""
     versions: dict[str, str] = field(default_factory=dict[str, str])
     why: list[str] = field(default_factory=list[str])
     """What went wrong."""

@@ -21,7 +21,7 @@ from kfm_server.journal import embedded
 from tests.faults.matrix.cells import BUSES, Bus, Cell, cells
 from tests.faults.matrix.counting import count, story
 from tests.faults.matrix.load import Load, by_plan
-from tests.faults.matrix.results import RESULTS, Result, append, latest, percentile
+from tests.faults.matrix.results import RESULTS, Result, append, latest
 from tests.faults.matrix.site import Site, running
 from tests.faults.matrix.versions import versions
 from tests.support import iggy as iggy_support
@@ -34,20 +34,21 @@ async def run_cell(site: Site, cell: Cell, seed: int, told: dict[str, str]) -> R
     """Kill the cell's process at its point under load, start it again, and count."""
     message = "Do all of it." if cell.point.startswith("model.") else by_plan()
     load = Load(site.endpoint, f"{cell.name}-{seed}-{time.monotonic_ns()}", message)
-    await site.stop(cell.role)
     async with asyncio.TaskGroup() as group:
         if cell.starting:
             group.create_task(load.run(), name="load")
+            await load.flowing.wait()
+        await site.stop(cell)
         await site.start(cell, armed=True)
         if not cell.starting:
             group.create_task(load.run(), name="load")
-        hit = await site.died(cell.role, HIT_SECONDS)
+        hit = await site.died(cell, HIT_SECONDS)
         killed_at = time.monotonic()
         load.enough.set()
         if hit:
             await site.start(cell, armed=False)
     if not hit:
-        await site.stop(cell.role)
+        await site.stop(cell)
         await site.start(cell, armed=False)
     ran = load.ran
     counts = await count(site.dsn, site.ledgers, [r.watched for r in ran if r.watched.turn_id])
@@ -68,7 +69,8 @@ async def run_cell(site: Site, cell: Cell, seed: int, told: dict[str, str]) -> R
         repeats=counts.repeats,
         missing=counts.missing,
         gaps=counts.gaps,
-        recovery=[round(r.settled - killed_at, 3) for r in cut],
+        recovery=[round(r.settled - killed_at, 3) for r in cut if r.watched.turn_id not in counts.graced],
+        graced=[round(r.settled - killed_at, 3) for r in cut if r.watched.turn_id in counts.graced],
         versions=told,
         why=[
             f"{r.watched.turn_id} {r.why}\n    {await story(site.dsn, r.watched.turn_id)}"
@@ -122,6 +124,7 @@ async def run(arguments: argparse.Namespace) -> int:
         home = _home()
         try:
             async with sitting(bus, home) as (site, told):
+                await Load(site.endpoint, "warm", by_plan()).until_they_succeed()
                 for cell in mine:
                     if time.monotonic() > until:
                         break
@@ -130,7 +133,7 @@ async def run(arguments: argparse.Namespace) -> int:
                     wrong += not result.green
                     _tell(cell, result)
                     if not result.green:
-                        print(site.log_tail(cell.role), flush=True)
+                        print(site.log_tail(cell), flush=True)
                     await site.ready()
         finally:
             if os.environ.get("KFM_TEST_KEEP"):
@@ -151,7 +154,8 @@ def _tell(cell: Cell, result: Result) -> None:
     print(
         f"{state} {cell.name} turns={result.turns} in_flight={result.in_flight} lost={result.lost}"
         f" failed={result.failed} review={result.needs_review} duplicates={sum(result.duplicates.values())}"
-        f" missing={result.missing} gaps={result.gaps} recovery_max={percentile(result.recovery, 1):.2f}",
+        f" missing={result.missing} gaps={result.gaps} recovery_max={max(result.recovery, default=0):.2f}"
+        f" graced={result.graced}",
         *(f"\n  {line}" for line in result.why),
         flush=True,
     )

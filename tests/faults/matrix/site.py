@@ -1,18 +1,17 @@
-"""The processes of a sitting: api, two runtimes and a worker on one database, with a broker beside it on bus_iggy."""
+"""The processes of a sitting: api, two runtimes and a worker on one database; on bus_iggy a broker, and a worker on it."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 from xenocomm import Client
 
-from tests.faults.matrix.cells import Cell, Role
+from tests.faults.matrix.cells import Cell
 from tests.faults.matrix.pool_tools import CALLED
 from tests.support.iggy import Iggy
 from tests.support.live import LiveServer
@@ -24,6 +23,8 @@ SERVERS = {"api": "api", "runtime": "runtime", "other": "runtime"}
 PARTITIONS = 16
 SECONDS = 30.0
 """Longest wait for a process, or for all of them to have settled."""
+STEP_SECONDS = 1.0
+"""A step that may not start twice is settled at its deadline, when its process is not known to be dead."""
 MODEL_SCRIPT = {
     "rules": [
         {"step": index, "reply": {"text": "next", "tools": [{"name": tool, "arguments": {}}]}}
@@ -36,6 +37,9 @@ CONFIG = """
 provider = "scripted"
 script = "{script}"
 
+[limits]
+step_timeout = {step_seconds}
+
 [personalities.assistant]
 planner = "react"
 """
@@ -43,39 +47,31 @@ planner = "react"
 
 @dataclass
 class Site:
-    """`start` and `kill` take a cell's role; a relay is killed with the runtime that it runs in."""
+    """`processes` by name: api, runtime, other, worker, and bus worker where there is a broker."""
 
-    home: Path
     dsn: str
-    servers: dict[str, LiveServer]
-    worker: LiveWorker
+    processes: dict[str, LiveServer | LiveWorker]
     ledgers: tuple[Path, ...]
-    armed: set[str] = field(default_factory=set[str])
 
     @property
     def endpoint(self) -> str:
         """Where clients go."""
-        return self.servers["api"].grpc
-
-    async def stop(self, role: Role) -> None:
-        """In order."""
-        if role == "worker":
-            await asyncio.to_thread(self.worker.stop)
-        else:
-            await asyncio.to_thread(self.servers[_server(role)].stop)
+        api = self.processes["api"]
+        assert isinstance(api, LiveServer)
+        return api.grpc
 
     async def start(self, cell: Cell, *, armed: bool) -> None:
         """Start the cell's process; armed, it dies at the cell's point."""
-        failpoint = f"{cell.point}:{cell.nth}" if armed else ""
-        if cell.role == "worker":
-            self.worker.start(failpoint=failpoint)
-            return
-        server = self.servers[_server(cell.role)]
-        await asyncio.to_thread(server.start, failpoint=failpoint)
+        process = self.processes[cell.process]
+        await asyncio.to_thread(process.start, failpoint=f"{cell.point}:{cell.nth}" if armed else "")
 
-    async def died(self, role: Role, seconds: float) -> bool:
-        """Whether the process dies within the time."""
-        process = self.worker.process if role == "worker" else self.servers[_server(role)].process
+    async def stop(self, cell: Cell) -> None:
+        """The cell's process, in order."""
+        await asyncio.to_thread(self.processes[cell.process].stop)
+
+    async def died(self, cell: Cell, seconds: float) -> bool:
+        """Whether the cell's process dies within the time."""
+        process = self.processes[cell.process].process
         assert process is not None
         until = asyncio.get_running_loop().time() + seconds
         while process.poll() is None:
@@ -84,26 +80,23 @@ class Site:
             await asyncio.sleep(0.005)
         return True
 
-    async def ready(self, running: Sequence[str] = ("runtime", "other")) -> None:
-        """Wait, bounded, until the runtimes share the partitions evenly and the worker is known where clients are."""
+    async def ready(self) -> None:
+        """Wait, bounded, until the runtimes share the partitions evenly and the workers are known where clients are."""
+        workers = sum(isinstance(process, LiveWorker) for process in self.processes.values())
         async with asyncio.timeout(SECONDS):
             connection: Any = await asyncpg.connect(self.dsn)
             try:
-                while await _shares(connection) != [PARTITIONS // len(running)] * len(running):  # noqa: ASYNC110 (another process)
+                while await _shares(connection) != [PARTITIONS // 2] * 2:  # noqa: ASYNC110 (another process)
                     await asyncio.sleep(0.05)
             finally:
                 await connection.close()
             async with Client(self.endpoint, timeout=SECONDS) as kfm:
-                while POOL not in {w.pool for w in (await kfm.server.workers()).workers}:  # noqa: ASYNC110 (as above)
+                while len((await kfm.server.workers(POOL)).workers) < workers:  # noqa: ASYNC110 (as above)
                     await asyncio.sleep(0.05)
 
-    def log_tail(self, role: Role) -> str:
-        """What the process said last."""
-        return self.worker.log_tail() if role == "worker" else self.servers[_server(role)].log_tail(20)
-
-
-def _server(role: Role) -> str:
-    return "api" if role == "api" else "runtime"
+    def log_tail(self, cell: Cell) -> str:
+        """What the cell's process said last."""
+        return self.processes[cell.process].log_tail(20)
 
 
 async def _shares(connection: Any) -> list[int]:
@@ -120,14 +113,14 @@ def _configure(home: Path) -> None:
     script.write_text(json.dumps(MODEL_SCRIPT))
     for name in SERVERS:
         (home / name).mkdir(exist_ok=True)
-        (home / name / "config.toml").write_text(CONFIG.format(script=script))
+        (home / name / "config.toml").write_text(CONFIG.format(script=script, step_seconds=STEP_SECONDS))
 
 
 @asynccontextmanager
 async def running(home: Path, dsn: str, iggy: Iggy | None) -> AsyncGenerator[Site]:
     """The site, ready; `dsn` is of an empty or migrated database."""
     ledgers = home / "local.jsonl", home / "pool.jsonl"
-    environment = {"LEDGER_FILE": str(ledgers[0]), "KFM_PARTITIONS": str(PARTITIONS)}
+    environment = {"KFM_PARTITIONS": str(PARTITIONS)}
     if iggy is not None:
         settings = iggy.settings()
         environment |= {
@@ -135,34 +128,32 @@ async def running(home: Path, dsn: str, iggy: Iggy | None) -> AsyncGenerator[Sit
             "KFM_IGGY_USERNAME": settings.username,
             "KFM_IGGY_PASSWORD": settings.password.reveal(),
             "KFM_IGGY_STREAM": settings.stream,
+            "KFM_IGGY_POOLS": POOL,
         }
     _configure(home)
-    servers: dict[str, LiveServer] = {}
-    for name, role in SERVERS.items():
-        servers[name] = LiveServer(
-            home / name,
-            tools="tests.support.ledger:TOOLS",
-            database_url=dsn,
-            environment=environment | {"KFM_ROLE": role},
-        )
-    worker = LiveWorker(
-        home,
-        "",
-        "fixed",
-        pool=POOL,
-        tools="tests.faults.matrix.pool_tools:TOOLS",
-        environment={"LEDGER_FILE": str(ledgers[1])},
-    )
-    site = Site(home, dsn, servers, worker, ledgers)
+    processes: dict[str, LiveServer | LiveWorker] = {}
     try:
-        for server in servers.values():  # one after the other: the first one migrates
+        for name, role in SERVERS.items():  # one after the other: the first one migrates
+            processes[name] = server = LiveServer(
+                home / name,
+                tools="tests.support.ledger:TOOLS",
+                database_url=dsn,
+                environment=environment | {"KFM_ROLE": role, "LEDGER_FILE": str(ledgers[0])},
+            )
             await asyncio.to_thread(server.start)
-        worker.endpoint = servers["api"].grpc
-        worker.start()
+        site = Site(dsn, processes, ledgers)
+        for name in ("worker", "bus worker")[: 1 if iggy is None else 2]:
+            processes[name] = LiveWorker(
+                home,
+                site.endpoint,
+                f"fixed-{name.replace(' ', '-')}",
+                pool=POOL,
+                tools="tests.faults.matrix.pool_tools:TOOLS",
+                options=("--bus",) if name == "bus worker" else (),
+                environment=environment | {"LEDGER_FILE": str(ledgers[1])},
+            ).start()
         await site.ready()
         yield site
     finally:
-        worker.kill()
-        for server in servers.values():
-            with contextlib.suppress(AssertionError):
-                server.kill()
+        for process in processes.values():
+            process.kill()
