@@ -19,7 +19,13 @@ from kfm_server.bus.audit import audit_group
 from kfm_server.bus.consumer import Consumer, consume
 from kfm_server.bus.dead_letters import DeadLetterDesk
 from kfm_server.bus.engine import EngineHolds
-from kfm_server.bus.intake import REQUESTS_PROBE, RESULTS_PROBE, requests_group, results_group
+from kfm_server.bus.intake import (
+    REQUESTS_LINGER,
+    REQUESTS_PROBE,
+    RESULTS_PROBE,
+    requests_group,
+    results_group,
+)
 from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.bus.relay import Relay
 from kfm_server.bus.sources import BrokerSource, JournalSource
@@ -153,7 +159,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             local.run,
             clock,
             may_lease=may_lease,
-            owns=lambda session_id: sessions.at_rest(session_id),
+            owns=lambda session_id: sessions.caught_up(session_id),
             tools=lambda: tools.catalogue,
             over_bus=frozenset(settings.iggy.pools),
             call_later=call_later,
@@ -385,13 +391,13 @@ async def _over_broker(
     except BrokerMisfit as misfit:
         raise SettingsError(f"KFM_IGGY_ADDRESS: {misfit}") from None
 
-    def read(group: Group, probe: tuple[float, float]) -> Consumer:
+    def read(group: Group, probe: tuple[float, float], linger: float = 0.0) -> Consumer:
         source = BrokerSource(broker, group.topics)
         return consume(
-            group, source=source, store=store, assigned=assigned, clock=clock, linger=0, probe=probe
+            group, source=source, store=store, assigned=assigned, clock=clock, linger=linger, probe=probe
         )
 
-    intake = [read(requests_group(door.ask), REQUESTS_PROBE)]
+    intake = [read(requests_group(door.ask), REQUESTS_PROBE, REQUESTS_LINGER)]
     results = read(results_group(door.result), RESULTS_PROBE) if settings.iggy.pools else None
     # Without a worker on the broker nobody waits for a copy, and the turns here come first.
     relay = Relay(

@@ -10,10 +10,11 @@ from kfm.event.v1 import envelope_pb2
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
+from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.journal import Entry
 from kfm_server.turns.fold import HistoryError, begin, fold_turn
-from kfm_server.turns.state import MODEL_KINDS, Phase, Turn
+from kfm_server.turns.state import MODEL_KINDS, NEVER_STARTED, Phase, Turn
 
 from tests.simulator.ledger import Ledger, Row
 
@@ -35,6 +36,8 @@ class _Call:
     start_by: int = 0
     last: ev.StepResultEvent | None = None
     settled_retry: int = 0
+    retries: int = 0
+    """How often a person said that it may start again."""
     settled: bool = False
     """A person said how it ended; people err."""
     compensation: bool = False
@@ -70,6 +73,8 @@ class Auditor:
         self._active: dict[str, str] = {}
         self._dispatches: dict[tuple[str, int, int], int] = {}
         self._partitions: dict[str, int] = {}
+        self._logs: dict[str, list[_TurnLog]] = {}
+        self._answers: set[tuple[str, str, int]] = set()
         ledger.on_start = self.effect_started
 
     def broken(self, text: str) -> None:
@@ -150,7 +155,7 @@ class Auditor:
         once = effect == types.EFFECT_CONTRACT_AT_MOST_ONCE and step.attempt > 0
         if once and not sent.compensation:
             last = step.last
-            allowed = step.settled_retry > 0 or (last is not None and last.error.reason == "REASON_FENCED")
+            allowed = step.settled_retry > 0 or (last is not None and last.error.reason in NEVER_STARTED)
             if step.open or not allowed:
                 self.broken(f"I3 {name}: an AT_MOST_ONCE step is dispatched again")
             step.settled_retry = 0
@@ -164,6 +169,7 @@ class Auditor:
         step.attempt, step.open, step.compensation = envelope.attempt, True, sent.compensation
         known = (expected, envelope.attempt, epoch)
         self._dispatches[known] = self._dispatches.get(known, 0) + 1  # a retried turn has its root's keys
+        self._logs.setdefault(expected, []).append(log)
         self._partitions[expected] = partition
 
     def _answered(self, log: _TurnLog, envelope: envelope_pb2.Envelope, result: ev.StepResultEvent) -> None:
@@ -180,6 +186,7 @@ class Auditor:
         if not step.open and not (result.synthesised and review):
             self.broken(f"I5 {name}: attempt {envelope.attempt} is answered a second time")
         step.open, step.last = False, result
+        self._answers.add((envelope.turn_id, result.step_key, envelope.attempt))
         log.tokens += result.metrics.usage.input_tokens + result.metrics.usage.output_tokens
 
     def _controlled(self, log: _TurnLog, asked: ev.TurnControlEvent) -> None:
@@ -194,6 +201,7 @@ class Auditor:
                 step = log.steps[asked.step_key]
                 step.settled = True
                 step.settled_retry += asked.settle_as == ev.SETTLE_AS_RETRY
+                step.retries += asked.settle_as == ev.SETTLE_AS_RETRY
             case _:
                 pass
 
@@ -219,6 +227,9 @@ class Auditor:
 
     def effect_started(self, row: Row) -> None:
         """A tool was called."""
+        if row.pool:
+            self._started_at_a_worker(row)
+            return
         sent = self._dispatches.get((row.key, row.attempt, row.epoch), 0)
         if not sent:
             self.broken(f"I3 {row.tool} {row.key} attempt {row.attempt} starts without a durable dispatch")
@@ -232,9 +243,32 @@ class Auditor:
         if len(same) > sent:
             self.broken(f"I3 {row.tool} {row.key}: attempt {row.attempt} starts twice")
         if row.tool == "undo":
-            for r in self._ledger.rows:
-                if (r.tool, r.key) == ("do", row.key) and not r.left and self.alive(r):
-                    self.broken(f"I3 {row.key} is undone while attempt {r.attempt} still runs")
+            self._undone(row, "do")
+
+    def _undone(self, row: Row, tool: str) -> None:
+        for r in self._ledger.rows:
+            if (r.tool, r.key) == (tool, row.key) and not r.left and self.alive(r):
+                self.broken(f"I3 {row.key} is undone while attempt {r.attempt} still runs")
+
+    def _started_at_a_worker(self, row: Row) -> None:
+        """What a worker was leased it may start although its owner has gone since; but once, and not when it was settled."""
+        name, step_key = f"{row.tool} {row.key} attempt {row.attempt}", row.key.split(":", 1)[1]
+        epochs = [e for (key, attempt, e) in self._dispatches if (key, attempt) == (row.key, row.attempt)]
+        if not any(epoch <= row.epoch for epoch in epochs):
+            self.broken(f"I3 {name} starts without a durable dispatch")
+            return
+        sent = sum(n for (k, a, _), n in self._dispatches.items() if (k, a) == (row.key, row.attempt))
+        same = [
+            r for r in self._ledger.rows if (r.tool, r.key, r.attempt) == (row.tool, row.key, row.attempt)
+        ]
+        if len(same) > sent:
+            self.broken(f"I3 {name} starts {len(same)} times at workers")
+        if row.tool in ("pool_once", "pool_do") and not any(
+            self._may_start(log, step_key, row.attempt) for log in self._logs[row.key]
+        ):
+            self.broken(f"I3 {name} starts though the log has gone on without it")
+        if row.tool == "pool_undo":
+            self._undone(row, "pool_do")
 
     def alive(self, row: Row) -> bool:
         """Whether the process that made a call may still run it. The simulation replaces this."""
@@ -258,6 +292,19 @@ class Auditor:
         if turn_id not in self.turns:
             self.broken(f"I4 {turn_id} was acknowledged and is not in the journal")
 
+    @staticmethod
+    def _may_start(log: _TurnLog, key: str, attempt: int) -> bool:
+        step = log.steps[key]
+        awaited = step.open and step.attempt == attempt and not step.compensation
+        # A turn that ends does not wait for what it has lost sight of; it says that the effect may stand.
+        return awaited or (log.finished is not None and key in log.finished.effects_done)
+
+    def result_acknowledged(self, ack: pb.Ack) -> None:
+        """A worker is told to forget a result."""
+        ref = ack.ref
+        if ack.accepted and (ref.turn_id, ref.step_key, ref.attempt) not in self._answers:
+            self.broken(f"I4 {ref.turn_id} {ref.step_key}: a result is acknowledged and not in the journal")
+
     # -- at the end
 
     def finish(self) -> None:
@@ -278,9 +325,9 @@ class Auditor:
             self._effects()
 
     def _effects(self) -> None:
-        once, done = self._ledger.of("once"), self._ledger.of("do")
-        undo = self._ledger.of("undo")
-        settled: dict[str, int] = {}
+        once = self._ledger.of("once") | self._ledger.of("pool_once")
+        done = self._ledger.of("do") | self._ledger.of("pool_do")
+        undo = self._ledger.of("undo") | self._ledger.of("pool_undo")
         open_keys: dict[str, tuple[_TurnLog, _Call]] = {}
         forks: set[str] = set()
         for log in self.turns.values():
@@ -289,12 +336,8 @@ class Auditor:
                 if name in open_keys:
                     forks.add(name)
                 open_keys[name] = (log, step)
-        for turn in (log.folded for log in self.turns.values()):
-            for key, step in (turn.steps if turn else {}).items():
-                again = sum(a.attempt > 1 for a in step.history)
-                settled[f"{turn.root_turn_id}:{key}"] = again if turn else 0
         for key, rows in once.items():
-            if len(rows) > 1 and key not in forks and not settled.get(key):
+            if key not in forks and len(rows) > 1 + open_keys[key][1].retries:
                 self.broken(f"I3 {key}: AT_MOST_ONCE, started {len(rows)} times")
         for key, rows in done.items():
             log, _ = open_keys[key]
@@ -321,7 +364,12 @@ class Auditor:
         settled = log.steps[step_key].settled
         calls = sorted([*rows, *undone], key=lambda r: r.attempt)
         for before, after in itertools.pairwise(calls):
-            if before.tool == "do" and after.tool == "do" and before.done and not settled:
+            if (
+                before.tool == after.tool != "undo"
+                and before.tool != "pool_undo"
+                and before.done
+                and not settled
+            ):
                 self.broken(f"I3 {key}: attempt {after.attempt} runs though {before.attempt} was not undone")
         listed = log.finished is not None and step_key in log.finished.effects_done
         stands = any(r.done for r in rows) and not (

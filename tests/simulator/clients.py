@@ -42,6 +42,7 @@ class Town:
     sessions: list[str]
     turns: list[str] = field(default_factory=list[str])
     quiet: bool = False
+    tools: tuple[str, ...] = TOOLS
 
 
 class Client:
@@ -283,7 +284,7 @@ class Client:
                 if before and dice.random() < 0.4:
                     pointer = "/v" if dice.random() < 0.9 else "/nothing"
                     arguments["x"] = {"$ref": f"{dice.choice(before)}#{pointer}"}
-                step |= {"tool": dice.choice(TOOLS), "arguments": arguments}
+                step |= {"tool": dice.choice(self.town.tools), "arguments": arguments}
             if before and dice.random() < 0.5:
                 step["depends_on"] = [dice.choice(before)]
             steps.append(step)

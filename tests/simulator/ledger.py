@@ -27,6 +27,7 @@ class Row:
     done: bool = False
     left: bool = False
     host: Host | None = None
+    pool: str = ""
 
 
 @dataclass
@@ -58,6 +59,7 @@ class SimTool:
     ledger: Ledger
     seed: int
     compensation: str = ""
+    pool: str = ""
 
     @property
     def spec(self) -> ToolSpec:
@@ -68,7 +70,7 @@ class SimTool:
             _SCHEMA,
             self.effect,
             self.compensation,
-            quick=self.effect == types.EFFECT_CONTRACT_PURE,
+            quick=self.effect == types.EFFECT_CONTRACT_PURE and not self.pool,
         )
 
     @property
@@ -76,15 +78,22 @@ class SimTool:
         """The catalogue's entry."""
         spec = self.spec
         return ToolEntry(
-            spec.name, spec.description, spec.effect, spec.input_schema, spec.compensation, spec.quick
+            spec.name,
+            spec.description,
+            spec.effect,
+            spec.input_schema,
+            spec.compensation,
+            spec.quick,
+            self.pool,
         )
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """As the port says. `arguments.fail` in [0, 1] is how often it fails, `arguments.slow` seconds at most."""
-        key = arguments["key"] if self.name == "undo" else call.key
+        undo = self.name in ("undo", "pool_undo")
+        key = arguments["key"] if undo else call.key
         dice = random.Random(f"{self.seed}:{self.name}:{call.key}:{call.attempt}:{call.epoch}")
         row = Row(self.name, key, call.attempt, call.epoch, asyncio.get_running_loop().time())
-        row.host = HOST.get()
+        row.host, row.pool = HOST.get(), self.pool
         if self.effect != types.EFFECT_CONTRACT_PURE:
             self.ledger.rows.append(row)
             self.ledger.on_start(row)
@@ -100,7 +109,7 @@ class SimTool:
             if any(r.key == key and r.epoch > row.epoch for r in self.ledger.rows):
                 raise ToolError("fenced: a newer owner was here")  # what the epoch is handed to tools for
             row.done = True
-            if self.effect == types.EFFECT_CONTRACT_IDEMPOTENT and self.name != "undo":
+            if self.effect == types.EFFECT_CONTRACT_IDEMPOTENT and not undo:
                 self.ledger.applied.setdefault(key, 1)
             if call.connection is not None:
                 call.connection.append(key)
@@ -122,5 +131,17 @@ def make_tools(ledger: Ledger, seed: int) -> dict[str, SimTool]:
         SimTool("tx", types.EFFECT_CONTRACT_TRANSACTIONAL, ledger, seed),
         SimTool("do", types.EFFECT_CONTRACT_COMPENSATABLE, ledger, seed, compensation="undo"),
         SimTool("undo", types.EFFECT_CONTRACT_IDEMPOTENT, ledger, seed),
+    )
+    return {tool.name: tool for tool in made}
+
+
+def pool_tools(ledger: Ledger, seed: int, pool: str) -> dict[str, SimTool]:
+    """Tools of a worker pool by name, of every contract that a worker may have."""
+    made = (
+        SimTool("pool_pure", types.EFFECT_CONTRACT_PURE, ledger, seed, pool=pool),
+        SimTool("pool_idem", types.EFFECT_CONTRACT_IDEMPOTENT, ledger, seed, pool=pool),
+        SimTool("pool_once", types.EFFECT_CONTRACT_AT_MOST_ONCE, ledger, seed, pool=pool),
+        SimTool("pool_do", types.EFFECT_CONTRACT_COMPENSATABLE, ledger, seed, "pool_undo", pool),
+        SimTool("pool_undo", types.EFFECT_CONTRACT_IDEMPOTENT, ledger, seed, pool=pool),
     )
     return {tool.name: tool for tool in made}

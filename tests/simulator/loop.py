@@ -18,6 +18,7 @@ class Host:
         self.name = name
         self.frozen = False
         self.dead = False
+        self.on_kill: list[Callable[[], None]] = []
         self._parked: list[Callable[[], None]] = []
 
     def park(self, resume: Callable[[], None]) -> None:
@@ -33,8 +34,12 @@ class Host:
 
     def kill(self) -> None:
         """As SIGKILL: nothing of it runs again."""
+        if self.dead:
+            return
         self.dead = True
         self._parked.clear()
+        for callback in self.on_kill:
+            callback()
 
 
 HOST: ContextVar[Host | None] = ContextVar("HOST", default=None)

@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 import random
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
+from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.clock import SharedClock
+from kfm_server.context import ExecutionContext
+from kfm_server.doors.grpc.interceptor import Call
+from kfm_server.doors.grpc.worker_service import WorkerService
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
@@ -20,6 +24,7 @@ from kfm_server.steps.middleware import Handler
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tool_catalogue import catalogue_digest
 from kfm_server.turns.decide.draft import World
+from kfm_server.worker.relay import WorkerRelay
 
 from tests.simulator.database import Connection, Database
 from tests.simulator.ledger import SimTool
@@ -27,6 +32,14 @@ from tests.simulator.loop import Host, host_context
 from tests.simulator.models import MODELS, PERSONALITIES
 
 EPOCH_US = 1_700_000_000_000_000
+POOL_WINDOW_US = 4_000_000
+
+
+class _NoCatalogue:
+    """Everybody knows the tools of the pool."""
+
+    async def announce(self, pool: str, tools: Sequence[pb.ToolDefinition]) -> None:
+        """As the door's Tools."""
 
 
 class VirtualClock:
@@ -75,6 +88,7 @@ class Process:
         clock = SharedClock(VirtualClock(loop, zlib.crc32(name.encode()) % 49 * 600_000_000 - 14_400_000_000))
         connection = Connection(database, self.host, clock)
         catalogue = {tool.name: tool.entry for tool in tools.values()}
+        here = {name: tool for name, tool in tools.items() if not tool.pool}
         world = World(
             tools=catalogue,
             tools_digest=catalogue_digest(catalogue),
@@ -82,11 +96,35 @@ class Process:
             max_queued_turns=6,
             personalities=PERSONALITIES,
             models=MODELS,
+            pool_window_us=POOL_WINDOW_US,
         )
         self.broadcaster = Broadcaster()
+
+        def may_lease(session_id: str) -> bool:
+            owner = self.sessions.owner(self.sessions.partition(session_id))
+            return owner is not None and owner.may_start()
+
+        self.pools = WorkerPools(
+            StepProcessor(here, catalogue, clock, models=model).run,
+            clock,
+            may_lease=may_lease,
+            owns=lambda session_id: self.sessions.caught_up(session_id),
+        )
+        self._service = WorkerService(
+            self.pools, _NoCatalogue(), version="sim", schema_release="sim", max_message_bytes=0
+        )
+        self._relay = WorkerRelay(
+            self.pools,
+            connection,
+            owner=name,
+            partitions=database.memory.partitions,
+            token="",
+            clock=clock,
+            spawn=self._spawn,
+        )
         parts = LaneParts(
             journal=connection,
-            runner=WorkerPools(StepProcessor(tools, catalogue, clock, models=model).run, clock),
+            runner=self.pools,
             clock=clock,
             world=world,
             broadcaster=self.broadcaster,
@@ -127,6 +165,17 @@ class Process:
         """It answers calls."""
         return self.ready and not self.host.dead and not self.host.frozen and not self.stopping
 
+    @property
+    def listening(self) -> bool:
+        """It accepts connections of workers."""
+        return self.ready and not self.stopping
+
+    def work(
+        self, requests: AsyncGenerator[pb.WorkRequest], *, at_owner: bool
+    ) -> AsyncGenerator[pb.WorkResponse, None]:
+        """As Door."""
+        return self._service.Work(Call(ExecutionContext(), "", None, at_owner), requests)
+
     def start(self, *, take_over: bool) -> None:
         """Begin; it serves as soon as it has looked for partitions."""
         self.door(self._main(take_over=take_over), "main")
@@ -155,10 +204,13 @@ class Process:
                 await asyncio.sleep(0.5)
         self._connection.on_wake(self.keeper.wake)
         self._keeper_task = self._spawn(self.keeper.run(), "leases")
+        self._spawn(self._relay.run(), "relay of workers")
         self.ready = True
 
     async def _stop(self) -> None:
         self.manager.drain()
+        self.pools.leave("the server is stopping")
+        await asyncio.sleep(0)
         self.sessions.hold()
         await self.sessions.quiet(5)
         if self.ready:

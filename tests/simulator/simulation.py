@@ -12,14 +12,17 @@ from typing import Any
 
 import structlog
 from kfm.turn.v1 import turn_pb2 as api
+from kfm_server.worker import relay
 
 from tests.simulator.audit import Auditor
-from tests.simulator.clients import Client, Operator, Town
+from tests.simulator.clients import TOOLS, Client, Operator, Town
 from tests.simulator.database import Database
-from tests.simulator.ledger import Ledger, Row, make_tools
+from tests.simulator.ledger import Ledger, Row, make_tools, pool_tools
 from tests.simulator.loop import Stuck, VirtualLoop
 from tests.simulator.models import make_model
+from tests.simulator.network import Network, SimLink
 from tests.simulator.process import Process, VirtualClock
+from tests.simulator.workers import POOL, SimWorker
 
 PARTITIONS = 3
 FAULT_SECONDS = 14.0
@@ -58,9 +61,18 @@ class Simulation:
         self.database.committed = self.auditor.committed
         self.auditor.alive = self.may_run
         self.processes: list[Process] = []
+        self._hired = 0
         self.faults: list[str] = []
         sessions = [f"ses_{n}" for n in range(self.dice.randint(1, 3))]
         self.town = Town(self.pick, self.auditor, self.auditor.broken, sessions)
+        self.network = Network(random.Random(f"{seed}:network"), self.auditor.broken)
+        SimLink.network, relay.Link = self.network, SimLink  # type: ignore[misc]
+        self.workers: dict[str, SimWorker] = {}
+        self.pool = seed % 2 == 1
+        if self.pool:
+            self.pool_tools = pool_tools(self.ledger, seed, POOL)
+            self.tools |= self.pool_tools
+            self.town.tools = (*TOOLS, *list(self.pool_tools)[:4], "pool_idem", "pool_once", "pool_do")
 
     def may_run(self, row: Row) -> bool:
         """Whether a tool call's process still lives. What a frozen one does when it wakes, the epoch fences."""
@@ -80,6 +92,8 @@ class Simulation:
             self.launch(take_over=False)
         self.database.refuse = self.dice.choice((0.0, 0.0, 0.01, 0.05))
         self.database.lose_wakeups = self.dice.choice((0.0, 0.5, 1.0))
+        for n in range(self.dice.randint(1, 3) if self.pool else 0):
+            self.hire(f"w{n}")
         clients = [Client(f"c{n}", self.seed, self.town) for n in range(self.dice.randint(1, 3))]
         operator = Operator("operator", self.seed, self.town)
         playing = [self.loop.create_task(c.play(FAULT_SECONDS), name=c.name) for c in clients]
@@ -120,6 +134,15 @@ class Simulation:
                 broken(f"I1 {process.name} never answered: {name}")
             if process.sessions.count or process.sessions.busy:
                 broken(f"I9 {process.name} still holds {process.sessions.count} sessions")
+            _, pools = process.pools.show("")
+            for worker in process.pools.show("")[0]:
+                if worker.running:
+                    broken(f"I9 {process.name} counts {worker.running} attempts of idle {worker.worker}")
+            if pools:
+                broken(f"I9 {process.name} still awaits attempts of workers: {pools}")
+        for worker in self.workers.values():
+            if worker.leases.refs():
+                broken(f"I9 {worker.host.name} was never answered: {worker.leases.refs()}")
 
     # -- faults
 
@@ -137,16 +160,59 @@ class Simulation:
         )
         process.exclusive = take_over
         self.processes.append(process)
+        self.network.doors[f"{name}:1"] = process
+        process.host.on_kill.append(lambda: self.network.died(process.host))
         process.start(take_over=take_over)
+
+    def hire(self, name: str) -> None:
+        """A worker's process; of one that there was before, the next one."""
+        before = self.workers.get(name)
+        if before is not None:
+            before.host.kill()
+        self._hired += 1
+        worker = SimWorker(
+            name,
+            f"i{self._hired}",
+            self.pool_tools,
+            self.dice,
+            self.auditor.broken,
+            self.auditor.result_acknowledged,
+        )
+        self.workers[name] = worker
+        worker.host.on_kill.append(lambda: self.network.died(worker.host))
+
+    async def trouble(self, seconds: float) -> None:
+        """A fault of one worker."""
+        worker = self.workers[self.dice.choice(sorted(self.workers))]
+        draw = self.dice.choice(("kill", "kill", "freeze", "freeze", "cut", "cut", "stop", "hire"))
+        self.note(f"worker {draw} {worker.host.name} {seconds:.2f}")
+        if draw == "hire" and len(self.workers) < 4:
+            self.hire(f"w{len(self.workers)}")
+        elif draw == "kill" or worker.host.dead:
+            worker.host.kill()
+            await asyncio.sleep(self.dice.choice((0.0, 1.0, 4.0)) * self.dice.random())
+            self.hire(worker.name)
+        elif draw == "freeze" and not worker.host.frozen:
+            worker.host.frozen = True
+            self.loop.call_later(seconds, self.wake, worker)
+        elif draw == "stop" and not worker.stopping:
+            worker.stop()
+        elif draw == "cut":
+            self.network.cut(worker.host)
+
+    def wake(self, worker: SimWorker) -> None:
+        """A frozen worker goes on."""
+        if not worker.host.dead and worker.host.frozen:
+            self.note(f"thaw {worker.host.name}")
+            worker.host.thaw()
 
     async def break_things(self) -> None:
         """Faults until the time is up."""
         until = self.loop.time() + FAULT_SECONDS
         while self.loop.time() < until:
             await asyncio.sleep(self.dice.expovariate(0.6))
-            draw = self.dice.choice(
-                ("kill", "kill", "freeze", "freeze", "stop", "away", "slow", "launch", "ambush")
-            )
+            kinds = ("kill", "kill", "freeze", "freeze", "stop", "away", "slow", "launch", "ambush")
+            draw = self.dice.choice((*kinds, *(("worker",) * 6)) if self.pool else kinds)
             living = [p for p in self.processes if not p.host.dead and not p.stopping]
             target = self.dice.choice(living) if living else None
             seconds = self.dice.choice((0.2, 1.0, 2.5, 4.0, 6.0)) * (0.5 + self.dice.random())
@@ -157,6 +223,8 @@ class Simulation:
                 self.database.slow_until = self.loop.time() + seconds
             elif draw == "ambush":
                 await self.ambush(seconds)
+            elif draw == "worker":
+                await self.trouble(seconds)
             elif draw == "launch":
                 if len(living) < 3:
                     self.launch(take_over=False)
@@ -213,6 +281,10 @@ class Simulation:
                 self.thaw(process)
         if not any(not p.host.dead and not p.stopping for p in self.processes):
             self.launch(take_over=False)
+        for name, worker in self.workers.items():
+            self.wake(worker)
+            if worker.host.dead or worker.stopping:
+                self.hire(name)
         self.note("calm")
 
     def note(self, fault: str) -> None:
@@ -223,6 +295,7 @@ class Simulation:
 def simulate(seed: int) -> Outcome:
     """Run one seed to its end."""
     loop = VirtualLoop()
+    random.seed(seed)  # the pauses of links
     simulation = Simulation(seed, loop)
     broken = simulation.auditor.broken
 

@@ -130,17 +130,19 @@ class Hand:
     pool: str = "gpu"
     instance: str = "i1"
     is_process: bool = False
+    holds: list[pb.AttemptRef] = field(default_factory=list[pb.AttemptRef])
 
     def connect(self, *running: Attempt) -> None:
         """A new stream, with what it holds."""
         self.said: list[pb.WorkResponse] = []
+        self.holds = [ref_of(a) for a in running]
         self.send = self.said.append
         hello = pb.Hello(
             worker=self.name,
             pool=self.pool,
             capacity=self.capacity,
             instance=self.instance,
-            running=map(ref_of, running),
+            running=self.holds,
         )
         self.at: Worker = self.hub.pools.connect(hello, self.send, is_process=self.is_process)
 
@@ -149,9 +151,9 @@ class Hand:
         self.hub.pools.disconnect(self.at, self.send)
 
     def beat(self, *running: Attempt) -> None:
-        """A heartbeat: it holds what it was leased, and these."""
-        refs = [ref_of(a) for a in running] or [r.lease.ref for r in self.said if r.HasField("lease")]
-        self.hub.pools.heartbeat(self.at, refs)
+        """A heartbeat: it holds what it was leased, and these from now on."""
+        self.holds += [ref_of(a) for a in running]
+        self.hub.pools.heartbeat(self.at, [*self.holds, *(lease.ref for lease in self.heard("lease"))])
 
     def ends(self, ended: Attempt, result: AttemptResult | None = None) -> None:
         """Tell a result."""

@@ -210,6 +210,11 @@ class SessionLane:
         return [*self._attempts.values(), *((self._task,) if self._task is not None else ())]
 
     @property
+    def working(self) -> bool:
+        """Something that arrived is not recorded yet."""
+        return self._task is not None
+
+    @property
     def settled(self) -> bool:
         """What an owner before this one may have left running is recorded, or there is nothing of the kind."""
         return self._settled

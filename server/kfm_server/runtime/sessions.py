@@ -143,6 +143,11 @@ class Sessions:
             del self.taking[lease.partition]
             self.owned[lease.partition] = owner
 
+    def caught_up(self, session_id: str) -> bool:
+        """It is owned here, and has worked through all that arrived for it."""
+        lane = self._lanes.get(session_id)
+        return self.partition(session_id) in self.owned and (lane is None or not lane.working)
+
     def owner(self, partition: int) -> OwnedPartition | None:
         """As what this process has the partition, loaded or not."""
         return self.owned.get(partition) or self.taking.get(partition, (None, None))[1]

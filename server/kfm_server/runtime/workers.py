@@ -45,7 +45,7 @@ MOST_HELD: Final = 1000
 _KEPT_BYTES: Final = 64 << 20
 """Of those results, for each worker. What is not kept the worker tells again."""
 _REMEMBERED: Final = 10_000
-"""Attempts whose results counted: told again, for want of the acknowledgement, they are acknowledged again."""
+"""Results that were acknowledged last: told again, for want of that, they are acknowledged again."""
 _BEFORE_LEASE = failpoints.declare("pool.lease.before")
 _AFTER_LEASE = failpoints.declare("pool.lease.after")
 _BEFORE_ACK = failpoints.declare("pool.ack.before")
@@ -67,6 +67,8 @@ class _Job:
     guest: bool = False
     """Of another process, which is the owner: for workers that are connected here, and for no third process."""
     queued: bool = False
+    seen: bool = False
+    """The worker told of it: the lease has reached it."""
     declined: set[str] = field(default_factory=set[str])
     """Workers that gave it back: they get it again once they may have a place."""
     gone_us: int = 0
@@ -126,7 +128,7 @@ class WorkerPools:
         call_later: CallLater = on_the_loop,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """`may_lease`: the partition of a session is surely ours. `owns`: it is, and it is loaded.
+        """`may_lease`: the partition of a session is surely ours. `owns`: it is, and all that it awaits was asked for.
 
         `tools`: the catalogue, for operators. `over_bus`: pools whose workers take PURE and IDEMPOTENT steps from the
         broker, where the relay puts them; their results come through `bus_result`.
@@ -144,7 +146,7 @@ class WorkerPools:
         self._jobs: dict[Key, _Job] = {}
         self._waiting: dict[str, deque[_Job]] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
-        self._counted: dict[Key, None] = {}
+        self._answered: dict[Key, bool] = {}
         self._leaving = False
 
     def run(
@@ -229,7 +231,7 @@ class WorkerPools:
         """Let it wait for a worker, until its latest start."""
         waiting = self._waiting.setdefault(job.attempt.pool, deque())
         (waiting.appendleft if first else waiting.append)(job)
-        job.queued, job.worker = True, None
+        job.queued, job.worker, job.seen = True, None, False
         if job.timer is not None:
             job.timer.cancel()
         late = max(0.0, (job.attempt.start_by_us - self._clock.now_us()) / 1e6)
@@ -300,7 +302,7 @@ class WorkerPools:
 
     def _attach(self, job: _Job, worker: Worker) -> None:
         """The worker has it: wait for its result, or take the one that is there."""
-        job.worker = worker
+        job.worker, job.seen = worker, True
         self._wait_for_end(job, (job.gone_us - self._clock.now_us()) / 1e6)
         told = worker.results.pop(job.key, None)
         if told is not None:
@@ -344,6 +346,19 @@ class WorkerPools:
         )
         self._end(job, AttemptResult(status, failure=late))
 
+    def _miss(self, job: _Job, worker: Worker) -> None:
+        """The worker had it, and says that it does not hold it: it performs it no more.
+
+        Another process says so too when it has begun anew: then it may tell of its worker's attempt again.
+        """
+        if not worker.is_process:
+            self._lose(job, 0)
+            return
+        job.worker = None
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = self._call_later(self.lease_seconds, lambda: self._lose(job))
+
     def _lose(self, job: _Job, gone_us: int | None = None) -> None:
         metrics.POOL_LOST.labels(job.attempt.pool).inc()
         log.warning(
@@ -376,10 +391,10 @@ class WorkerPools:
             job = self._jobs.get(key)
             if job is None or job.worker is not worker:
                 continue
-            if same:
+            if same and not job.seen:
                 self._queue(job, first=True)  # the lease was lost on its way
             else:
-                self._lose(job, 0)  # the process that had it is dead
+                self._miss(job, worker)
         self._holds(worker, told.items())
         self._offer(worker.pool)
         self._changed()
@@ -391,16 +406,24 @@ class WorkerPools:
         told = {key_of(ref): ref for ref in running}
         for key in [key for key in worker.held if key not in told]:
             job = self._jobs.get(key)
-            if job is None or job.worker is not worker:  # else it is on its way to the worker
+            if job is None or job.worker is not worker:
                 del worker.held[key]
+            elif job.seen:  # else it is on its way to the worker
+                del worker.held[key]
+                self._miss(job, worker)
         self._holds(worker, told.items())
         self._ask_again(worker)
 
     def _holds(self, worker: Worker, refs: Iterable[tuple[Key, pb.AttemptRef]]) -> None:
         for key, ref in refs:
+            if key in self._answered:
+                continue  # it was told so in the meantime
             worker.held[key] = ref
             job = self._jobs.get(key)
-            if job is None or job.worker is worker or job.attempt.pool != worker.pool:
+            if job is None or job.attempt.pool != worker.pool:
+                continue
+            if job.worker is worker:
+                job.seen = True
                 continue
             if job.queued:
                 self._waiting[worker.pool].remove(job)
@@ -442,12 +465,12 @@ class WorkerPools:
         result = replace(
             result,
             worker=result.worker or worker.name,
-            recorded=lambda counts: self._recorded(worker, ref, counts),
+            recorded=lambda counts: self._answer(worker, ref, counts),
         )
         told = _Told(ref, result)
         job = self._jobs.get(key)
-        if key in self._counted:
-            self._ack(worker, ref, True)  # its acknowledgement was lost
+        if key in self._answered:
+            self._ack(worker, ref, self._answered[key])  # its acknowledgement was lost
         elif job is not None and not job.queued and self._is_of(job, worker):
             self._conclude(job, worker, told)
         else:
@@ -477,20 +500,19 @@ class WorkerPools:
         del worker.results[key]
         metrics.LATE_RESULTS.inc()
         log.warning("late_result_refused", turn_id=ref.turn_id, step=ref.step_key, worker=worker.name)
-        self._ack(worker, ref, False)
+        self._answer(worker, ref, False)
 
-    def _recorded(self, worker: Worker, ref: pb.AttemptRef, counts: bool) -> None:
-        if counts:
-            self._counted[key_of(ref)] = None
-            if len(self._counted) > _REMEMBERED:
-                del self._counted[next(iter(self._counted))]
+    def _answer(self, worker: Worker, ref: pb.AttemptRef, counts: bool) -> None:
+        self._answered[key_of(ref)] = counts
+        if len(self._answered) > _REMEMBERED:
+            del self._answered[next(iter(self._answered))]
         self._ack(worker, ref, counts)
 
     def _ack(self, worker: Worker, ref: pb.AttemptRef, accepted: bool) -> None:
         failpoints.hit(_BEFORE_ACK)
         key = key_of(ref)
         worker.results.pop(key, None)
-        worker.held.pop(key, None)  # a heartbeat tells of it until now
+        worker.held.pop(key, None)
         self._tell(worker, pb.WorkResponse(ack=pb.Ack(ref=ref, accepted=accepted)))
 
     def decline(self, worker: Worker, ref: pb.AttemptRef, reason: str) -> None:

@@ -6,6 +6,7 @@ goes to workers that are connected here, never to a third process.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
@@ -142,15 +143,15 @@ class WorkerRelay:
             if address not in addresses or idle or upstream.task.done():
                 upstream.close()
                 del self._upstreams[address, pool]
-        for address in addresses:
-            for pool in served:
+        for address in sorted(addresses):
+            for pool in sorted(served):
                 if (address, pool) not in self._upstreams:
                     hello = pb.Hello(
                         worker=self._owner,
                         pool=pool,
                         schema_release=SCHEMA_RELEASE,
                         program="kfm",
-                        instance=self._owner,
+                        instance=secrets.token_hex(8),
                     )
                     self._upstreams[address, pool] = _Upstream(self._pools, pool, address, hello, self)
         for (address, _), upstream in self._upstreams.items():
