@@ -307,7 +307,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         await pool_tools.load()
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
-        leases.on_wake(keeper.wake)
+        leases.on_wake(keeper.posted)
         await grpc_door.start()
         data = "" if postgres is None else str(postgres.data)
         endpoints = Endpoints(bound, await http_door.start(), data)

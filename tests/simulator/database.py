@@ -154,6 +154,9 @@ class Connection:
         await self._clock.measure(self._now_us)
         return await self._call(lambda: self._database.leases.renew(owner))
 
+    async def inbox(self, partitions: Sequence[int]) -> Sequence[InboxItem]:
+        return await self._call(lambda: self._database.leases.inbox(partitions))
+
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         await self._call(lambda: self._database.leases.release(owner, partitions))
 

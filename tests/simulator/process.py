@@ -202,7 +202,7 @@ class Process:
                 # The real one ends here, with all that it had begun, and is started again.
                 self.sessions.close()
                 await asyncio.sleep(0.5)
-        self._connection.on_wake(self.keeper.wake)
+        self._connection.on_wake(self.keeper.posted)
         self._keeper_task = self._spawn(self.keeper.run(), "leases")
         self._spawn(self._relay.run(), "relay of workers")
         self.ready = True

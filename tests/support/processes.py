@@ -84,7 +84,7 @@ async def engine(
             defaults=TurnDefaults(),
         )
         await keeper.start(take_over=False)
-        leases.on_wake(keeper.wake)
+        leases.on_wake(keeper.posted)
         spawn(keeper.run(), "leases")
         try:
             yield Engine(manager, sessions, keeper, broadcaster, journal)

@@ -70,12 +70,15 @@ class PostgresLeases:
             leases = sorted((Lease(*row) for row in rows), key=lambda lease: lease.partition)
             if not leases:
                 return (), ()
-            found = await connection.fetch(query("inbox_read"), [lease.partition for lease in leases])
-            return leases, [_item(row) for row in found]
+            return leases, await _waiting(connection, [lease.partition for lease in leases])
 
         answer = await repeat(self._pool, work, patience=1.0)
         failpoints.hit(_AFTER_RENEW)
         return answer
+
+    async def inbox(self, partitions: Sequence[int]) -> Sequence[InboxItem]:
+        """As the port says. At most 1000 items at a time."""
+        return await repeat(self._pool, lambda c: _waiting(c, partitions), patience=1.0)
 
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """As the port says."""
@@ -122,6 +125,10 @@ class PostgresLeases:
         if self._clock is not None:
             text = query("now_us")
             await self._clock.measure(lambda: connection.fetchval(text))
+
+
+async def _waiting(connection: Any, partitions: Sequence[int]) -> Sequence[InboxItem]:
+    return [_item(row) for row in await connection.fetch(query("inbox_read"), partitions)]
 
 
 def _item(row: Any) -> InboxItem:

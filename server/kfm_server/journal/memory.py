@@ -268,8 +268,11 @@ class MemoryLeases:
         kept = [lease for _, (lease, _) in sorted(self._held.items()) if lease.owner == owner]
         for lease in kept:
             self._held[lease.partition] = (lease, until)
-        mine = {lease.partition for lease in kept}
-        return kept, [item for _, item in sorted(self._journal.inbox.items()) if item.partition in mine]
+        return kept, await self.inbox([lease.partition for lease in kept])
+
+    async def inbox(self, partitions: Sequence[int]) -> Sequence[InboxItem]:
+        """As the port says."""
+        return [item for _, item in sorted(self._journal.inbox.items()) if item.partition in partitions]
 
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """As the port says."""

@@ -212,6 +212,10 @@ class Leases(Protocol):
         """Extend all leases of the owner by the lease time; answers what it still holds, and their inbox."""
         ...
 
+    async def inbox(self, partitions: Sequence[int]) -> Sequence[InboxItem]:
+        """What waits for the owner of these."""
+        ...
+
     async def release(self, owner: str, partitions: Sequence[int] | None = None) -> None:
         """Give leases back, all unless told which; the next owner takes them as clean: nothing may run there now."""
         ...

@@ -16,7 +16,8 @@ from kfm_server.turns.times import timestamp
 
 OWNER_SECONDS = 10.0
 """How long a request that went through the inbox waits for its owner's answer; then NotOwner, and it stays there."""
-_OWNER_POLL_SECONDS = 0.05
+_FIRST_LOOK_SECONDS, _LOOK_SECONDS = 0.004, 0.05
+"""Between two looks for the owner's answer: each half as long again as the one before, up to the second."""
 
 
 class Delivery:
@@ -90,8 +91,11 @@ class Delivery:
         try:
             inbox_id = await self._leases.post(InboxItem(0, partition, claim, envelope.SerializeToString()))
             refused_at = refusal_key(claim, inbox_id)
+            pause = _FIRST_LOOK_SECONDS
             async with asyncio.timeout(OWNER_SECONDS):
                 while True:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, _LOOK_SECONDS)
                     stored = await self._journal.find_claim(
                         claim.tenant_id, claim.principal, claim.rpc, claim.key
                     )
@@ -100,7 +104,6 @@ class Delivery:
                     refused = await self._journal.find_claim(*refused_at)
                     if refused is not None:
                         raise refused_as(refused)
-                    await asyncio.sleep(_OWNER_POLL_SECONDS)
         except TimeoutError:
             raise NotOwner(retry_after_ms=1000) from None
         except JournalUnavailable:

@@ -68,6 +68,7 @@ class LeaseKeeper:
         self._load_more = asyncio.Event()
         self._inbox: Sequence[InboxItem] = ()
         self._inbox_read = asyncio.Event()
+        self._posted = False
         self._seen: dict[int, set[int]] = {}
         self._left: dict[int, Dropped] = {}
         """Partitions whose lease may still be ours, and that were dropped."""
@@ -128,7 +129,11 @@ class LeaseKeeper:
         while True:
             await self._inbox_read.wait()
             self._inbox_read.clear()
-            items = self._inbox
+            try:
+                items = await self._waiting()
+            except JournalUnavailable as gone:
+                log.warning("inbox_not_read", error=str(gone))
+                continue
             waiting = {item.id for item in items}
             for partition, seen in self._seen.items():
                 self._seen[partition] = seen & waiting
@@ -151,9 +156,23 @@ class LeaseKeeper:
                 log.warning("not_handed_over", error=str(gone))
             await asyncio.sleep(QUIET_SECONDS)
 
+    async def _waiting(self) -> Sequence[InboxItem]:
+        if not self._posted:
+            return self._inbox  # as the renewal found it
+        self._posted = False
+        return await self._leases.inbox(tuple(self._sessions.owned))
+
     def wake(self) -> None:
         """Look at the inbox, and at holds that were released, now."""
         self._wake.set()
+
+    def posted(self) -> None:
+        """Somebody posted to the inbox, or gave leases back: whoever has its share needs to read only."""
+        if self._held < self._share:
+            self.wake()
+        elif self._held:
+            self._posted = True
+            self._inbox_read.set()
 
     async def release(self) -> None:
         """Give everything back in which nothing runs any more; what has not ended in time runs out."""

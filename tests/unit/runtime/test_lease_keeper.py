@@ -155,7 +155,7 @@ class Process:
     def run(self) -> None:
         """Keep the leases."""
         self._running = self._spawn(self.keeper.run(), "leases")
-        self.leases.on_wake(self.keeper.wake)
+        self.leases.on_wake(self.keeper.posted)
 
     async def start(self) -> "Process":
         """Take what is free, and keep it."""
