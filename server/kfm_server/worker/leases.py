@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from kfm.event.v1 import turn_events_pb2 as events
@@ -15,6 +15,8 @@ from kfm_server.steps.middleware import failed, given_up
 from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
 
 log = structlog.get_logger(__name__)
+MOST_HELD: Final = 1_000
+"""Leases that a hello or heartbeat can name: no more are held, running or with a result to tell."""
 _RECEIVED = failpoints.declare("worker.lease.received")
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -72,6 +74,8 @@ class Leases:
             why = f"this worker has no tool {lease.tool[:80]!r}"
         elif not self.capacity:
             why = "this worker is leaving"
+        elif len(self._held) >= MOST_HELD:
+            why = f"{MOST_HELD} results of this worker wait to be acknowledged"
         elif self._running >= self.capacity:
             why = f"this worker performs {self.capacity} attempts at one time (--capacity)"
         else:

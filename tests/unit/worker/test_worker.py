@@ -16,6 +16,7 @@ from kfm_server.clock import Clock, SystemClock
 from kfm_server.ports.tools import Tool, ToolCall, ToolSpec
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.worker.lease import Held
+from kfm_server.worker.leases import MOST_HELD
 from kfm_server.worker.link import MOST_BEHIND
 from kfm_server.worker.program import Worker, WorkerOptions
 from xenocomm import errors as sdk
@@ -216,6 +217,26 @@ async def test_what_is_beyond_the_capacity_or_unknown_is_declined(server: WorkSe
         assert (await session.hears("result")).ref.step_key == "a"
         session.lease(lease("d", "gated"))  # a place is free as soon as the result is told
         assert (await session.hears("result")).ref.step_key == "d"
+
+
+async def test_no_more_is_held_than_a_hello_can_name(server: WorkServer) -> None:
+    tool = Gated()
+    tool.opened.set()
+    async with working(tool, servers=(server,), capacity=MOST_HELD):
+        session = await server.session()
+        for number in range(MOST_HELD):
+            session.lease(lease(f"s{number}", "gated"))
+        refs = [(await session.hears("result")).ref for _ in range(MOST_HELD)]  # and none is acknowledged
+        session.lease(lease("b", "gated"))
+        assert str(MOST_HELD) in (await session.hears("decline")).reason
+        session.end()
+        session = await server.session()
+        assert len(session.hello.running) == MOST_HELD
+        session.acknowledge(refs[0])
+        for _ in refs:
+            await session.hears("result")
+        session.lease(lease("b", "gated"))
+        assert (await session.hears("result")).ref.step_key == "b"
 
 
 async def test_a_lease_that_comes_twice_runs_once(server: WorkServer) -> None:

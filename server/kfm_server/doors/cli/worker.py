@@ -30,7 +30,7 @@ def worker(
             metavar="MODULE:ATTRIBUTE,..", help="Lists of tools that it performs, as KFM_TOOLS names them."
         ),
     ] = "",
-    capacity: Annotated[int, typer.Option(min=1, max=10_000, help="Attempts at one time.")] = 16,
+    capacity: Annotated[int, typer.Option(min=1, max=1_000, help="Attempts at one time.")] = 16,
     endpoint: Annotated[
         str | None,
         typer.Option(
