@@ -36,8 +36,8 @@ MODEL_POINTS = ("model.call.before", "model.delta.first", "model.call.after")
 """Points of a turn that a model plans: test_model_failpoints.py hits them."""
 ELSEWHERE = frozenset({"inbox.post.after", *MODEL_POINTS})
 """Points that this turn on one server does not pass; the first is hit by test_takeover.py."""
-OF_POOLS = ("pool.", "worker.")
-"""Points of steps that workers perform: this turn has none."""
+OF_OTHERS = ("pool.", "worker.", "relay.")
+"""Points of steps that workers perform, and of what is published: this turn has no workers, and no broker."""
 AT_START = ("process.ready", "leases.acquire.before", "leases.acquire.after")
 _OFTEN = ("journal.append.", "journal.commit.", "lane.", "leases.renew.", "tool.")
 
@@ -57,7 +57,7 @@ def sampled(points: list[_Case]) -> list[_Case]:
 
 def cases() -> list[str]:
     """`name:nth` for each point."""
-    names = [name for name in declared() if name not in ELSEWHERE and not name.startswith(OF_POOLS)]
+    names = [name for name in declared() if name not in ELSEWHERE and not name.startswith(OF_OTHERS)]
     points = [f"{name}:1" for name in names] + [f"{name}:3" for name in names if name.startswith(_OFTEN)]
     return sampled(points)
 
