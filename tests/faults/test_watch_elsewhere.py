@@ -30,7 +30,7 @@ METADATA = (("authorization", f"Bearer {TOKEN}"),)
 
 @dataclass
 class Two:
-    """Two servers on one database; the first owns the partition of a turn that talks, and a watcher of it at the second."""
+    """Two servers on one database; the first owns a turn that talks, which is watched at the second."""
 
     owner: LiveServer
     other: LiveServer

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scenario import plan, tool  # it lies beside this file
+from scenario import plan, tool, word  # it lies beside this file
 from xenocomm import Client
 
 SECONDS = 60.0
@@ -27,7 +27,7 @@ async def worker(kfm: Client, name: str, stop: Path) -> list[str]:
         seen = [event.sequence async for event in handle.events(timeout=SECONDS)]
         assert seen == list(range(1, len(seen) + 1)), seen
         turn = await handle.result(timeout=SECONDS)
-        assert [step.state.name for step in turn.steps] == ["SUCCEEDED"] * 2, turn
+        assert [word(step.state) for step in turn.steps] == ["SUCCEEDED"] * 2, turn
         done.append(handle.id)
     return done
 
