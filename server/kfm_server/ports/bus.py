@@ -56,7 +56,7 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event, as a group's handler gets it. `key` is its session, or stands for the event if it has none."""
+    """One event, as a group's handler gets it. `key` is its session in its channel, or stands for the event if it has none."""
 
     partition: int
     offset: int
