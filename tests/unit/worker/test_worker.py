@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from kfm.event.v1 import turn_events_pb2 as events
 from kfm.type.v1 import type_pb2 as types
 from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.clock import Clock, SystemClock
-from kfm_server.ports.tools import Tool, ToolCall, ToolSpec
+from kfm_server.ports.tools import Tool
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.worker.lease import Held
 from kfm_server.worker.leases import MOST_HELD
@@ -22,44 +21,12 @@ from kfm_server.worker.program import Worker, WorkerOptions
 from xenocomm import errors as sdk
 
 from tests.support.work_server import SECONDS, WorkServer, lease
+from tests.unit.worker.gated import SCHEMA, Gated
 
 pytestmark = pytest.mark.requirement("R10")
 
 SUCCEEDED, FAILED = events.STEP_STATUS_SUCCEEDED, events.STEP_STATUS_FAILED
 CANCELLED, UNKNOWN = events.STEP_STATUS_CANCELLED, events.STEP_STATUS_UNKNOWN
-_SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
-
-
-@dataclass
-class Gated:
-    """A tool that tells when it was called, and ends when it is let."""
-
-    name: str = "gated"
-    effect: types.EffectContract = types.EFFECT_CONTRACT_IDEMPOTENT
-    says: tuple[str, ...] = ()
-    calls: asyncio.Queue[ToolCall] = field(default_factory=asyncio.Queue[ToolCall])
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    output: Any = "done"
-
-    @property
-    def spec(self) -> ToolSpec:
-        """What it promises."""
-        return ToolSpec(self.name, "waits", _SCHEMA, self.effect)
-
-    async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
-        """Wait, and answer the output with the arguments."""
-        self.calls.put_nowait(call)
-        for text in self.says:
-            call.progress(text)
-        await self.opened.wait()
-        self.ended.set()
-        return {"output": self.output, **arguments}
-
-    async def called(self) -> ToolCall:
-        """The next call of it."""
-        async with asyncio.timeout(SECONDS):
-            return await self.calls.get()
 
 
 @pytest.fixture
@@ -112,7 +79,7 @@ async def test_a_worker_says_who_it_is_and_what_its_tools_promise(server: WorkSe
         assert hello.instance and hello.schema_release and hello.program.startswith("kfm worker ")
         (tool,) = hello.tools
         assert (tool.name, tool.effect) == ("gated", types.EFFECT_CONTRACT_IDEMPOTENT)
-        assert json.loads(tool.input_schema_json) == _SCHEMA
+        assert json.loads(tool.input_schema_json) == SCHEMA
         assert session.metadata["authorization"] == "Bearer t0ken-of-ours"
 
 
