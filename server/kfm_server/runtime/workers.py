@@ -411,6 +411,8 @@ class WorkerPools:
             elif job.seen:  # else it is on its way to the worker
                 del worker.held[key]
                 self._miss(job, worker)
+        for key in [key for key in worker.results if key not in told]:
+            del worker.results[key]  # it has let go of it: who awaits it asks elsewhere
         self._holds(worker, told.items())
         self._ask_again(worker)
 

@@ -93,11 +93,12 @@ class Leases:
             self.empty.clear()
             held.task = self._spawn(self._perform(held, run))
 
-    def let_go(self) -> None:
-        """Stop waiting for all of it, without a word to whoever performs it."""
-        for held in self._held.values():
+    def let_go(self, which: Callable[[pb.AttemptRef], bool] = lambda ref: True) -> None:
+        """Forget these, without a word to whoever performs them."""
+        for held in [held for held in self._held.values() if which(held.lease.ref)]:
             if held.task is not None:
                 held.task.cancel()
+            self._forget(held)
 
     def cancel(self, ref: pb.AttemptRef, reason: str) -> None:
         """Stop the attempt; its result is told all the same. What is not held, or has ended, is passed over."""

@@ -71,8 +71,12 @@ class _Upstream:
         except XenocommError as refused:  # another release, or another token: it is tried again
             log.warning("relay_refused", address=self.address, pool=self.pool, reason=refused.reason)
 
-    def look(self, owns: Callable[[str], bool]) -> None:
-        """Offer the places that there are now, and take up what the owner may be waiting for."""
+    def look(self, owns: Callable[[str], bool | None]) -> None:
+        """Offer the places that there are now, take up what the owner may be waiting for, and let go what another owns now.
+
+        `owns` tells whether this owner has a session; None if nobody has.
+        """
+        self.leases.let_go(lambda ref: owns(ref.session_id) is False)
         places = self._pools.places(self.pool)
         if places != self.leases.capacity:
             self.leases.capacity = places
@@ -156,8 +160,8 @@ class WorkerRelay:
                     self._upstreams[address, pool] = _Upstream(self._pools, pool, address, hello, self)
         for (address, _), upstream in self._upstreams.items():
 
-            def owns(session_id: str, address: str = address) -> bool:
+            def owns(session_id: str, address: str = address) -> bool | None:
                 lease = holders.get(partition_of(session_id, self._partitions))
-                return lease is not None and lease.address == address
+                return None if lease is None else lease.address == address
 
             upstream.look(owns)
