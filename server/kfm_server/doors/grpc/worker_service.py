@@ -20,6 +20,8 @@ MOST_UNREAD: Final = 10_000
 """Messages that wait for a worker that does not read: then its stream ends."""
 MAX_MESSAGE: Final = 4096
 """Longest message of a worker's failure that is kept, in characters."""
+_LONGEST_US: Final = 366 * 24 * 3600 * 1_000_000
+"""Longest time that a worker is believed to have run an attempt: what no Duration can say ends no session."""
 _STATUSES = (
     ev.STEP_STATUS_SUCCEEDED,
     ev.STEP_STATUS_FAILED,
@@ -146,7 +148,7 @@ async def _hello(requests: AsyncIterator[pb.WorkRequest]) -> pb.Hello:
 
 def result_of(told: pb.LeaseResult) -> AttemptResult:
     """What a worker says that an attempt came to, made fit to be recorded: what cannot be kept is a failure."""
-    run_time_us = max(0, told.run_time.ToMicroseconds())
+    run_time_us = min(max(0, told.run_time.ToMicroseconds()), _LONGEST_US)
     if told.status == ev.STEP_STATUS_SUCCEEDED:
         try:
             output = sanitised_json(parse_json(told.output_json))
