@@ -39,9 +39,14 @@ class Delivery:
         self._closed = True
 
     def new_session(self, ctx: ExecutionContext, rpc: str, key: str) -> str:
-        """A session id in the partition that the key names, so that a retry elsewhere meets the same owner."""
+        """A session id in a partition of this process, or, if it owns none, in the one that the key names.
+
+        A retry elsewhere may get another one: the key's row in the database tells that it is a retry.
+        """
         partitions = self._sessions.partitions
-        wanted = partition_of(f"{ctx.tenant_id}|{ctx.principal}|{rpc}|{key}", partitions)
+        named = partition_of(f"{ctx.tenant_id}|{ctx.principal}|{rpc}|{key}", partitions)
+        owned = sorted(self._sessions.owned)
+        wanted = named if not owned or named in self._sessions.owned else owned[named % len(owned)]
         while True:
             session_id = self._ids("ses")
             if partition_of(session_id, partitions) == wanted:
