@@ -438,12 +438,6 @@ def _prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools, fetch)
     config.require_tools({*tools.catalogue, ASK_PERSON})
-    worker_tools = ToolRegistry(())
-    if "worker" in settings.role:
-        if not settings.worker.pool:
-            raise SettingsError("KFM_WORKER_POOL: the role worker needs a pool that it serves")
-        with _named("KFM_WORKER_TOOLS"):
-            worker_tools = worker_registry(settings.worker.tools)
     if settings.role == ("worker",):
         raise SettingsError(f"{_told_of(config, 'role')}: worker alone needs no server: run kfm worker")
     if "runtime" not in settings.role and not settings.database_url:
@@ -451,6 +445,12 @@ def _prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
             f"{','.join(settings.role)} without runtime: nobody would run what is in the embedded database"
         )
         raise SettingsError(f"{_told_of(config, 'role')}: {nobody}; set KFM_DATABASE_URL to the runtimes'")
+    worker_tools = ToolRegistry(())
+    if "worker" in settings.role:
+        if not settings.worker.pool:
+            raise SettingsError("KFM_WORKER_POOL: the role worker needs a pool that it serves")
+        with _named("KFM_WORKER_TOOLS"):
+            worker_tools = worker_registry(settings.worker.tools)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
