@@ -508,7 +508,10 @@ class SessionLane:
         stored = await self._parts.journal.find_claim(claim.tenant_id, claim.principal, claim.rpc, claim.key)
         if request.inbox_id:
             mine = None if stored is not None else refusal(claim, request.inbox_id, refused)
-            await self._consume(request.inbox_id, mine)
+            try:
+                await self._consume(request.inbox_id, mine)
+            except Claimed:  # it was refused before, and came again: its row was read before that
+                await self._consume(request.inbox_id)
         if stored is not None:
             settle_claim(request, stored)
             return
