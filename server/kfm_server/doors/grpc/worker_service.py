@@ -12,7 +12,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.canonical import clean_text, parse_json, sanitised_json
 from kfm_server.doors.grpc.interceptor import Call
 from kfm_server.ports.steps import AttemptResult, Failure
-from kfm_server.runtime.workers import MOST_HELD, Send, Worker, WorkerPools
+from kfm_server.runtime.workers import Send, Worker, WorkerPools
 
 HELLO_SECONDS: Final = 10.0
 """How long a stream may take to say hello."""
@@ -116,8 +116,6 @@ class WorkerService:
     def _take(self, worker: Worker, request: pb.WorkRequest) -> None:
         match request.WhichOneof("message"):
             case "heartbeat":
-                if len(request.heartbeat.running) > MOST_HELD:
-                    raise InvalidArgument(f"heartbeat.running: a worker holds at most {MOST_HELD} attempts.")
                 self._pools.heartbeat(worker, request.heartbeat.running)
             case "delta":
                 self._pools.delta(worker, request.delta.ref, clean_text(request.delta.progress))
