@@ -73,6 +73,13 @@ class Load:
             for number in range(IN_FLIGHT):
                 group.create_task(self._client(number), name=f"client {number}")
 
+    async def settled_turns(self, more: int) -> None:
+        """Wait, bounded, until so many more turns have settled."""
+        wanted = sum(r.settled > 0 for r in self.ran) + more
+        async with asyncio.timeout(TURN_SECONDS):
+            while sum(r.settled > 0 for r in self.ran) < wanted:  # noqa: ASYNC110 (turns of many tasks)
+                await asyncio.sleep(0.02)
+
     async def until_they_succeed(self) -> None:
         """Run turns until the last of each client have succeeded: every process knows the worker's tools then."""
         async with asyncio.timeout(TURN_SECONDS), asyncio.TaskGroup() as group:

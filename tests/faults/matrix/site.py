@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,11 @@ def _configure(home: Path) -> None:
 
 
 @asynccontextmanager
-async def running(home: Path, dsn: str, iggy: Iggy | None) -> AsyncGenerator[Site]:
-    """The site, ready; `dsn` is of an empty or migrated database."""
+async def running(
+    home: Path, dsn: str, iggy: Iggy | None, given: Mapping[str, Mapping[str, str]] | None = None
+) -> AsyncGenerator[Site]:
+    """The site, ready; `dsn` is of an empty or migrated database, `given` are more variables of a process by its name."""
+    more = defaultdict[str, Mapping[str, str]](dict, given or {})
     ledgers = home / "local.jsonl", home / "pool.jsonl"
     environment = {"KFM_PARTITIONS": str(PARTITIONS)}
     if iggy is not None:
@@ -138,7 +142,7 @@ async def running(home: Path, dsn: str, iggy: Iggy | None) -> AsyncGenerator[Sit
                 home / name,
                 tools="tests.support.ledger:TOOLS",
                 database_url=dsn,
-                environment=environment | {"KFM_ROLE": role, "LEDGER_FILE": str(ledgers[0])},
+                environment=environment | {"KFM_ROLE": role, "LEDGER_FILE": str(ledgers[0]), **more[name]},
             )
             await asyncio.to_thread(server.start)
         site = Site(dsn, processes, ledgers)
@@ -150,7 +154,7 @@ async def running(home: Path, dsn: str, iggy: Iggy | None) -> AsyncGenerator[Sit
                 pool=POOL,
                 tools="tests.faults.matrix.pool_tools:TOOLS",
                 options=("--bus",) if name == "bus worker" else (),
-                environment=environment | {"LEDGER_FILE": str(ledgers[1])},
+                environment=environment | {"LEDGER_FILE": str(ledgers[1]), **more[name]},
             ).start()
         await site.ready()
         yield site
