@@ -407,6 +407,7 @@ async def _over_broker(
         assigned=assigned,
         clock=clock,
         linger=1.0 if results is None else 0.0,
+        pools=settings.iggy.pools,
         dispatched=None if results is None else results.expect,
     )
     if results is not None:

@@ -1,6 +1,7 @@
 """Runs consumer groups: a reader for each channel of each owned partition, woken by hints, by probing, and by a bounded poll."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -29,6 +30,11 @@ class Reader(Protocol):
     epoch: int
     offset: int
     """All up to here was dealt with."""
+
+    @property
+    def due(self) -> float | None:
+        """In so many seconds it wants to be asked again, whether or not there is anything new."""
+        ...
 
     async def refresh(self) -> None:
         """Read the position afresh, and deliver what was parked behind holds that are released."""
@@ -213,7 +219,9 @@ class Consumer:
                     self._tell_away(error)
                 await self._pause(min(0.1 * 2 ** min(failures, 10), self._longest_pause))
                 continue
-            await running.wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(running.reader.due):
+                    await running.wake.wait()
             # Not all at one time: they would hold up the turns of this process together.
             spread = 1 + running.reader.partition % 16 / 16
             busy = began + self._linger * spread - self._clock.monotonic()

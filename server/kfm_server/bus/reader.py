@@ -91,6 +91,11 @@ class PartitionReader:
         self._taken.clear()
         self._holds = {hold.key: hold for hold in position.holds}
 
+    @property
+    def due(self) -> float | None:
+        """As Reader: it is woken when there is something."""
+        return None
+
     async def advance(self) -> bool:
         """Deliver one batch of what is new and commit; answers whether there may be more."""
         rows = await self._source.read(self.channel, self.partition, self.offset, _READ)

@@ -32,6 +32,8 @@ _MOST_BYTES = 4_000_000
 """Payloads of one publication, unless a single one is larger."""
 _COMMIT_SECONDS = 0.25
 """The cursor is committed this often while there is much to do: what was published since comes again after a crash."""
+_FLUSH_SECONDS = 0.25
+"""Where pools wait for their steps, the other events are published this often."""
 _MARK_SECONDS = 10.0
 _UNFINISHED = 2**62
 """The mark of a topic that is being refilled: no head reaches it."""
@@ -43,8 +45,9 @@ _AFTER_COMMIT = failpoints.declare("relay.commit.after")
 class Relay:
     """Makes the consumer that relays: at once when it was at rest, else every `linger` to twice `linger` seconds.
 
-    Its longest pause between tries at a broker that is away is a second. `dispatched` is called when steps have been
-    published: somebody may answer soon.
+    Its longest pause between tries at a broker that is away is a second. A dispatch to one of `pools` is published at
+    once, and `dispatched` is called then, for somebody may answer soon; the rest follows a little later, many commits
+    together. Within a topic the order is the journal's.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Relay:
         assigned: Callable[[], Mapping[int, int]],
         clock: Clock,
         linger: float = 0.0,
+        pools: Collection[str] = (),
         dispatched: Callable[[], None] | None = None,
         poll: float = 1.0,
         pause: Pause = asyncio.sleep,
@@ -65,6 +69,7 @@ class Relay:
         self._store = store
         self._assigned = assigned
         self._clock = clock
+        self._pools = tuple(pool.encode() for pool in pools)
         self._dispatched = dispatched
         self._readers: dict[int, _PartitionRelay] = {}
         self.consumer = Consumer(
@@ -88,6 +93,7 @@ class Relay:
             broker=self._broker,
             store=self._store,
             clock=self._clock,
+            pools=self._pools,
             dispatched=self._dispatched,
         )
         self._readers[partition] = made
@@ -127,9 +133,16 @@ class _PartitionRelay:
         broker: Broker,
         store: CursorStore,
         clock: Clock,
+        pools: Collection[bytes],
         dispatched: Callable[[], None] | None,
     ) -> None:
+        self._pools = pools
         self._dispatched = dispatched
+        self._waiting: list[Stored] = []
+        """Read, and not published yet, but for the dispatches up to `_dispatched_to`."""
+        self._dispatched_to = 0
+        self._flushed_at = 0.0
+        self.due: float | None = None
         self.partition = partition
         self.epoch = epoch
         self.offset = 0
@@ -149,6 +162,7 @@ class _PartitionRelay:
         position = await self._store.open(RELAY, self.partition, self.epoch)
         self._committed = position.offset
         self.offset = max(position.offset, self.offset)
+        self._waiting.clear()  # read again
         if not self.marks:
             for topic in TOPICS:
                 mark = await self._store.open(RELAY, self.partition, self.epoch, topic)
@@ -168,14 +182,28 @@ class _PartitionRelay:
         return lost
 
     async def advance(self) -> bool:
-        """Publish one batch of what is new; answers whether there may be more."""
-        rows = await self._journal.read_partition(self.partition, self.offset, _READ)
-        if rows:
-            await self._publish(rows)
-            self.offset = rows[-1].offset
-            if self._clock.monotonic() - self._committed_at >= _COMMIT_SECONDS:
+        """Publish what somebody waits for, and now and then all; answers whether there may be more."""
+        after = self._waiting[-1].offset if self._waiting else self.offset
+        rows = await self._journal.read_partition(self.partition, after, _READ)
+        self._waiting += rows
+        if any(row.topic == STEPS and any(pool in row.envelope for pool in self._pools) for row in rows):
+            await self._publish([row for row in self._unpublished() if row.topic == STEPS])
+            self._dispatched_to = self._waiting[-1].offset
+            if self._dispatched is not None:
+                self._dispatched()
+        left = self._flushed_at + _FLUSH_SECONDS - self._clock.monotonic() if self._pools else 0.0
+        if self._waiting and (left <= 0 or len(self._waiting) >= _READ):
+            await self._publish(self._unpublished())
+            self.offset = self._waiting[-1].offset
+            self._waiting.clear()
+            self._flushed_at = self._clock.monotonic()
+            if self._flushed_at - self._committed_at >= _COMMIT_SECONDS:
                 await self._commit()
+        self.due = max(left, 0.0) if self._waiting else None
         return len(rows) == _READ
+
+    def _unpublished(self) -> list[Stored]:
+        return [row for row in self._waiting if row.topic != STEPS or row.offset > self._dispatched_to]
 
     async def settle(self) -> None:
         """Commit what was published; now and then, how much of each topic the broker has. Raises CursorFenced."""
@@ -204,12 +232,9 @@ class _PartitionRelay:
         for row in rows:
             by_topic.setdefault(row.topic, []).append(row)
         failpoints.hit(_BEFORE_PUBLISH)
-        # A worker waits for its step; whoever reads the rest has time.
-        for topic in sorted(by_topic, key=lambda topic: topic != STEPS):
-            for some in _bounded(by_topic[topic]):
+        for topic, found in by_topic.items():
+            for some in _bounded(found):
                 await self._send(topic, some)
-            if topic == STEPS and self._dispatched is not None:
-                self._dispatched()
 
     async def _send(self, topic: str, rows: Sequence[Stored]) -> None:
         try:
