@@ -146,7 +146,7 @@ class WorkerPools:
         self._jobs: dict[Key, _Job] = {}
         self._waiting: dict[str, deque[_Job]] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
-        self._answered: dict[Key, bool] = {}
+        self._answered: dict[tuple[str, str, Key], bool] = {}
         self._leaving = False
 
     def run(
@@ -384,7 +384,7 @@ class WorkerPools:
         same = bool(hello.instance) and worker.hello.instance == hello.instance
         worker.hello, worker.send, worker.capacity = hello, send, hello.capacity
         worker.is_process = is_process
-        self._heard(worker)
+        self.heard(worker)
         told = {key_of(ref): ref for ref in hello.running}
         for key in [key for key in worker.held if key not in told]:
             del worker.held[key]
@@ -402,7 +402,7 @@ class WorkerPools:
 
     def heartbeat(self, worker: Worker, running: Sequence[pb.AttemptRef]) -> None:
         """It lives, and holds these."""
-        self._heard(worker)
+        self.heard(worker)
         told = {key_of(ref): ref for ref in running}
         for key in [key for key in worker.held if key not in told]:
             job = self._jobs.get(key)
@@ -418,7 +418,7 @@ class WorkerPools:
 
     def _holds(self, worker: Worker, refs: Iterable[tuple[Key, pb.AttemptRef]]) -> None:
         for key, ref in refs:
-            if key in self._answered:
+            if (worker.pool, worker.name, key) in self._answered:
                 continue  # it was told so in the meantime
             worker.held[key] = ref
             job = self._jobs.get(key)
@@ -435,7 +435,8 @@ class WorkerPools:
             elif job.worker is None or job.worker.is_process or worker.is_process:
                 self._attach(job, worker)  # it was not known, or its worker has moved to another process
 
-    def _heard(self, worker: Worker) -> None:
+    def heard(self, worker: Worker) -> None:
+        """It lives: whatever it says tells so."""
         if worker.silence is not None:
             worker.silence.cancel()
         worker.silence = self._call_later(self.lease_seconds, lambda: self._silent(worker))
@@ -462,6 +463,9 @@ class WorkerPools:
 
     def result(self, worker: Worker, ref: pb.AttemptRef, result: AttemptResult) -> None:
         """An attempt ended. It is acknowledged when it is recorded, or refused as late."""
+        ref = pb.AttemptRef.FromString(
+            ref.SerializeToString()
+        )  # a part would keep its whole message in memory
         key = key_of(ref)
         worker.held.pop(key, None)
         result = replace(
@@ -471,8 +475,9 @@ class WorkerPools:
         )
         told = _Told(ref, result)
         job = self._jobs.get(key)
-        if key in self._answered:
-            self._ack(worker, ref, self._answered[key])  # its acknowledgement was lost
+        answer = self._answered.get((worker.pool, worker.name, key))
+        if answer is not None:
+            self._ack(worker, ref, answer)  # its acknowledgement was lost
         elif job is not None and not job.queued and self._is_of(job, worker):
             self._conclude(job, worker, told)
         else:
@@ -505,7 +510,7 @@ class WorkerPools:
         self._answer(worker, ref, False)
 
     def _answer(self, worker: Worker, ref: pb.AttemptRef, counts: bool) -> None:
-        self._answered[key_of(ref)] = counts
+        self._answered[worker.pool, worker.name, key_of(ref)] = counts
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
         self._ack(worker, ref, counts)

@@ -114,6 +114,7 @@ class WorkerService:
             outbox.put_nowait(None)
 
     def _take(self, worker: Worker, request: pb.WorkRequest) -> None:
+        self._pools.heard(worker)
         match request.WhichOneof("message"):
             case "heartbeat":
                 self._pools.heartbeat(worker, request.heartbeat.running)
