@@ -26,7 +26,8 @@ class IggyBroker:
 
     def __init__(self, settings: IggySettings, topics: Collection[str], partitions: int) -> None:
         self._settings, self._topics, self._partitions = settings, tuple(topics), partitions
-        self._writer = IggyConnection(settings)
+        self._writers: dict[str, IggyConnection] = {}
+        """One for each topic: a connection waits for every answer, and nobody is to wait for another topic's."""
         self._reader = IggyConnection(settings)
         self._control = IggyConnection(settings)
         self._lanes: dict[tuple[str, int], Lane] = {}
@@ -48,7 +49,7 @@ class IggyBroker:
                 await broker.ready()
             yield broker
         finally:
-            for used in (broker._writer, broker._reader, broker._control):
+            for used in (*broker._writers.values(), broker._reader, broker._control):
                 used.close()
             await asyncio.sleep(CLOSING)
 
@@ -73,7 +74,10 @@ class IggyBroker:
         sent = [SendMessage(m.payload, dict(m.headers) or None, m.id) for m in messages]
         size = sum(len(m.payload) for m in messages)
         stream = self._settings.stream
-        await self._call(self._writer, lambda c: c.send_messages(stream, topic, partition, sent), size)
+        writer = self._writers.get(topic)
+        if writer is None:
+            writer = self._writers[topic] = IggyConnection(self._settings)
+        await self._call(writer, lambda c: c.send_messages(stream, topic, partition, sent), size)
 
     async def heads(self, topic: str) -> Mapping[int, int]:
         self._known(topic, 0)
