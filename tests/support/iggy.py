@@ -52,6 +52,10 @@ class Iggy:
         """Again, with what it had kept."""
         raise NotImplementedError
 
+    async def forget(self) -> None:
+        """While it is killed: all that it has."""
+        raise NotImplementedError
+
 
 class StubbedIggy(Iggy):
     def __init__(self, stub: IggyStub) -> None:
@@ -67,6 +71,9 @@ class StubbedIggy(Iggy):
 
     async def start(self) -> None:
         await self.stub.start()
+
+    async def forget(self) -> None:
+        self.stub.wipe()
 
 
 class OwnIggy(Iggy):
@@ -116,6 +123,9 @@ class OwnIggy(Iggy):
             self._process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(self._process.wait, 20)
             self._process = None
+
+    async def forget(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._home / "iggy")
 
     async def start(self) -> None:
         self._process = self._spawn()
