@@ -204,6 +204,7 @@ async def test_a_broker_that_lost_everything_gets_again_what_the_journal_has(
     assert refills.get() == before + 1
 
 
+@pytest.mark.requirement("FT9")
 async def test_a_broker_that_was_wiped_while_no_relay_ran_is_refilled_by_the_next(
     carrier: BrokerCarrier, store: Told
 ) -> None:
@@ -217,6 +218,7 @@ async def test_a_broker_that_was_wiped_while_no_relay_ran_is_refilled_by_the_nex
         assert [copied_from(m) for m in await published(broker, 10)] == list(range(1, 11))
 
 
+@pytest.mark.requirement("FT9")
 async def test_a_lost_tail_is_published_again(store: Told) -> None:
     journal, broker = JournalCarrier(MemoryJournal(PARTITIONS)), MemoryBroker(PARTITIONS)
     await journal.put(*(sealed("turn_1", n) for n in range(1, 11)))
@@ -228,6 +230,7 @@ async def test_a_lost_tail_is_published_again(store: Told) -> None:
     assert {copied_from(m) for m in found} == set(range(1, 11))
 
 
+@pytest.mark.requirement("FT9")
 async def test_a_crash_during_a_refill_begins_it_again(store: Told) -> None:
     journal, broker = JournalCarrier(MemoryJournal(PARTITIONS)), Breaking(PARTITIONS)
     await journal.put(*(sealed("turn_1", n) for n in range(1, 601)))

@@ -112,6 +112,7 @@ async def test_every_committed_event_is_on_the_broker_in_the_journals_order(site
     assert 'kfm_bus_lag{group="intake"}' in metrics
 
 
+@pytest.mark.requirement("FT10")
 async def test_an_event_of_somebody_else_starts_one_turn_however_often_it_comes(site: Site) -> None:
     body = asked("order-17", "ses_eve")
     for _ in range(3):
@@ -133,6 +134,7 @@ async def test_an_event_of_somebody_else_starts_one_turn_however_often_it_comes(
     ]
 
 
+@pytest.mark.requirement("FT11")
 async def test_what_is_no_request_becomes_a_dead_letter_with_its_bytes_and_holds_nothing(site: Site) -> None:
     control = Envelope(event_id="stop-1", session_id="ses_eve", turn_id="turn_nobody")
     fill(control, TurnControlEvent(verb=TURN_VERB_CANCEL))
@@ -183,6 +185,7 @@ async def test_a_kill_between_publishing_and_committing_loses_nothing(site: Site
     await site.relayed()
 
 
+@pytest.mark.requirement("FT8")
 async def test_a_broker_that_was_killed_and_came_back_gets_what_was_committed_meanwhile(
     site: Site, iggy: Iggy
 ) -> None:

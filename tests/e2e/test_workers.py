@@ -148,7 +148,7 @@ async def test_a_step_waits_for_its_pool_and_goes_on_when_a_worker_comes(site: S
     assert len(site.done()) == 1
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT2")
 async def test_an_idempotent_step_of_a_killed_worker_is_done_by_another(site: Site, client: Client) -> None:
     site.worker("w1")
     site.worker("w2")
@@ -168,7 +168,7 @@ async def test_an_idempotent_step_of_a_killed_worker_is_done_by_another(site: Si
     assert [row["attempt"] for row in site.done()] == [2]
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT2")
 async def test_a_step_that_may_run_once_waits_for_a_person_when_its_worker_was_killed(
     site: Site, client: Client
 ) -> None:
@@ -186,7 +186,7 @@ async def test_a_step_that_may_run_once_waits_for_a_person_when_its_worker_was_k
     assert site.done() == []
 
 
-@pytest.mark.requirement("R6")
+@pytest.mark.requirement("R6", "FT3")
 async def test_a_frozen_workers_late_result_is_refused_and_counted(site: Site, client: Client) -> None:
     site.worker("w1")
     site.worker("w2")
