@@ -74,6 +74,9 @@ class Auditor:
         self._dispatches: dict[tuple[str, int, int], int] = {}
         self._partitions: dict[str, int] = {}
         self._logs: dict[str, list[_TurnLog]] = {}
+        self._epochs: dict[str, int] = {}
+        """Of a session's last entry."""
+        self._epoch = 0
         self._answers: set[tuple[str, str, int]] = set()
         ledger.on_start = self.effect_started
 
@@ -88,6 +91,7 @@ class Auditor:
         """Look at an entry right after its commit, before anything else happens."""
         if self._memory.epochs[entry.partition] != entry.epoch:
             self.broken(f"I5 a write of epoch {entry.epoch} after {self._memory.epochs[entry.partition]}")
+        self._epoch = entry.epoch
         touched: dict[str, None] = {}
         for record in entry.records:
             envelope = envelope_pb2.Envelope.FromString(record.envelope)
@@ -98,6 +102,7 @@ class Auditor:
                 self.broken(f"I2 the log cannot be folded: {bad}")
         for turn_id in touched:
             self._projection(turn_id)
+        self._epochs.update((self.turns[turn_id].session_id, entry.epoch) for turn_id in touched)
 
     def _projection(self, turn_id: str) -> None:
         turn, row = self.turns[turn_id].folded, self._memory._turns.get(turn_id)
@@ -148,6 +153,8 @@ class Auditor:
             self.broken(f"{name}: dispatched while attempt {step.attempt} is unanswered")
         if sent.rerun and not step.open:
             self.broken(f"{name}: a rerun of an attempt that was answered")
+        if sent.rerun:
+            self._not_asked(log, sent.step_key)
         if log.cancelled:
             self.broken(f"{name}: dispatched after a cancel")
         if log.paused and not sent.rerun:
@@ -172,6 +179,14 @@ class Auditor:
         self._logs.setdefault(expected, []).append(log)
         self._partitions[expected] = partition
 
+    def _not_asked(self, log: _TurnLog, key: str) -> None:
+        """The first entry of an owner may not settle, or start again, what a worker may perform: it is asked for first."""
+        step = log.folded.steps[key] if log.folded is not None else None
+        if step is None or step.phase != api.STEP_STATE_RUNNING or step.dispatch is None or step.orphaned:
+            return
+        if step.dispatch.pool not in ("", "local") and self._epochs[log.session_id] != self._epoch:
+            self.broken(f"I3 {log.root}:{key} is given up by a takeover that did not ask for it")
+
     def _answered(self, log: _TurnLog, envelope: envelope_pb2.Envelope, result: ev.StepResultEvent) -> None:
         name = f"{envelope.turn_id} {result.step_key}"
         step = log.steps.get(result.step_key)
@@ -186,6 +201,8 @@ class Auditor:
         if not step.open and not (result.synthesised and review):
             self.broken(f"I5 {name}: attempt {envelope.attempt} is answered a second time")
         step.open, step.last = False, result
+        if result.synthesised and result.status == ev.STEP_STATUS_UNKNOWN:
+            self._not_asked(log, result.step_key)
         self._answers.add((envelope.turn_id, result.step_key, envelope.attempt))
         log.tokens += result.metrics.usage.input_tokens + result.metrics.usage.output_tokens
 

@@ -1,4 +1,4 @@
-"""Ten bugs, each a small change of the engine's source, for copies of the package only."""
+"""Bugs, each a small change of the engine's source, for copies of the package only."""
 
 import shutil
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ _LANE = "runtime/session_lane.py"
 _ADVANCE = "turns/decide/advance.py"
 _DISPATCH = "turns/decide/dispatch.py"
 _ENDING = "turns/decide/ending.py"
+_HUB = "runtime/workers.py"
 
 BUGS = (
     Bug(
@@ -118,6 +119,45 @@ BUGS = (
                 "    if any(s.phase == api.STEP_STATE_RUNNING or (",
                 "    if any(\n        s.phase == api.STEP_STATE_RUNNING and s.dispatch"
                 " and s.dispatch.contract not in _CANCELLABLE or (",
+            ),
+        ),
+    ),
+    Bug(
+        "result_acknowledged_before_it_is_recorded",
+        (
+            (
+                _HUB,
+                "            self._end(job, told.result)\n",
+                "            self._end(job, told.result)\n            self._ack(worker, told.ref, True)\n",
+            ),
+        ),
+    ),
+    Bug(
+        "takeover_does_not_wait_for_the_worker",
+        (("turns/decide/recover.py", "if on_a_pool(step) and not (", "if False and not ("),),
+    ),
+    Bug(
+        "place_lost_when_a_heartbeat_crosses_an_acknowledgement",
+        (
+            (
+                _HUB,
+                "            if job is None or job.worker is not worker:\n                del worker.held[key]\n            elif",
+                "            if",
+            ),
+        ),
+    ),
+    Bug(
+        "late_start_after_a_freeze",
+        (
+            (
+                _HUB,
+                "                job.attempt.start_by_us < self._clock.now_us()\n",
+                "                False\n",
+            ),
+            (
+                "worker/lease.py",
+                '        if lease.HasField("start_by"):\n            start_by_us',
+                "        if False:\n            start_by_us",
             ),
         ),
     ),

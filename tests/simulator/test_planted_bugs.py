@@ -1,4 +1,4 @@
-"""The simulator is worth what it finds: ten planted bugs, each within 200 seeds."""
+"""The simulator is worth what it finds: planted bugs, each found within 200 seeds."""
 
 import os
 import subprocess
