@@ -96,9 +96,11 @@ class Hub:
         await rounds()
         return task
 
-    async def adopt(self, asked: Attempt, *, guest: bool = False) -> asyncio.Task[AttemptResult]:
+    async def adopt(
+        self, asked: Attempt, *, guest: bool = False, soon: bool = False
+    ) -> asyncio.Task[AttemptResult]:
         """Take up an attempt of an owner before."""
-        task = asyncio.create_task(self.pools.adopt(asked, self.progress, guest=guest))
+        task = asyncio.create_task(self.pools.adopt(asked, self.progress, guest=guest, soon=soon))
         await rounds()
         return task
 

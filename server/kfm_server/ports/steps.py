@@ -85,6 +85,10 @@ STOPPED = "stopped"
 only let go, and another owner may take it up."""
 
 
+GONE = "gone"
+"""In the metadata of a lost attempt's failure, as one process tells it to another: it has surely ended."""
+
+
 class AttemptLost(Exception):
     """Whoever performed the attempt is gone, and nobody knows how far it came. By `gone_us` it has surely ended."""
 
@@ -109,9 +113,9 @@ class StepRunner(Protocol):
 class PoolRunner(StepRunner, Protocol):
     """A StepRunner that knows worker pools."""
 
-    async def adopt(self, attempt: Attempt, progress: Progress) -> AttemptResult:
+    async def adopt(self, attempt: Attempt, progress: Progress, *, soon: bool = False) -> AttemptResult:
         """Go on with an attempt that another process handed to a worker, once that worker tells of it.
 
-        Raises AttemptLost if none does within a lease, or as `run`.
+        Raises AttemptLost if none does within a lease, or half of one if it has to tell `soon`; or as `run`.
         """
         ...

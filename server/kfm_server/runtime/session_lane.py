@@ -435,7 +435,8 @@ class SessionLane:
         for adopt in draft.adopts:
             turn = self.session.turn(adopt.turn_id)
             if turn is not None and stands(self.session, adopt):
-                self._attend(attempt_of(turn, adopt, self._owner.epoch), self._parts.runner.adopt)
+                performer = partial(self._parts.runner.adopt, soon=adopt.soon)
+                self._attend(attempt_of(turn, adopt, self._owner.epoch), performer)
 
     def _attend(self, attempt: Attempt, perform: _Perform) -> None:
         key = (attempt.turn_id, attempt.step_key, attempt.attempt)

@@ -21,6 +21,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server import failpoints, metrics
 from kfm_server.clock import CallLater, Clock, Timer, on_the_loop
 from kfm_server.ports.steps import (
+    GONE,
     STOPPED,
     Attempt,
     AttemptLost,
@@ -157,13 +158,18 @@ class WorkerPools:
             return self._local(attempt, progress, connection)
         return self._lease(attempt, progress)
 
-    async def adopt(self, attempt: Attempt, progress: Progress, *, guest: bool = False) -> AttemptResult:
+    async def adopt(
+        self, attempt: Attempt, progress: Progress, *, soon: bool = False, guest: bool = False
+    ) -> AttemptResult:
         """As the port says. `guest`: for another process, see run_guest."""
         if self._goes_over_bus(attempt):
             return await self._lease(attempt, progress)
         job = self._enter(attempt, progress)
         job.guest = guest
-        job.gone_us = attempt.deadline_us
+        timeout_us = attempt.deadline_us - attempt.start_by_us
+        # Its owner handed it over while its lease was sure, which is over: it was to start soon after that.
+        latest = self._clock.now_us() + int(START_SECONDS * 1e6) + timeout_us
+        job.gone_us = attempt.deadline_us if guest else min(attempt.deadline_us, latest)
         key = job.key
         holder = next(
             (
@@ -174,7 +180,8 @@ class WorkerPools:
             None,
         )
         if holder is None:
-            job.timer = self._call_later(self.lease_seconds, lambda: self._lose(job))
+            patience = self.lease_seconds / 2 if soon else self.lease_seconds
+            job.timer = self._call_later(patience, lambda: self._lose(job))
         else:
             self._attach(job, holder)
         return await self._outcome(job)
@@ -310,7 +317,8 @@ class WorkerPools:
 
     def _conclude(self, job: _Job, worker: Worker, told: _Told) -> None:
         if worker.is_process and _is_lost(told.result):
-            self._lose(job)
+            failure = told.result.failure
+            self._lose(job, 0 if failure is not None and GONE in failure.metadata else None)
             self._ack(worker, told.ref, True)
         else:
             self._end(job, told.result)

@@ -10,7 +10,16 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
-from kfm_server.ports.steps import STOPPED, Attempt, AttemptLost, AttemptResult, DeltaKind, Progress
+from kfm_server.ports.steps import (
+    GONE,
+    STOPPED,
+    Attempt,
+    AttemptLost,
+    AttemptResult,
+    DeltaKind,
+    Failure,
+    Progress,
+)
 from kfm_server.steps.middleware import failed, given_up
 from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
 
@@ -170,10 +179,10 @@ class Leases:
             result = await run(held.attempt(), progress)
             held.recorded = result.recorded
             return result_of(held.lease.ref, result)
-        except AttemptLost:
-            gone = failed(
-                "REASON_STEP_OUTCOME_UNKNOWN", "The worker is gone.", status=events.STEP_STATUS_UNKNOWN
-            )
+        except AttemptLost as lost:
+            known = {} if lost.gone_us else {GONE: "1"}
+            why = Failure("REASON_STEP_OUTCOME_UNKNOWN", "The worker is gone.", metadata=known)
+            gone = AttemptResult(events.STEP_STATUS_UNKNOWN, failure=why)
             return result_of(held.lease.ref, gone)
         except asyncio.CancelledError:
             if not held.stopped or task.uncancel():

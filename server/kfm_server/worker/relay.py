@@ -46,7 +46,7 @@ class _Upstream:
         self.leases = held.Leases(
             self._run,
             None,
-            pools.places(pool),
+            min(pools.places(pool), held.MOST_HELD),
             parts.clock,
             lambda work: parts.spawn(work, f"guest of {pool}"),
         )
@@ -61,7 +61,7 @@ class _Upstream:
         return self._pools.adopt(replace(attempt, pool=self.pool), progress, guest=True)
 
     def _say_hello(self) -> pb.Hello:
-        hello = pb.Hello(running=self.leases.refs(), capacity=max(1, self.leases.capacity))
+        hello = pb.Hello(running=self.leases.refs(), capacity=self.leases.capacity)
         hello.MergeFrom(self._hello)
         return hello
 
@@ -77,7 +77,7 @@ class _Upstream:
         `owns` tells whether this owner has a session; None if nobody has.
         """
         self.leases.let_go(lambda ref: owns(ref.session_id) is False)
-        places = self._pools.places(self.pool)
+        places = min(self._pools.places(self.pool), held.MOST_HELD)
         if places != self.leases.capacity:
             self.leases.capacity = places
             self.link.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=places)))

@@ -67,6 +67,8 @@ class Adopt:
     turn_id: str
     step_key: str
     attempt: int
+    soon: bool = False
+    """Its owner was gone for a lease before anybody took over: a worker that lives has had time to come back."""
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ def recover(draft: Draft, *, clean: bool) -> None:
             if step.phase != api.STEP_STATE_RUNNING or step.dispatch is None:
                 continue
             if on_a_pool(step) and not (turn.ending and may_rerun(step)):
-                draft.adopts.append(Adopt(turn.turn_id, key, step.attempt))
+                draft.adopts.append(Adopt(turn.turn_id, key, step.attempt, soon=not clean))
             else:
                 _leave(
                     draft, turn, step, 0 if clean and not step.orphaned else micros(step.dispatch.deadline)
@@ -50,9 +50,13 @@ def _leave(draft: Draft, turn: Turn, step: Step, gone_us: int) -> None:
             cancelled(draft, turn.turn_id, key)
         else:
             redispatch(draft, turn.turn_id, key)
-    elif draft.now_us >= gone_us:
+        return
+    if draft.now_us >= gone_us:
         outcome_unknown(draft, turn.turn_id, key)
-    elif not step.orphaned:
+        return
+    if on_a_pool(step):  # it is asked for again until then: its result counts, if it comes
+        draft.adopts.append(Adopt(turn.turn_id, key, step.attempt))
+    if not step.orphaned:
         draft.record(
             turn.turn_id,
             ev.TurnStateEvent(
