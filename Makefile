@@ -35,12 +35,14 @@ check: .venv/.ready  ## everything that CI checks
 	.venv/bin/buf format -d --exit-code
 	$(PY) codegen/generate.py --check
 	$(PY) codegen/requirements_page.py --check
+	$(PY) -m tests.faults.matrix.page --check
 	$(MAKE) test
 	KFM_TEST_FAULT_SAMPLE=4 $(PY) -m pytest tests/faults  # a seeded sample; all of them: make faults
 
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases
 	$(PY) -m tests.simulator.run --seeds 200
 	$(PY) -m pytest tests/faults
+	$(PY) -m tests.faults.matrix.run --results .cache/fault_matrix.jsonl  # bus_iggy: KFM_TEST_IGGY, or iggy-server on PATH
 
 n-1: .venv/.ready  ## the release before (tests/n_minus_1/BASELINE) and this one, each with the other's clients and servers
 	$(PY) -m pytest tests/n_minus_1

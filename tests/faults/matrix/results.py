@@ -50,6 +50,7 @@ class Result:
 
 def append(path: Path, result: Result) -> None:
     """Add it to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(asdict(result)) + "\n")
 
