@@ -18,6 +18,8 @@ from kfm_server.turns.state import MODEL_KINDS, NEVER_STARTED, Phase, Turn
 
 from tests.simulator.ledger import Ledger, Row
 
+ASKED_SECONDS = 1.0
+"""A takeover waits for longer than this for workers to tell what they hold."""
 _PHASE_NAMES = {
     api.TURN_STATE_QUEUED: "queued",
     api.TURN_STATE_RUNNING: "running",
@@ -76,7 +78,8 @@ class Auditor:
         self._logs: dict[str, list[_TurnLog]] = {}
         self._epochs: dict[str, int] = {}
         """Of a session's last entry."""
-        self._epoch = 0
+        self._epoch, self._soon = 0, False
+        self.taken: dict[tuple[int, int], float] = {}
         self._answers: set[tuple[str, str, int]] = set()
         ledger.on_start = self.effect_started
 
@@ -91,7 +94,8 @@ class Auditor:
         """Look at an entry right after its commit, before anything else happens."""
         if self._memory.epochs[entry.partition] != entry.epoch:
             self.broken(f"I5 a write of epoch {entry.epoch} after {self._memory.epochs[entry.partition]}")
-        self._epoch = entry.epoch
+        now, began = asyncio.get_running_loop().time(), (entry.partition, entry.epoch)
+        self._epoch, self._soon = entry.epoch, now - self.taken.get(began, now) < ASKED_SECONDS
         touched: dict[str, None] = {}
         for record in entry.records:
             envelope = envelope_pb2.Envelope.FromString(record.envelope)
@@ -184,7 +188,11 @@ class Auditor:
         step = log.folded.steps[key] if log.folded is not None else None
         if step is None or step.phase != api.STEP_STATE_RUNNING or step.dispatch is None or step.orphaned:
             return
-        if step.dispatch.pool not in ("", "local") and self._epochs[log.session_id] != self._epoch:
+        if (
+            step.dispatch.pool not in ("", "local")
+            and self._soon
+            and self._epochs[log.session_id] != self._epoch
+        ):
             self.broken(f"I3 {log.root}:{key} is given up by a takeover that did not ask for it")
 
     def _answered(self, log: _TurnLog, envelope: envelope_pb2.Envelope, result: ev.StepResultEvent) -> None:

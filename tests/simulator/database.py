@@ -40,6 +40,8 @@ class Database:
         self.refuse = 0.0
         """How often a call fails though the database is there."""
         self.lose_wakeups = 0.0
+        self.taken: dict[tuple[int, int], float] = {}
+        """When a partition was taken, by its epoch."""
         self._ledger = ledger
         self._writes: dict[int, list[str]] = {}
 
@@ -148,7 +150,10 @@ class Connection:
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
         await self._clock.measure(self._now_us)
         leases = self._database.leases
-        return await self._call(lambda: leases.acquire(owner, address, take_over=take_over, most=most))
+        taken = await self._call(lambda: leases.acquire(owner, address, take_over=take_over, most=most))
+        now = asyncio.get_running_loop().time()
+        self._database.taken.update({(lease.partition, lease.epoch): now for lease in taken})
+        return taken
 
     async def renew(self, owner: str) -> tuple[Sequence[Lease], Sequence[InboxItem]]:
         await self._clock.measure(self._now_us)

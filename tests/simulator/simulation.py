@@ -60,6 +60,7 @@ class Simulation:
         self.auditor = Auditor(self.database.memory, self.ledger)
         self.database.committed = self.auditor.committed
         self.auditor.alive = self.may_run
+        self.auditor.taken = self.database.taken
         self.processes: list[Process] = []
         self._hired = 0
         self.faults: list[str] = []
