@@ -34,7 +34,7 @@ class Result:
     """The same of turns that had to wait until a step, which may not start twice, had surely ended."""
     versions: dict[str, str] = field(default_factory=dict[str, str])
     why: list[str] = field(default_factory=list[str])
-    """What went wrong."""
+    """What went wrong, or slowly."""
 
     @property
     def key(self) -> tuple[str, str, str, int]:

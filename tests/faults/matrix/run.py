@@ -26,6 +26,8 @@ from tests.faults.matrix.site import Site, running
 from tests.faults.matrix.versions import versions
 from tests.support import iggy as iggy_support
 
+SLOW_SECONDS = 5.0
+"""Of turns that took longer to recover the story is kept."""
 HIT_SECONDS = 20.0
 """A point that is not passed by then is not passed by the turns."""
 
@@ -75,7 +77,7 @@ async def run_cell(site: Site, cell: Cell, seed: int, told: dict[str, str]) -> R
         why=[
             f"{r.watched.turn_id} {r.why}\n    {await story(site.dsn, r.watched.turn_id)}"
             for r in ran
-            if r.lost or r.failed
+            if r.lost or r.failed or (r in cut and r.settled - killed_at > SLOW_SECONDS)
         ],
     )
 
