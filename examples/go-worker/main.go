@@ -45,6 +45,7 @@ func keyOf(ref *pb.AttemptRef) key { return key{ref.TurnId, ref.StepKey, ref.Att
 type held struct {
 	lease   *pb.Lease
 	arrived time.Time
+	ahead   time.Duration // of the server's clock, before ours
 	stop    context.CancelFunc
 	stopped string
 	result  *pb.LeaseResult
@@ -56,6 +57,7 @@ type worker struct {
 	mu     sync.Mutex // guards all below, and sending: a stream takes one message at a time
 	stream grpc.BidiStreamingClient[pb.WorkRequest, pb.WorkResponse]
 	most   int
+	ahead  time.Duration // of the server's clock, before ours
 	held   map[key]*held
 	places int
 }
@@ -128,10 +130,16 @@ func (w *worker) session(endpoint string) error {
 	}
 	hello := proto.CloneOf(w.hello)
 	hello.Running = w.refs()
+	asked := time.Now()
 	_ = stream.Send(&pb.WorkRequest{Message: &pb.WorkRequest_Hello{Hello: hello}}) // reading tells why it failed
 	first, err := stream.Recv()
 	if err != nil {
 		return err
+	}
+	if trip := time.Since(asked); first.GetWelcome().GetNow() != nil && trip < time.Second {
+		unlock := w.lock()
+		w.ahead = first.GetWelcome().GetNow().AsTime().Sub(asked.Add(trip / 2))
+		unlock()
 	}
 	w.use(stream, int(first.GetWelcome().GetMaxMessageBytes()))
 	defer w.use(nil, 0)
@@ -218,7 +226,7 @@ func (w *worker) take(lease *pb.Lease) {
 	tool, known := tools[lease.Tool]
 	if w.held[keyOf(lease.Ref)] == nil && known && running < w.places {
 		ctx, stop := context.WithTimeout(context.Background(), lease.Timeout.AsDuration())
-		h := &held{lease: lease, arrived: time.Now(), stop: stop}
+		h := &held{lease: lease, arrived: time.Now(), ahead: w.ahead, stop: stop}
 		w.held[keyOf(lease.Ref)] = h
 		go w.perform(ctx, h, tool)
 	}
@@ -266,11 +274,11 @@ func (w *worker) perform(ctx context.Context, h *held, tool tool) {
 }
 
 // late says why an attempt must not start any more. Two clocks count: one runs while the process is frozen, the
-// other while the machine is; and the server's, as far as this one agrees with it.
+// other while the machine is; and the server's, as its welcome told it.
 func (h *held) late() string {
 	within := h.lease.StartWithin.AsDuration()
 	steady, wall := time.Since(h.arrived), time.Now().Round(0).Sub(h.arrived.Round(0))
-	if steady > within || wall > within || (h.lease.StartBy != nil && time.Now().After(h.lease.StartBy.AsTime())) {
+	if steady > within || wall > within || (h.lease.StartBy != nil && time.Now().Add(h.ahead).After(h.lease.StartBy.AsTime())) {
 		return "The step was not started: it is too late for that."
 	}
 	return ""

@@ -377,6 +377,10 @@ class WorkerPools:
             late = job.gone_us + int(_LATE_SECONDS * 1e6)  # by the worker's clock, which began at its arrival
             job.ended.set_exception(AttemptLost(late if gone_us is None else gone_us))
 
+    def now_us(self) -> int:
+        """The clock by which latest starts are told, in microseconds since the epoch."""
+        return self._clock.now_us()
+
     # What workers say
 
     def connect(self, hello: pb.Hello, send: Send, *, is_process: bool = False) -> Worker:

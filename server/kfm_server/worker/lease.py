@@ -31,6 +31,8 @@ class Held:
     lease: pb.Lease
     arrived: float
     arrived_us: int
+    ahead_us: int = 0
+    """How far the server's clock is ahead of ours."""
     task: asyncio.Task[None] | None = None
     running: bool = False
     """Its task has begun, and no result is there yet."""
@@ -52,7 +54,7 @@ class Held:
         lease, ref = self.lease, self.lease.ref
         start_by_us = self.arrived_us + lease.start_within.ToMicroseconds()
         if lease.HasField("start_by"):
-            start_by_us = min(start_by_us, lease.start_by.ToMicroseconds())
+            start_by_us = min(start_by_us, lease.start_by.ToMicroseconds() - self.ahead_us)
         trace = parse_traceparent(lease.traceparent)
         return Attempt(
             context=ExecutionContext(
@@ -88,9 +90,9 @@ class Held:
         for since in (waited, now - self.arrived_us):
             if since > within:
                 return f"it came {since // 1000} ms ago and had to start within {within // 1000} ms of its arrival"
-        if lease.HasField("start_by") and now > (start_by := lease.start_by.ToMicroseconds()):
-            late = (now - start_by) // 1000
-            return f"it had to start {late} ms ago, if the worker's clock and the server's agree"
+        there = now + self.ahead_us
+        if lease.HasField("start_by") and there > (start_by := lease.start_by.ToMicroseconds()):
+            return f"it had to start {(there - start_by) // 1000} ms ago, by the server's clock"
         return ""
 
 

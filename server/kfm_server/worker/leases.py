@@ -24,6 +24,7 @@ from kfm_server.steps.middleware import failed, given_up
 from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
 
 log = structlog.get_logger(__name__)
+_ROUGH_US: Final = 1_000_000
 MOST_HELD: Final = 1_000
 """Leases that a hello or heartbeat can name: no more are held, running or with a result to tell."""
 _RECEIVED = failpoints.declare("worker.lease.received")
@@ -64,6 +65,7 @@ class Leases:
         self._spawn = spawn
         self._held: dict[Key, Held] = {}
         self._running = 0
+        self._ahead_us = 0
 
     def refs(self) -> list[pb.AttemptRef]:
         """All that is held, running or with a result to tell."""
@@ -93,9 +95,19 @@ class Leases:
         log.info("lease_declined", **_facts(lease.ref), tool=lease.tool, reason=why)
         self._tell(pb.WorkRequest(decline=pb.Decline(ref=lease.ref, reason=why)))
 
+    def now_us(self) -> int:
+        """The worker's own wall clock, in microseconds since the epoch."""
+        return self._clock.now_us()
+
+    def set_clock(self, asked_us: int, there_us: int) -> None:
+        """The server's clock said `there_us` between `asked_us` and now. A slow answer tells little, and is passed over."""
+        told_us = self._clock.now_us()
+        if 0 <= told_us - asked_us <= _ROUGH_US:
+            self._ahead_us = there_us - (asked_us + told_us) // 2
+
     def go_on(self, lease: pb.Lease, run: Run) -> None:
         """Hold it, and perform it so. One that is held already goes on."""
-        held = Held(lease, self._clock.monotonic(), self._clock.now_us())
+        held = Held(lease, self._clock.monotonic(), self._clock.now_us(), self._ahead_us)
         if held.key not in self._held:
             self._held[held.key] = held
             self._running += 1

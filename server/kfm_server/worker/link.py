@@ -127,6 +127,7 @@ class Link:
             self.open = False
 
     async def _session(self, call: Any) -> XenocommError:
+        asked_us = self._leases.now_us()
         async with asyncio.timeout(WELCOME_SECONDS):
             with contextlib.suppress(*_ENDED):
                 await call.write(pb.WorkRequest(hello=self._hello()))
@@ -135,6 +136,8 @@ class Link:
             return errors.Unavailable(f"{self.endpoint} began without a welcome")
         welcome = first.welcome
         self._max_bytes, self.open = welcome.max_message_bytes, True
+        if welcome.HasField("now"):
+            self._leases.set_clock(asked_us, welcome.now.ToMicroseconds())
         log.info(
             "worker_connected", endpoint=self.endpoint, server=welcome.version, release=welcome.schema_release
         )

@@ -3043,12 +3043,14 @@ class Welcome:
         lease: A worker that is silent for so long is taken for dead; a third of it is a good heartbeat.
         version: Version of the server's program.
         max_message_bytes: Largest message that the server takes, in bytes: a result that does not fit has to be told as a failure.
+        now: The server's clock now: `start_by` is told by it, and a worker's own may be wrong.
     """
 
     schema_release: str = ""
     lease: timedelta | None = None
     version: str = ""
     max_message_bytes: int = 0
+    now: datetime | None = None
 
     @classmethod
     def from_pb(cls, m: Any) -> Welcome:
@@ -3058,6 +3060,7 @@ class Welcome:
             _td(m.lease) if m.HasField("lease") else None,
             m.version,
             m.max_message_bytes,
+            _dt(m.now) if m.HasField("now") else None,
         )
 
     def to_pb(self) -> Any:
@@ -3068,6 +3071,8 @@ class Welcome:
             m.lease.CopyFrom(_pb_td(self.lease))
         m.version = self.version
         m.max_message_bytes = self.max_message_bytes
+        if self.now is not None:
+            m.now.CopyFrom(_pb_dt(self.now))
         return m
 
 
@@ -3127,7 +3132,7 @@ class Lease:
         timeout: The attempt is given up so long after arrival.
         compensation: It undoes an attempt of unknown outcome.
         traceparent: W3C trace context of the attempt.
-        start_by: The latest start by the server's clock; whichever comes first counts.
+        start_by: The latest start by the server's clock, which the welcome tells; whichever comes first counts.
     """
 
     ref: AttemptRef | None = None
@@ -3242,7 +3247,7 @@ class LeaseResult:
 
     Attributes:
         ref: Which attempt.
-        status: How: SUCCEEDED, FAILED or CANCELLED.
+        status: How: SUCCEEDED, FAILED, CANCELLED, or UNKNOWN if its effect may have happened.
         output_json: Its output as JSON, if it succeeded.
         error: Why it did not succeed.
         run_time: Start to end.

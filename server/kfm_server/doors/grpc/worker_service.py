@@ -13,6 +13,7 @@ from kfm_server.canonical import clean_text, parse_json, sanitised_json
 from kfm_server.doors.grpc.interceptor import Call
 from kfm_server.ports.steps import AttemptResult, Failure
 from kfm_server.runtime.workers import Send, Worker, WorkerPools
+from kfm_server.turns.times import timestamp
 
 HELLO_SECONDS: Final = 10.0
 """How long a stream may take to say hello."""
@@ -67,6 +68,7 @@ class WorkerService:
                 lease=lease,
                 version=self._version,
                 max_message_bytes=self._max_message_bytes,
+                now=timestamp(self._pools.now_us()),
             )
         )
         outbox = asyncio.Queue[pb.WorkResponse | Exception | None]()

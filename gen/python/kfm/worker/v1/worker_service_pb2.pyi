@@ -79,16 +79,18 @@ class ToolDefinition(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., input_schema_json: _Optional[str] = ..., effect: _Optional[_Union[_type_pb2.EffectContract, str]] = ..., compensation_tool: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("schema_release", "lease", "version", "max_message_bytes")
+    __slots__ = ("schema_release", "lease", "version", "max_message_bytes", "now")
     SCHEMA_RELEASE_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     schema_release: str
     lease: _duration_pb2.Duration
     version: str
     max_message_bytes: int
-    def __init__(self, schema_release: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., version: _Optional[str] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    now: _timestamp_pb2.Timestamp
+    def __init__(self, schema_release: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., version: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AttemptRef(_message.Message):
     __slots__ = ("session_id", "turn_id", "step_key", "attempt", "epoch")
