@@ -31,8 +31,8 @@ MOST_BEHIND = 64
 """Requests that wait to be sent; deltas are dropped beyond it."""
 _STEADY_SECONDS = 2.0
 """A stream that stood for so long was no failed attempt: the next one is opened soon."""
-_UNANSWERED_LEASES = 2
-"""A result without an answer is told again after so many lease times."""
+_UNANSWERED_LEASES = 1
+"""A result without an answer is told again after so many lease times: its step may have another owner by then."""
 _ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """What writing to a stream that has ended raises; reading tells why it ended."""
 _MESSAGE_BYTES = 64 * 1024 * 1024
