@@ -113,6 +113,10 @@ class StepRunner(Protocol):
 class PoolRunner(StepRunner, Protocol):
     """A StepRunner that knows worker pools."""
 
+    def withdraw(self, turn_id: str, step_key: str, attempt: int) -> None:
+        """Nobody wants it any more: if it still waits for a worker, it ends as never started. What runs goes on."""
+        ...
+
     async def adopt(self, attempt: Attempt, progress: Progress, *, soon: bool = False) -> AttemptResult:
         """Go on with an attempt that another process handed to a worker, once that worker tells of it.
 

@@ -404,6 +404,8 @@ class SessionLane:
             task = self._attempts.get((stop.turn_id, stop.step_key, stop.attempt))
             if task is not None:
                 _cancel(task, STOPPED)
+        for stop in draft.withdrawals:
+            self._parts.runner.withdraw(stop.turn_id, stop.step_key, stop.attempt)
         self._set_timer()
 
     async def _consume(self, inbox_id: int, claim: Claim | None = None) -> None:

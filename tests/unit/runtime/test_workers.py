@@ -350,6 +350,21 @@ async def test_an_adopted_attempt_that_no_worker_tells_of_within_a_lease_is_lost
     assert await lost(task) < attempt().deadline_us
 
 
+async def test_what_is_withdrawn_ends_if_no_worker_has_it_and_goes_on_if_one_has() -> None:
+    hub = Hub()
+    asked = attempt()
+    waiting = await hub.run(asked)
+    hub.pools.withdraw(asked.turn_id, asked.step_key, asked.attempt)
+    result = await waiting
+    assert result.failure is not None and result.failure.reason == "REASON_POOL_UNAVAILABLE"
+    worker = hub.worker("w")
+    worker.connect()
+    running = await hub.run(asked)
+    hub.pools.withdraw(asked.turn_id, asked.step_key, asked.attempt)
+    worker.ends(asked)
+    assert (await running).status == ev.STEP_STATUS_SUCCEEDED
+
+
 async def test_who_takes_over_after_a_lease_waits_half_as_long_for_the_worker() -> None:
     hub = Hub()
     task = await hub.adopt(attempt(), soon=True)

@@ -83,6 +83,8 @@ class Draft:
     events: list[envelope_pb2.Envelope] = field(default_factory=list[envelope_pb2.Envelope])
     starts: list[Start] = field(default_factory=list[Start])
     stops: list[Stop] = field(default_factory=list[Stop])
+    withdrawals: list[Stop] = field(default_factory=list[Stop])
+    """Attempts that are awaited, but need not be if no worker has them yet."""
     adopts: list[Adopt] = field(default_factory=list[Adopt])
     touched: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Every turn that an event was recorded for, as it stands after the last one."""

@@ -69,6 +69,8 @@ def end(draft: Draft, turn: Turn) -> None:
         running = step.phase == api.STEP_STATE_RUNNING and not step.orphaned
         sent = step.dispatch
         if running and sent is not None and (sent.contract not in _CANCELLABLE or sent.compensation):
+            if sent.pool != "local":
+                draft.withdrawals.append(Stop(turn.turn_id, key, step.attempt))
             continue
         if running:
             draft.stops.append(Stop(turn.turn_id, key, step.attempt))
