@@ -66,6 +66,8 @@ class Leases:
         self._held: dict[Key, Held] = {}
         self._running = 0
         self._ahead_us = 0
+        self._apart_us: int | None = None
+        """How far the wall clock was from the steady one when it was compared with the server's."""
 
     def refs(self) -> list[pb.AttemptRef]:
         """All that is held, running or with a result to tell."""
@@ -104,6 +106,15 @@ class Leases:
         told_us = self._clock.now_us()
         if 0 <= told_us - asked_us <= _ROUGH_US:
             self._ahead_us = there_us - (asked_us + told_us) // 2
+            self._apart_us = self._apart()
+
+    @property
+    def clock_was_set(self) -> bool:
+        """The wall clock has jumped since then: it has to be compared again."""
+        return self._apart_us is not None and abs(self._apart() - self._apart_us) > _ROUGH_US
+
+    def _apart(self) -> int:
+        return self._clock.now_us() - int(self._clock.monotonic() * 1_000_000)
 
     def go_on(self, lease: pb.Lease, run: Run) -> None:
         """Hold it, and perform it so. One that is held already goes on."""

@@ -147,7 +147,7 @@ class Link:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._write(call)),
-                group.create_task(self._beat(welcome.lease.ToTimedelta().total_seconds())),
+                group.create_task(self._beat(call, welcome.lease.ToTimedelta().total_seconds())),
             ]
             try:
                 return await self._listen(call)
@@ -185,9 +185,13 @@ class Link:
                 await call.write(pb.WorkRequest(result=that_fits(request.result, self._max_bytes)))
                 failpoints.hit(_AFTER_RESULT)
 
-    async def _beat(self, lease_seconds: float) -> None:
+    async def _beat(self, call: Any, lease_seconds: float) -> None:
         while True:
             await asyncio.sleep(lease_seconds / 3)
+            if self._leases.clock_was_set:
+                log.warning("worker_clock_was_set")
+                call.cancel()  # the next welcome tells the server's time again
+                return
             failpoints.hit(_BEFORE_HEARTBEAT)
             self.tell(pb.WorkRequest(heartbeat=pb.Heartbeat(running=self._leases.refs())))
             self._tell_results(_UNANSWERED_LEASES * lease_seconds)
