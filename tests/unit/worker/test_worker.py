@@ -426,6 +426,35 @@ async def test_a_worker_whose_clock_is_wrong_goes_by_the_servers(server: WorkSer
         assert (await session.hears("result")).status == SUCCEEDED
 
 
+class Set(SystemClock):
+    """A wall clock that a person sets."""
+
+    ahead = 0.0
+
+    def now_us(self) -> int:
+        """Wall time."""
+        return super().now_us() + int(self.ahead * 1e6)
+
+
+async def test_a_worker_whose_clock_is_set_while_it_works_asks_for_the_servers_again() -> None:
+    server, clock = await WorkServer(lease_seconds=0.3).start(), Set()
+    server.welcome.now.FromMicroseconds(SystemClock().now_us())
+    tool = Gated(effect=types.EFFECT_CONTRACT_PURE)
+    tool.opened.set()
+    try:
+        async with working(tool, servers=(server,), clock=clock):
+            await server.session()
+            clock.ahead = 3600.0
+            server.welcome.now.FromMicroseconds(SystemClock().now_us())
+            session = await server.session()
+            given = lease("a", "gated", start_within=10.0, effect=types.EFFECT_CONTRACT_PURE)
+            given.start_by.FromMicroseconds(SystemClock().now_us() + 10_000_000)
+            session.lease(given)
+            assert (await session.hears("result")).status == SUCCEEDED
+    finally:
+        await server.stop()
+
+
 def test_a_lease_in_time_is_not_late() -> None:
     clock = SystemClock()
     held = Held(lease("a", "gated"), clock.monotonic(), clock.now_us())
