@@ -443,7 +443,7 @@ async def test_a_worker_whose_clock_is_set_while_it_works_asks_for_the_servers_a
     tool.opened.set()
     try:
         async with working(tool, servers=(server,), clock=clock):
-            await server.session()
+            await (await server.session()).hears_heartbeat()  # it has heard the welcome
             clock.ahead = 3600.0
             server.welcome.now.FromMicroseconds(SystemClock().now_us())
             session = await server.session()
