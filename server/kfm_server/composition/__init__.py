@@ -1,0 +1,1 @@
+"""Parts of the composition root that app.py puts together: as it, they may name concrete adapters."""
