@@ -35,7 +35,11 @@ is killed (kill -9) at its first passage, or at a later one drawn by the seed, o
   step is settled when it has surely ended, by its latest start and its timeout (1 s here). Their time is told apart.
 
 `relay` is the part of a runtime that publishes to a broker; without one there is none. A point that no process of a role
-passes has no cell; one that is never hit fails the run.
+passes has no cell; one that is never hit fails the run. `--continue`, `--only`, `--sample` and `--minutes` spread a run over
+several sittings. Times are those of a machine of two cores that did other work besides.
+
+A server of Iggy that lacks the topic options `durability` and `consumer_offset_durability` of 0.9.0, as its edge builds do, was told
+`enforce_fsync=true` and `messages_required_to_save=1` instead.
 """
 
 
