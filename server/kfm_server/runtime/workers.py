@@ -190,7 +190,9 @@ class WorkerPools:
         """As the port says."""
         job = self._jobs.get((turn_id, step_key, attempt))
         if job is not None and job.queued:
-            self._end(job, _unstarted("REASON_POOL_UNAVAILABLE", "the turn ended before a worker took the step"))
+            self._end(
+                job, _unstarted("REASON_POOL_UNAVAILABLE", "the turn ended before a worker took the step")
+            )
 
     def run_guest(self, attempt: Attempt, progress: Progress) -> Coroutine[Any, Any, AttemptResult]:
         """Perform an attempt of a session that another process owns, by a worker that is connected here."""
