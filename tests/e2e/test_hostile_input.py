@@ -58,7 +58,10 @@ async def outcome(channel: grpc.aio.Channel, method: Method, raw: bytes) -> grpc
         if not method.server_streaming:
             await channel.unary_unary(method.path)(raw, timeout=20)
             return None
-        call = channel.unary_stream(method.path)(raw, timeout=20)
+        if method.client_streaming:
+            call = channel.stream_stream(method.path)(iter((raw,)), timeout=20)
+        else:
+            call = channel.unary_stream(method.path)(raw, timeout=20)
         await call.read()
         call.cancel()
     except grpc.aio.AioRpcError as error:
@@ -120,7 +123,7 @@ def extremes(message: Message, depth: int = 0) -> Iterator[tuple[str, Message]]:
             changed.CopyFrom(message)
             try:
                 set_field(changed, field, value)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 continue
             yield f"{field.name}={value!r:.40}", changed
         map_entry = field.message_type is not None and field.message_type.GetOptions().map_entry

@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
-from kfm.catalogue.errors import ERROR_CLASSES, InvalidArgument, Overloaded
+from kfm.catalogue.errors import ERROR_CLASSES, Overloaded
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server.canonical import clean_text, parse_json, sanitised_json
 from kfm_server.doors.grpc.interceptor import Call
+from kfm_server.doors.grpc.validation import invalid
 from kfm_server.ports.steps import AttemptResult, Failure
 from kfm_server.runtime.workers import Send, Worker, WorkerPools
 from kfm_server.turns.times import timestamp
@@ -129,7 +130,7 @@ class WorkerService:
             case "capacity":
                 self._pools.capacity(worker, request.capacity.capacity)
             case "hello":
-                raise InvalidArgument("A worker says hello once on a stream.")
+                raise invalid([("hello", "hello.once", "a worker says hello once on a stream")])
             case _:
                 pass  # of a newer worker: heard, and no more
 
@@ -141,9 +142,9 @@ async def _hello(requests: AsyncIterator[pb.WorkRequest]) -> pb.Hello:
     except TimeoutError:
         first = None
     if first is None or not first.HasField("hello"):
-        raise InvalidArgument(f"The first message of a worker is its hello, within {HELLO_SECONDS:.0f} s.")
+        raise invalid([("hello", "hello.first", f"comes first, within {HELLO_SECONDS:.0f} s")])
     if not first.hello.pool or not first.hello.worker:
-        raise InvalidArgument("The hello names a pool and a worker.")
+        raise invalid([("hello.pool", "hello.names", "a hello names a pool and a worker")])
     return first.hello
 
 
