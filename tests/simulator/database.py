@@ -147,6 +147,10 @@ class Connection:
 
     # -- the leases
 
+    async def set_clock(self) -> None:
+        """As the real one, when it is opened."""
+        await self._clock.measure(self._now_us)
+
     async def acquire(self, owner: str, address: str, *, take_over: bool, most: int) -> Sequence[Lease]:
         await self._clock.measure(self._now_us)
         leases = self._database.leases

@@ -194,6 +194,7 @@ class Process:
     async def _main(self, *, take_over: bool) -> None:
         while not self._may_start():  # noqa: ASYNC110 (virtual time)
             await asyncio.sleep(0.1)
+        await self._connection.set_clock()
         while True:
             try:
                 await self.keeper.start(take_over=take_over)
