@@ -136,31 +136,6 @@ BUGS = (
         "takeover_does_not_wait_for_the_worker",
         (("turns/decide/recover.py", "if on_a_pool(step) and not (", "if False and not ("),),
     ),
-    Bug(
-        "place_lost_when_a_heartbeat_crosses_an_acknowledgement",
-        (
-            (
-                _HUB,
-                "            if job is None or job.worker is not worker:\n                del worker.held[key]\n            elif",
-                "            if",
-            ),
-        ),
-    ),
-    Bug(
-        "late_start_after_a_freeze",
-        (
-            (
-                _HUB,
-                "                job.attempt.start_by_us < self._clock.now_us()\n",
-                "                False\n",
-            ),
-            (
-                "worker/lease.py",
-                '        if lease.HasField("start_by"):\n            start_by_us',
-                "        if False:\n            start_by_us",
-            ),
-        ),
-    ),
 )
 
 
