@@ -70,8 +70,6 @@ class _Job:
     queued: bool = False
     seen: bool = False
     """The worker told of it: the lease has reached it."""
-    declined: set[str] = field(default_factory=set[str])
-    """Workers that gave it back: they get it again once they may have a place."""
     gone_us: int = 0
     """When it has surely ended, should its worker be lost."""
     timer: Timer | None = None
@@ -101,6 +99,8 @@ class Worker:
     held: dict[Key, pb.AttemptRef] = field(default_factory=dict[Key, pb.AttemptRef])
     results: dict[Key, "_Told"] = field(default_factory=dict[Key, "_Told"])
     """Results of attempts that nobody here awaits, or not yet."""
+    declined: set[Key] = field(default_factory=set[Key])
+    """What it gave back: it gets it again once it may have a place."""
     is_process: bool = False
     """It is another process, on behalf of the workers that are connected there."""
     silence: Timer | None = None
@@ -256,18 +256,16 @@ class WorkerPools:
 
     def _offer(self, pool: str) -> None:
         """Lease what waits, in its order, each to the worker with most places."""
-        for job in list(self._waiting.get(pool, ())):
-            free = [
-                w for w in self._workers.values() if w.pool == pool and w.send and len(w.held) < w.capacity
-            ]
+        serving = [w for w in self._workers.values() if w.pool == pool and w.send]
+        for job in tuple(self._waiting.get(pool, ())):
+            free = [w for w in serving if len(w.held) < w.capacity]
             if not free:
                 return
-            free = [w for w in free if w.name not in job.declined and not (job.guest and w.is_process)]
+            free = [w for w in free if job.key not in w.declined and not (job.guest and w.is_process)]
             if not free or job.ended.done():
                 continue
-            if (
-                job.attempt.start_by_us < self._clock.now_us()
-            ):  # this process was frozen, or the one that sent it
+            # Late: this process was frozen, or the one that sent it.
+            if job.attempt.start_by_us < self._clock.now_us():
                 self._not_taken(job)
                 continue
             self._waiting[pool].remove(job)
@@ -483,9 +481,8 @@ class WorkerPools:
 
     def result(self, worker: Worker, ref: pb.AttemptRef, result: AttemptResult) -> None:
         """An attempt ended. It is acknowledged when it is recorded, or refused as late."""
-        ref = pb.AttemptRef.FromString(
-            ref.SerializeToString()
-        )  # a part would keep its whole message in memory
+        whole, ref = ref, pb.AttemptRef()
+        ref.CopyFrom(whole)  # a part would keep its whole message in memory
         key = key_of(ref)
         worker.held.pop(key, None)
         result = replace(
@@ -549,7 +546,7 @@ class WorkerPools:
         log.info("lease_declined", worker=worker.name, turn_id=ref.turn_id, step=ref.step_key, reason=reason)
         job = self._jobs.get(key)
         if job is not None and job.worker is worker:
-            job.declined.add(worker.name)
+            worker.declined.add(key)
             self._queue(job, first=True)
         self._offer(worker.pool)
 
@@ -561,8 +558,7 @@ class WorkerPools:
 
     def _ask_again(self, worker: Worker) -> None:
         """It may have places again: it is offered also what it gave back."""
-        for job in self._waiting.get(worker.pool, ()):
-            job.declined.discard(worker.name)
+        worker.declined.clear()
         self._offer(worker.pool)
 
     def disconnect(self, worker: Worker, send: Send) -> None:
