@@ -5,6 +5,12 @@ from prometheus_client import Counter, Gauge, Histogram
 TURNS_SUBMITTED = Counter("kfm_turns_submitted_total", "Turns that were accepted.")
 TURNS_STARTED = Counter("kfm_turns_started_total", "Turns that began, by personality.", ["personality"])
 TURNS_FINISHED = Counter("kfm_turns_finished_total", "Turns that ended.", ["outcome"])
+POOL_WAITING = Gauge("kfm_pool_waiting", "Attempts that wait here for a worker of the pool.", ["pool"])
+POOL_OLDEST = Gauge(
+    "kfm_pool_oldest_seconds",
+    "How long the oldest of those has been asked for; 0 if there is none.",
+    ["pool"],
+)
 POOL_LOST = Counter("kfm_pool_attempts_lost_total", "Attempts whose worker was lost.", ["pool"])
 LATE_RESULTS = Counter("kfm_late_results_total", "Results of superseded attempts that were refused.")
 PARTITIONS_OWNED = Gauge("kfm_partitions_owned", "Partitions that this process owns.")
