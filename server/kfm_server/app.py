@@ -60,10 +60,10 @@ from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
 from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
+from kfm_server.runtime.pools.hub import WorkerPools
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnManager
-from kfm_server.runtime.workers import WorkerPools
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor

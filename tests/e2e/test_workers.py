@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfm_server.runtime.workers import LEASE_SECONDS
+from kfm_server.runtime.pools.hub import LEASE_SECONDS
 from xenocomm import Client, TurnHandle
 from xenocomm._gen.types import Envelope, Outcome, StepEvent, StepResultEvent, StepStatus, WaitReason
 from xenocomm._gen.types import Worker as WorkerInfo

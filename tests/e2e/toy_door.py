@@ -17,7 +17,7 @@ from kfm_server.journal.memory import MemoryJournal
 from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
-from kfm_server.runtime.workers import WorkerPools
+from kfm_server.runtime.pools.hub import WorkerPools
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.pool_tools import PoolTools
 from kfm_server.tools.registry import ToolRegistry

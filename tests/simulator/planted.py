@@ -19,7 +19,7 @@ _LANE = "runtime/session_lane.py"
 _ADVANCE = "turns/decide/advance.py"
 _DISPATCH = "turns/decide/dispatch.py"
 _ENDING = "turns/decide/ending.py"
-_HUB = "runtime/workers.py"
+_HUB = "runtime/pools/connections.py"
 
 BUGS = (
     Bug(
@@ -127,8 +127,8 @@ BUGS = (
         (
             (
                 _HUB,
-                "            self._end(job, told.result)\n",
-                "            self._end(job, told.result)\n            self._ack(worker, told.ref, True)\n",
+                "            job.end(told.result)\n",
+                "            job.end(told.result)\n            self._acknowledgements.tell(worker, told.ref, True)\n",
             ),
         ),
     ),

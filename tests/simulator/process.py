@@ -16,10 +16,10 @@ from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
 from kfm_server.runtime.lease_keeper import LeaseKeeper
+from kfm_server.runtime.pools.hub import WorkerPools
 from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
-from kfm_server.runtime.workers import WorkerPools
 from kfm_server.steps.middleware import Handler
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tool_catalogue import catalogue_digest
@@ -111,7 +111,7 @@ class Process:
             owns=lambda session_id: self.sessions.caught_up(session_id),
         )
         self._service = WorkerService(
-            self.pools, _NoCatalogue(), version="sim", schema_release="sim", max_message_bytes=0
+            self.pools.connections, _NoCatalogue(), version="sim", schema_release="sim", max_message_bytes=0
         )
         self._relay = WorkerRelay(
             self.pools,

@@ -10,8 +10,10 @@ from kfm.type.v1 import type_pb2 as types
 from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.clock import VirtualClock
 from kfm_server.context import ExecutionContext
+from kfm_server.ports.attempt_refs import ref_of
 from kfm_server.ports.steps import Attempt, AttemptResult, Failure, Progress
-from kfm_server.runtime.workers import Worker, WorkerPools, ref_of
+from kfm_server.runtime.pools.hub import WorkerPools
+from kfm_server.runtime.pools.worker import Worker
 
 NOW_US = 1_700_000_000_000_000
 US = 1_000_000
@@ -146,24 +148,26 @@ class Hand:
             instance=self.instance,
             running=self.holds,
         )
-        self.at: Worker = self.hub.pools.connect(hello, self.send, is_process=self.is_process)
+        self.at: Worker = self.hub.pools.connections.connect(hello, self.send, is_process=self.is_process)
 
     def disconnect(self) -> None:
         """The stream breaks."""
-        self.hub.pools.disconnect(self.at, self.send)
+        self.hub.pools.connections.disconnect(self.at, self.send)
 
     def beat(self, *running: Attempt) -> None:
         """A heartbeat: it holds what it was leased, and these from now on."""
         self.holds += [ref_of(a) for a in running]
-        self.hub.pools.heartbeat(self.at, [*self.holds, *(lease.ref for lease in self.heard("lease"))])
+        self.hub.pools.connections.heartbeat(
+            self.at, [*self.holds, *(lease.ref for lease in self.heard("lease"))]
+        )
 
     def ends(self, ended: Attempt, result: AttemptResult | None = None) -> None:
         """Tell a result."""
-        self.hub.pools.result(self.at, ref_of(ended), result or good())
+        self.hub.pools.connections.result(self.at, ref_of(ended), result or good())
 
     def declines(self, declined: Attempt) -> None:
         """Give a lease back."""
-        self.hub.pools.decline(self.at, ref_of(declined), "no")
+        self.hub.pools.connections.decline(self.at, ref_of(declined), "no")
 
     @property
     def leased(self) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from kfm_server.doors.grpc.turn_service import Turns, TurnService
 from kfm_server.doors.grpc.validation import check_text, parse
 from kfm_server.doors.grpc.worker_service import result_of
 from kfm_server.ids import new_id
-from kfm_server.runtime.workers import WorkerPools
+from kfm_server.runtime.pools.hub import WorkerPools
 
 
 class BusDoor:

@@ -21,7 +21,7 @@ from kfm_server.clock import Clock
 from kfm_server.ids import partition_of
 from kfm_server.ports.journal import JournalUnavailable, Leases
 from kfm_server.ports.steps import Attempt, AttemptResult, Progress
-from kfm_server.runtime.workers import WorkerPools
+from kfm_server.runtime.pools.hub import WorkerPools
 from kfm_server.worker import leases as held
 from kfm_server.worker.link import Link
 
@@ -114,7 +114,7 @@ class WorkerRelay:
         self._partitions = partitions
         self._upstreams: dict[tuple[str, str], _Upstream] = {}
         self._poke = asyncio.Event()
-        pools.on_change(self._poke.set)
+        pools.connections.on_change = self._poke.set
 
     async def run(self) -> None:
         """Keep the streams until cancelled."""

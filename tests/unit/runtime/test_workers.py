@@ -6,9 +6,12 @@ import pytest
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 from kfm_server import metrics
+from kfm_server.ports.attempt_refs import MOST_HELD
 from kfm_server.ports.steps import STOPPED, AttemptLost, AttemptResult
-from kfm_server.runtime.workers import LEASE_SECONDS, MOST_HELD, START_SECONDS
+from kfm_server.runtime.pools.hub import LEASE_SECONDS
+from kfm_server.runtime.pools.lease_queue import START_SECONDS
 from kfm_server.turns.state import NEVER_STARTED
+from prometheus_client import REGISTRY
 
 from tests.support.hub import LOST, NOW_US, US, Hub, attempt, good, rounds
 
@@ -35,6 +38,12 @@ def late_results() -> float:
     return metric.samples[0].value
 
 
+def waiting_of_pool() -> tuple[float | None, float | None]:
+    """What /metrics says: attempts that wait, and for how long the oldest has."""
+    said, pool = REGISTRY.get_sample_value, {"pool": "gpu"}
+    return said("kfm_pool_waiting", pool), said("kfm_pool_oldest_seconds", pool)
+
+
 # To whom it goes
 
 
@@ -55,6 +64,22 @@ async def test_an_attempt_goes_to_the_worker_with_most_places() -> None:
     assert small.leased[-1] == ("s5", 1)
     for task in (*tasks, sixth):
         task.cancel()
+
+
+async def test_metrics_tell_how_many_attempts_wait_for_a_worker_and_how_long_the_oldest_has() -> None:
+    hub = Hub()
+    worker = hub.worker("w")
+    tasks = [await hub.run(attempt(step="s0"))]
+    assert not any(waiting_of_pool())
+    tasks.append(await hub.run(attempt(step="s1")))
+    await hub.pass_(2, worker)
+    tasks.append(await hub.run(attempt(step="s2")))
+    assert waiting_of_pool() == (2, 2)
+    worker.ends(attempt(step="s0"))
+    assert waiting_of_pool() == (1, 0)
+    await cancelled(tasks[2])
+    assert waiting_of_pool() == (0, 0)
+    await cancelled(tasks[1])
 
 
 async def test_a_lease_says_all_that_its_worker_needs() -> None:
@@ -132,7 +157,7 @@ async def test_what_one_worker_declines_goes_to_another() -> None:
     assert second.leased == [("a", 1)]
     second.declines(attempt())
     assert (len(first.leased), len(second.leased)) == (1, 1)
-    hub.pools.heartbeat(first.at, [])  # it may have a place again
+    hub.pools.connections.heartbeat(first.at, [])  # it may have a place again
     assert len(first.leased) == 2
     first.ends(attempt())
     assert (await task).worker == "first"
@@ -141,10 +166,10 @@ async def test_what_one_worker_declines_goes_to_another() -> None:
 async def test_a_worker_without_places_gets_nothing_until_it_has_some() -> None:
     hub = Hub()
     worker = hub.worker("w")
-    hub.pools.capacity(worker.at, 0)
+    hub.pools.connections.capacity(worker.at, 0)
     await hub.run(attempt())
     assert worker.leased == []
-    hub.pools.capacity(worker.at, 1)
+    hub.pools.connections.capacity(worker.at, 1)
     assert worker.leased == [("a", 1)]
 
 
@@ -162,7 +187,7 @@ async def test_no_place_is_lost_however_results_heartbeats_and_acknowledgements_
     worker.beat(attempt(9, session="ses_other"))  # of another server
     blocked = await hub.run(attempt(4))
     assert worker.leased[-1] == ("a", 3)
-    hub.pools.heartbeat(worker.at, [])
+    hub.pools.connections.heartbeat(worker.at, [])
     assert worker.leased[-1] == ("a", 4)
     blocked.cancel()
 
@@ -235,7 +260,7 @@ async def test_a_stream_that_is_replaced_is_told_to_go_and_its_end_changes_nothi
     old, before = worker.send, worker.said
     worker.connect(attempt())
     assert before[-1].HasField("leaving")
-    hub.pools.disconnect(worker.at, old)
+    hub.pools.connections.disconnect(worker.at, old)
     await hub.pass_(LEASE_SECONDS + 1, worker)
     worker.ends(attempt())
     assert (await task).status == ev.STEP_STATUS_SUCCEEDED
@@ -247,7 +272,7 @@ async def test_an_attempt_that_waits_again_and_turns_out_to_run_is_not_leased_a_
     task = await hub.run(attempt())
     worker.capacity = 0
     worker.connect()  # it says that it does not hold it
-    hub.pools.capacity(worker.at, 0)
+    hub.pools.connections.capacity(worker.at, 0)
     worker.beat(attempt())  # and then that it does
     other = hub.worker("other")
     assert other.leased == []
@@ -475,8 +500,8 @@ async def test_a_piece_of_output_counts_from_who_has_the_attempt() -> None:
     hub = Hub()
     worker, other = hub.worker("w", 2), hub.worker("other", 1)
     task = await hub.run(attempt())
-    hub.pools.delta(other.at, worker.heard("lease")[0].ref, "no")
-    hub.pools.delta(worker.at, worker.heard("lease")[0].ref, "half")
+    hub.pools.connections.delta(other.at, worker.heard("lease")[0].ref, "no")
+    hub.pools.connections.delta(worker.at, worker.heard("lease")[0].ref, "half")
     assert hub.told == ["half"]
     task.cancel()
 

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.type.v1 import type_pb2 as types
 from kfm.worker.v1 import worker_service_pb2 as pb
+from kfm_server.ports.attempt_refs import Key, key_of, ref_of
 from kfm_server.ports.steps import STOPPED, Attempt, AttemptLost, AttemptResult
-from kfm_server.runtime.workers import Key, Send, Worker, key_of, ref_of
+from kfm_server.runtime.pools.worker import Send, Worker
 
 from tests.support.hub import NOW_US, US, Hub, attempt, good, rounds
 
@@ -109,7 +110,7 @@ class Pools(RuleBasedStateMachine):
             worker=name, pool="gpu", capacity=worker.capacity, instance=str(worker.instance),
             running=[ref_of(self.asked[key]) for key in sorted(worker.runs | worker.done)],
         )  # fmt: skip
-        worker.at = self._call(self.hub.pools.connect, hello, worker.send)
+        worker.at = self._call(self.hub.pools.connections.connect, hello, worker.send)
         for key in sorted(worker.done):
             self._tell(worker, key)
 
@@ -120,7 +121,7 @@ class Pools(RuleBasedStateMachine):
         worker = self.workers[name]
         if worker.open:
             assert worker.at is not None
-            self._call(self.hub.pools.disconnect, worker.at, worker.send)
+            self._call(self.hub.pools.connections.disconnect, worker.at, worker.send)
             worker.stream = None
 
     @rule(name=st.sampled_from(NAMES), count=st.integers(1, 4))
@@ -262,16 +263,18 @@ class Pools(RuleBasedStateMachine):
             worker.runs.add(key)
         elif worker.open:
             assert worker.at is not None
-            self._call(self.hub.pools.decline, worker.at, lease.ref, "full")
+            self._call(self.hub.pools.connections.decline, worker.at, lease.ref, "full")
 
     def _beat(self, worker: Process) -> None:
         if worker.open and worker.at is not None:
             held = [ref_of(self.asked[key]) for key in sorted(worker.runs | worker.done)]
-            self._call(self.hub.pools.heartbeat, worker.at, held)
+            self._call(self.hub.pools.connections.heartbeat, worker.at, held)
 
     def _tell(self, worker: Process, key: Key) -> None:
         if worker.open and worker.at is not None:
-            self._call(self.hub.pools.result, worker.at, ref_of(self.asked[key]), good(f'"{key[2]}"'))
+            self._call(
+                self.hub.pools.connections.result, worker.at, ref_of(self.asked[key]), good(f'"{key[2]}"')
+            )
 
 
 Pools.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -27,7 +27,7 @@ from kfm_server.doors.grpc.worker_service import Tools as WorkerTools
 from kfm_server.doors.grpc.worker_service import WorkerService
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.tracing import Tracing
-from kfm_server.runtime.workers import WorkerPools
+from kfm_server.runtime.pools.hub import WorkerPools
 
 _FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService)
 
@@ -77,7 +77,7 @@ class GrpcDoor:
             personalities,
             AdminService(info, dead_letters, config, pools),
             WorkerService(
-                pools,
+                pools.connections,
                 pool_tools,
                 version=info.version,
                 schema_release=info.schema_release,

@@ -13,7 +13,8 @@ from kfm_server.canonical import clean_text, parse_json, sanitised_json
 from kfm_server.doors.grpc.interceptor import Call
 from kfm_server.doors.grpc.validation import invalid
 from kfm_server.ports.steps import AttemptResult, Failure
-from kfm_server.runtime.workers import Send, Worker, WorkerPools
+from kfm_server.runtime.pools.connections import Connections
+from kfm_server.runtime.pools.worker import Send, Worker
 from kfm_server.turns.times import timestamp
 
 HELLO_SECONDS: Final = 10.0
@@ -46,10 +47,16 @@ class WorkerService:
     SERVICE = "kfm.worker.v1.WorkerService"
 
     def __init__(
-        self, pools: WorkerPools, tools: Tools, *, version: str, schema_release: str, max_message_bytes: int
+        self,
+        connections: Connections,
+        tools: Tools,
+        *,
+        version: str,
+        schema_release: str,
+        max_message_bytes: int,
     ) -> None:
         """`max_message_bytes`: what workers are told that a message may hold."""
-        self._pools = pools
+        self._connections = connections
         self._tools = tools
         self._version = version
         self._schema_release = schema_release
@@ -62,14 +69,14 @@ class WorkerService:
         hello = await _hello(requests)
         await self._tools.announce(hello.pool, hello.tools)
         lease = Duration()
-        lease.FromMilliseconds(int(self._pools.lease_seconds * 1000))
+        lease.FromMilliseconds(int(self._connections.lease_seconds * 1000))
         yield pb.WorkResponse(
             welcome=pb.Welcome(
                 schema_release=self._schema_release,
                 lease=lease,
                 version=self._version,
                 max_message_bytes=self._max_message_bytes,
-                now=timestamp(self._pools.now_us()),
+                now=timestamp(self._connections.now_us()),
             )
         )
         outbox = asyncio.Queue[pb.WorkResponse | Exception | None]()
@@ -78,12 +85,12 @@ class WorkerService:
             if outbox.qsize() < MOST_UNREAD:
                 outbox.put_nowait(response)
             elif worker.send is send:
-                self._pools.disconnect(worker, send)
+                self._connections.disconnect(worker, send)
                 outbox.put_nowait(
                     Overloaded(f"More than {MOST_UNREAD} messages wait: the worker reads too slowly.")
                 )
 
-        worker = self._pools.connect(hello, send, is_process=call.at_owner)
+        worker = self._connections.connect(hello, send, is_process=call.at_owner)
         listening = asyncio.create_task(
             self._listen(worker, send, requests, outbox), name=f"worker {worker.name}"
         )
@@ -95,7 +102,7 @@ class WorkerService:
                 if said.HasField("leaving"):
                     return
         finally:
-            self._pools.disconnect(worker, send)
+            self._connections.disconnect(worker, send)
             listening.cancel()
             await asyncio.wait((listening,))
 
@@ -117,18 +124,18 @@ class WorkerService:
             outbox.put_nowait(None)
 
     def _take(self, worker: Worker, request: pb.WorkRequest) -> None:
-        self._pools.heard(worker)
+        self._connections.heard(worker)
         match request.WhichOneof("message"):
             case "heartbeat":
-                self._pools.heartbeat(worker, request.heartbeat.running)
+                self._connections.heartbeat(worker, request.heartbeat.running)
             case "delta":
-                self._pools.delta(worker, request.delta.ref, clean_text(request.delta.progress))
+                self._connections.delta(worker, request.delta.ref, clean_text(request.delta.progress))
             case "result":
-                self._pools.result(worker, request.result.ref, result_of(request.result))
+                self._connections.result(worker, request.result.ref, result_of(request.result))
             case "decline":
-                self._pools.decline(worker, request.decline.ref, clean_text(request.decline.reason))
+                self._connections.decline(worker, request.decline.ref, clean_text(request.decline.reason))
             case "capacity":
-                self._pools.capacity(worker, request.capacity.capacity)
+                self._connections.capacity(worker, request.capacity.capacity)
             case "hello":
                 raise invalid([("hello", "hello.once", "a worker says hello once on a stream")])
             case _:
