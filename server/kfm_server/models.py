@@ -38,10 +38,24 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Personality:
-    """How an agent plans and what it is told: `[personalities.NAME]` of config.toml.
+class OwnTool:
+    """A tool that a personality brings: one of its pack. `schema_json`: JSON Schema of its arguments, an object.
 
-    models: names of configured models, the weakest first, empty is all of them; tools: names it may call, None is all;
+    It runs in the sandbox, where it can do nothing to anyone: its contract is PURE.
+    """
+
+    name: str
+    description: str
+    schema_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Personality:
+    """How an agent plans and what it is told: `[personalities.NAME]` of config.toml, or a pack.
+
+    models: names of configured models, the weakest first, empty is all of them; tools: names of the server's that it
+    may call, None is all; version, pack, own_tools: of its pack, with the digest of the pack's files. A turn keeps it
+    as it began: what the pack becomes later is another value.
     """
 
     name: str = "assistant"
@@ -51,11 +65,14 @@ class Personality:
     instructions: str = ""
     tools: tuple[str, ...] | None = None
     max_repairs: int = 2
+    version: str = ""
+    pack: str = ""
+    own_tools: tuple[OwnTool, ...] = ()
 
     @lru_cache(maxsize=64)  # noqa: B019 - a value; there are as many as are configured
     def encode(self) -> str:
         """As a turn keeps it: canonical JSON."""
-        return canonical_json(asdict(self))
+        return canonical_json({k: v for k, v in asdict(self).items() if v or k not in _OF_PACKS})
 
     @staticmethod
     @lru_cache(maxsize=64)
@@ -66,12 +83,18 @@ class Personality:
         known["models"] = tuple(known.get("models", ()))
         if known.get("tools") is not None:
             known["tools"] = tuple(known["tools"])
+        if "own_tools" in known:
+            known["own_tools"] = tuple(OwnTool(**tool) for tool in known["own_tools"])
         return Personality(**known)
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex of all that it is made of."""
         return _sha256(self.encode())
+
+
+_OF_PACKS = ("version", "pack", "own_tools")
+"""Left out where there is no pack, as they were before there were any: a digest stays what it was."""
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from kfm.event.v1 import turn_events_pb2 as events
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.context import ExecutionContext
+from kfm_server.models import Personality
 from kfm_server.recipe import Recipe
 
 
@@ -32,6 +33,8 @@ class Attempt:
     """Worker pool that performs it; empty: this process."""
     recipe: Recipe | None = None
     """What the prompt is made of, for model and plan steps."""
+    personality: Personality | None = None
+    """The one that the turn keeps; None where it keeps none: it has no pack."""
 
 
 @dataclass(frozen=True, slots=True)

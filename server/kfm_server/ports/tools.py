@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from kfm.type.v1 import type_pb2 as types
 
+from kfm_server.models import Personality
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -32,7 +34,8 @@ class ToolCall:
 
     key: the same for every attempt of the step, unique to it; attempt and epoch: a fencing token, growing;
     tenant_id, principal: on whose behalf; progress: tells watchers how far it is;
-    connection: the engine's transaction, for TRANSACTIONAL tools only: no commit, no engine tables.
+    connection: the engine's transaction, for TRANSACTIONAL tools only: no commit, no engine tables;
+    personality: the one that the turn keeps, None where it keeps none.
     """
 
     key: str
@@ -42,6 +45,7 @@ class ToolCall:
     principal: str
     progress: Callable[[str], None]
     connection: Any = None
+    personality: Personality | None = None
 
 
 class ToolError(Exception):
@@ -70,4 +74,12 @@ class Tool(Protocol):
 
         Raises ToolError.
         """
+        ...
+
+
+class PackTools(Protocol):
+    """Finds the tools that packs bring, of any version that a running turn keeps."""
+
+    def tool(self, personality: Personality, name: str) -> Tool | None:
+        """The tool of this name, as it stands in the personality's pack; None if the pack is not known here."""
         ...

@@ -5,6 +5,7 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import clean_text
 from kfm_server.context import ExecutionContext
+from kfm_server.models import Personality
 from kfm_server.ports.journal import Rejected
 from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind
 from kfm_server.turns.bodies import arguments_of
@@ -42,6 +43,7 @@ def attempt_of(turn: Turn, start: Start | Adopt, epoch: int) -> Attempt:
         compensation=sent.compensation,
         pool="" if sent.pool == "local" else sent.pool,
         recipe=recipe_of(turn, step),
+        personality=Personality.decode(turn.personality_json) if turn.personality_json else None,
     )
 
 

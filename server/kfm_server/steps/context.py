@@ -18,7 +18,7 @@ from kfm_server.ports.history import Exchange
 from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
 from kfm_server.recipe import CallOutcome, Recipe, Round
 from kfm_server.tool_catalogue import ToolCatalogue
-from kfm_server.turns.planners.agent import ASK_PERSON
+from kfm_server.turns.planners.agent import ASK_PERSON, tools_of
 from kfm_server.turns.replies import read_reply
 
 MAX_OUTCOME = 32_768
@@ -153,13 +153,11 @@ def _system(recipe: Recipe, tools: ToolCatalogue) -> str:
 
 def _definitions(recipe: Recipe, tools: ToolCatalogue) -> tuple[ToolDefinition, ...]:
     """The tools of the personality, by name: the same order on every call, which providers' caches reward."""
-    names = sorted(tools) if recipe.personality.tools is None else sorted(recipe.personality.tools)
     found = [
-        ToolDefinition(name, tools[name].description, tools[name].input_schema)
-        for name in names
-        if name in tools
+        ToolDefinition(name, tool.description, tool.input_schema)
+        for name, tool in sorted(tools_of(recipe.personality, tools).items())
     ]
-    if ASK_PERSON in names and recipe.purpose == "answer":
+    if ASK_PERSON in (recipe.personality.tools or ()) and recipe.purpose == "answer":
         found.append(_ASK)
     return tuple(found)
 

@@ -13,8 +13,9 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.canonical import parse_json, sanitised_json
 from kfm_server.clock import Clock
 from kfm_server.ports.steps import Attempt, AttemptResult, Failure, Progress
-from kfm_server.ports.tools import Tool
+from kfm_server.ports.tools import PackTools, Tool
 from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry
+from kfm_server.turns.planners.agent import own_tools
 
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """Largest output of a tool, as canonical JSON. What is too large for an event goes to a blob: not here."""
@@ -120,13 +121,16 @@ def facts(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue) -> Middleware:
-    """Finds the tool, and holds it to the contract that the plan pinned."""
+def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue, packs: PackTools | None = None) -> Middleware:
+    """Finds the tool, one of the turn's own pack first, and holds it to the contract that the plan pinned."""
 
     def layer(following: Handler) -> Handler:
         async def handle(invocation: Invocation) -> AttemptResult:
             attempt = invocation.attempt
             tool, entry = tools.get(attempt.tool), catalogue.get(attempt.tool)
+            keeps = attempt.personality
+            if keeps is not None and (own := own_tools(keeps).get(attempt.tool)) is not None:
+                entry, tool = own, packs.tool(keeps, attempt.tool) if packs is not None else None
             if tool is None or entry is None:
                 return failed(
                     "REASON_TOOL_NOT_FOUND", f"There is no tool {attempt.tool[:80]!r}.", tool=attempt.tool

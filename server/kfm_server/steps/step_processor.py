@@ -13,7 +13,7 @@ from kfm_server.canonical import clean_text
 from kfm_server.clock import Clock, SystemClock
 from kfm_server.context import work_done, work_on
 from kfm_server.ports.steps import Attempt, AttemptResult, Progress
-from kfm_server.ports.tools import Tool, ToolCall, ToolError
+from kfm_server.ports.tools import PackTools, Tool, ToolCall, ToolError
 from kfm_server.steps.middleware import (
     MAX_RESULT_BYTES,
     Handler,
@@ -49,6 +49,7 @@ class StepProcessor:
         *,
         log: Any = None,
         models: Handler | None = None,
+        packs: PackTools | None = None,
         max_result_bytes: int = MAX_RESULT_BYTES,
         layers: Sequence[Middleware] = (),
         traced: bool = False,
@@ -61,6 +62,7 @@ class StepProcessor:
             clock: tells `start_by` and deadlines.
             log: a structlog logger; bound when the processor is made.
             models: performs model and plan steps (steps/model_step.py); without it there are none.
+            packs: finds the tools that personalities bring; without it there are none.
             max_result_bytes: largest output, as canonical JSON.
             layers: further layers, innermost: they see validated arguments within the deadline.
             traced: an attempt has a span of its own: what it calls gets that one as its parent.
@@ -72,7 +74,7 @@ class StepProcessor:
         call_tool = compose(
             (
                 around,
-                with_tool(dict(tools), catalogue),
+                with_tool(dict(tools), catalogue, packs),
                 with_arguments(),
                 with_bound(max_result_bytes),
                 within,
@@ -128,6 +130,7 @@ async def _call(invocation: Invocation) -> AttemptResult:
         attempt.context.principal,
         tell,
         invocation.connection,
+        attempt.personality,
     )
     failpoints.hit(_START_BEFORE)
     invocation.started = True

@@ -9,7 +9,7 @@ from kfm.event.v1 import system_events_pb2
 from kfm.event.v1 import turn_events_pb2
 from kfm.catalogue.errors import EventTypeUnknown, EventUndecodable
 
-SCHEMA_RELEASE = "1.3.0"
+SCHEMA_RELEASE = "1.4.0"
 URL_PREFIX = "type.googleapis.com/"
 
 

@@ -24,6 +24,8 @@ METHODS: dict[str, Method] = {
     "AdminService.ReplayDeadLetter": Method("/kfm.admin.v1.AdminService/ReplayDeadLetter", "kfm.admin.v1.ReplayDeadLetterRequest", "kfm.admin.v1.ReplayDeadLetterResponse", False, True, False),
     "AdminService.DropDeadLetter": Method("/kfm.admin.v1.AdminService/DropDeadLetter", "kfm.admin.v1.DropDeadLetterRequest", "kfm.admin.v1.DropDeadLetterResponse", False, True, False),
     "EventService.WatchEvents": Method("/kfm.event.v1.EventService/WatchEvents", "kfm.event.v1.WatchEventsRequest", "kfm.event.v1.WatchEventsResponse", True, True, True),
+    "PersonalityService.GetPersonality": Method("/kfm.personality.v1.PersonalityService/GetPersonality", "kfm.personality.v1.GetPersonalityRequest", "kfm.personality.v1.GetPersonalityResponse", False, True, True),
+    "PersonalityService.ListPacks": Method("/kfm.personality.v1.PersonalityService/ListPacks", "kfm.personality.v1.ListPacksRequest", "kfm.personality.v1.ListPacksResponse", False, True, True),
     "PersonalityService.ListPersonalities": Method("/kfm.personality.v1.PersonalityService/ListPersonalities", "kfm.personality.v1.ListPersonalitiesRequest", "kfm.personality.v1.ListPersonalitiesResponse", False, True, True),
     "SessionService.GetSession": Method("/kfm.session.v1.SessionService/GetSession", "kfm.session.v1.GetSessionRequest", "kfm.session.v1.GetSessionResponse", False, True, True),
     "SessionService.ListSessions": Method("/kfm.session.v1.SessionService/ListSessions", "kfm.session.v1.ListSessionsRequest", "kfm.session.v1.ListSessionsResponse", False, True, True),

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from xenocomm._gen.errors import EventUndecodable, InvalidArgument
 from xenocomm._gen.pool import pb
 
-SCHEMA_RELEASE = "1.3.0"
+SCHEMA_RELEASE = "1.4.0"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -93,6 +93,7 @@ __all__ = [
     "Gap",
     "GetConfigResponse",
     "GetDeadLetterResponse",
+    "GetPersonalityResponse",
     "GetServerInfoResponse",
     "GetSessionResponse",
     "GetTurnResponse",
@@ -107,13 +108,23 @@ __all__ = [
     "Limits",
     "ListDeadLettersResponse",
     "ListMessagesResponse",
+    "ListPacksResponse",
     "ListPersonalitiesResponse",
     "ListSessionsResponse",
     "ListTurnEventsResponse",
     "ListTurnsResponse",
     "ListWorkersResponse",
+    "Manifest",
     "Message",
     "Outcome",
+    "Pack",
+    "PackCall",
+    "PackCase",
+    "PackExpectation",
+    "PackKnowledge",
+    "PackPrompts",
+    "PackTests",
+    "PackTool",
     "Part",
     "PauseTurnResponse",
     "Payload",
@@ -1571,6 +1582,320 @@ class StepResultEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Manifest:
+    """Manifest is `manifest.yaml`: what a pack is, and which files of it are what. Keys are written as here.
+
+    Attributes:
+        name: Name that turns give.
+        version: Version, as semver.org says. The same version with other contents is another pack: digests tell.
+        description: What it is for, in a sentence or two.
+        planner: Planner: rules, plan, react or hybrid, which is the default.
+        models: Models that it may call, by their configured names, the weakest first. None named: all that are configured.
+        prompts: What it is told.
+        uses: Tools of the server that it may call, beside its own; `*` is all of them.
+        tools: Its own tools. They run in the sandbox.
+        knowledge: What it looks things up in.
+        max_repairs: How often a model may mend a reply that cannot be used; 2 if not said.
+        license: Licence, by its SPDX name.
+        author: Who answers for it.
+        homepage: Where more is told of it.
+    """
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    planner: str = ""
+    models: tuple[str, ...] = ()
+    prompts: PackPrompts | None = None
+    uses: tuple[str, ...] = ()
+    tools: tuple[PackTool, ...] = ()
+    knowledge: PackKnowledge | None = None
+    max_repairs: int | None = None
+    license: str = ""
+    author: str = ""
+    homepage: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Manifest:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.version,
+            m.description,
+            m.planner,
+            tuple(m.models),
+            PackPrompts.from_pb(m.prompts) if m.HasField("prompts") else None,
+            tuple(m.uses),
+            tuple([PackTool.from_pb(v) for v in m.tools]),
+            PackKnowledge.from_pb(m.knowledge) if m.HasField("knowledge") else None,
+            m.max_repairs if m.HasField("max_repairs") else None,
+            m.license,
+            m.author,
+            m.homepage,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.Manifest")()
+        m.name = self.name
+        m.version = self.version
+        m.description = self.description
+        m.planner = self.planner
+        m.models.extend(self.models)
+        if self.prompts is not None:
+            m.prompts.CopyFrom(self.prompts.to_pb())
+        m.uses.extend(self.uses)
+        m.tools.extend([v.to_pb() for v in self.tools])
+        if self.knowledge is not None:
+            m.knowledge.CopyFrom(self.knowledge.to_pb())
+        if self.max_repairs is not None:
+            m.max_repairs = self.max_repairs
+        m.license = self.license
+        m.author = self.author
+        m.homepage = self.homepage
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackPrompts:
+    """PackPrompts names the templates of a pack.
+
+    Attributes:
+        system: The system prompt: a file below `prompts/`. In it `{{name}}` stands for a variable.
+        variables: Values of variables, by name. `name`, `version`, `description` and `skills` are given.
+    """
+
+    system: str = ""
+    variables: Mapping[str, str] = _field(default_factory=dict)
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackPrompts:
+        """Read it from its protobuf message."""
+        return cls(
+            m.system,
+            dict(m.variables),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackPrompts")()
+        m.system = self.system
+        m.variables.update(self.variables)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackTool:
+    """PackTool is a Python function of the pack, run in the sandbox: no network, no files but the pack's own, to be read.
+
+    Attributes:
+        name: Name that plans and models give.
+        description: What it does, for models.
+        source: File below `tools/`.
+        function: Function in it: it gets the arguments by name and returns a JSON value. Its name is the tool's, if not said.
+        input_schema: JSON Schema 2020-12 of its arguments: an object.
+        timeout_seconds: Longest time that a call may take, in seconds; 10 if not said.
+        memory_mib: Most memory of a call, in MiB; 256 if not said.
+    """
+
+    name: str = ""
+    description: str = ""
+    source: str = ""
+    function: str = ""
+    input_schema: Struct | None = None
+    timeout_seconds: float = 0.0
+    memory_mib: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackTool:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.description,
+            m.source,
+            m.function,
+            Struct.from_pb(m.input_schema) if m.HasField("input_schema") else None,
+            m.timeout_seconds,
+            m.memory_mib,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackTool")()
+        m.name = self.name
+        m.description = self.description
+        m.source = self.source
+        m.function = self.function
+        if self.input_schema is not None:
+            m.input_schema.CopyFrom(self.input_schema.to_pb())
+        m.timeout_seconds = self.timeout_seconds
+        m.memory_mib = self.memory_mib
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackKnowledge:
+    """PackKnowledge names what `knowledge_search` finds things in.
+
+    Attributes:
+        files: Files below `knowledge/`: Markdown, text, HTML or PDF. `*` and `**` stand for any name and any folders.
+    """
+
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackKnowledge:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple(m.files),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackKnowledge")()
+        m.files.extend(self.files)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackTests:
+    """PackTests is a file below `tests/`: cases that `kfm personality test` runs.
+
+    Attributes:
+        cases: The cases.
+    """
+
+    cases: tuple[PackCase, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackTests:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([PackCase.from_pb(v) for v in m.cases]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackTests")()
+        m.cases.extend([v.to_pb() for v in self.cases])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackCase:
+    """PackCase is one case: a call of a tool, or a message to the personality.
+
+    Attributes:
+        name: What it shows.
+        call: A tool of the pack is called.
+        message: A turn is run with this message.
+        model_says: What the models of a turn say, in turn, in place of real ones: texts, or `tool NAME {ARGUMENTS}`.
+        expect: What has to come of it.
+    """
+
+    name: str = ""
+    call: PackCall | None = None
+    message: str | None = None
+    model_says: tuple[str, ...] = ()
+    expect: PackExpectation | None = None
+
+    def __post_init__(self) -> None:
+        if (self.call is not None) + (self.message is not None) > 1:
+            raise InvalidArgument("PackCase takes one of call, message")
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackCase:
+        """Read it from its protobuf message."""
+        action = m.WhichOneof("action")
+        return cls(
+            m.name,
+            PackCall.from_pb(m.call) if action == "call" else None,
+            m.message if action == "message" else None,
+            tuple(m.model_says),
+            PackExpectation.from_pb(m.expect) if m.HasField("expect") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackCase")()
+        m.name = self.name
+        if self.call is not None:
+            m.call.CopyFrom(self.call.to_pb())
+        if self.message is not None:
+            m.message = self.message
+        m.model_says.extend(self.model_says)
+        if self.expect is not None:
+            m.expect.CopyFrom(self.expect.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackCall:
+    """PackCall is a call of one of the pack's tools.
+
+    Attributes:
+        tool: Which.
+        arguments: Its arguments.
+    """
+
+    tool: str = ""
+    arguments: Struct | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackCall:
+        """Read it from its protobuf message."""
+        return cls(
+            m.tool,
+            Struct.from_pb(m.arguments) if m.HasField("arguments") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackCall")()
+        m.tool = self.tool
+        if self.arguments is not None:
+            m.arguments.CopyFrom(self.arguments.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PackExpectation:
+    """PackExpectation is what has to come of a case; all that is said has to hold.
+
+    Attributes:
+        output: The output is this value.
+        contains: The output or the answer holds each of these texts.
+        error: It fails, with an error that holds this text.
+        calls: These tools were called, in this order.
+    """
+
+    output: Value | None = None
+    contains: tuple[str, ...] = ()
+    error: str = ""
+    calls: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackExpectation:
+        """Read it from its protobuf message."""
+        return cls(
+            Value.from_pb(m.output) if m.HasField("output") else None,
+            tuple(m.contains),
+            m.error,
+            tuple(m.calls),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.PackExpectation")()
+        if self.output is not None:
+            m.output.CopyFrom(self.output.to_pb())
+        m.contains.extend(self.contains)
+        m.error = self.error
+        m.calls.extend(self.calls)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class Personality:
     """Personality is one of them.
 
@@ -1615,6 +1940,112 @@ class Personality:
         m.tools.extend(self.tools)
         m.digest = self.digest
         m.is_default = self.is_default
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class GetPersonalityResponse:
+    """GetPersonalityResponse has it.
+
+    Attributes:
+        personality: The personality.
+        instructions: What it is told: its system prompt, rendered.
+        pack: The pack that it came from.
+    """
+
+    personality: Personality | None = None
+    instructions: str = ""
+    pack: Pack | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> GetPersonalityResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            Personality.from_pb(m.personality) if m.HasField("personality") else None,
+            m.instructions,
+            Pack.from_pb(m.pack) if m.HasField("pack") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.GetPersonalityResponse")()
+        if self.personality is not None:
+            m.personality.CopyFrom(self.personality.to_pb())
+        m.instructions = self.instructions
+        if self.pack is not None:
+            m.pack.CopyFrom(self.pack.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Pack is a directory of the packs' directory, as it stands on disk and as it is in force. Since 1.4.0.
+
+    Attributes:
+        name: Name of the personality that it makes; of the directory, if the manifest does not say.
+        version: Version in force; empty if none is.
+        digest: SHA-256 in hex over the files of the version in force.
+        tools: Tools that it brings.
+        skills: Skills that it brings.
+        signed_by: Who signed it, by the name of the key; empty for nobody that is known.
+        problems: Why it is not taken as it stands on disk now, each with file and line. What is in force is what stood there before.
+    """
+
+    name: str = ""
+    version: str = ""
+    digest: str = ""
+    tools: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    signed_by: str = ""
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Pack:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.version,
+            m.digest,
+            tuple(m.tools),
+            tuple(m.skills),
+            m.signed_by,
+            tuple(m.problems),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.Pack")()
+        m.name = self.name
+        m.version = self.version
+        m.digest = self.digest
+        m.tools.extend(self.tools)
+        m.skills.extend(self.skills)
+        m.signed_by = self.signed_by
+        m.problems.extend(self.problems)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListPacksResponse:
+    """ListPacksResponse has them.
+
+    Attributes:
+        packs: The packs.
+    """
+
+    packs: tuple[Pack, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListPacksResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Pack.from_pb(v) for v in m.packs]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.personality.v1.ListPacksResponse")()
+        m.packs.extend([v.to_pb() for v in self.packs])
         return m
 
 
@@ -3475,7 +3906,18 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.event.v1.StepEvent": StepEvent,
     "kfm.event.v1.StepMetrics": StepMetrics,
     "kfm.event.v1.StepResultEvent": StepResultEvent,
+    "kfm.personality.v1.Manifest": Manifest,
+    "kfm.personality.v1.PackPrompts": PackPrompts,
+    "kfm.personality.v1.PackTool": PackTool,
+    "kfm.personality.v1.PackKnowledge": PackKnowledge,
+    "kfm.personality.v1.PackTests": PackTests,
+    "kfm.personality.v1.PackCase": PackCase,
+    "kfm.personality.v1.PackCall": PackCall,
+    "kfm.personality.v1.PackExpectation": PackExpectation,
     "kfm.personality.v1.Personality": Personality,
+    "kfm.personality.v1.GetPersonalityResponse": GetPersonalityResponse,
+    "kfm.personality.v1.Pack": Pack,
+    "kfm.personality.v1.ListPacksResponse": ListPacksResponse,
     "kfm.personality.v1.ListPersonalitiesResponse": ListPersonalitiesResponse,
     "kfm.session.v1.Session": Session,
     "kfm.session.v1.Message": Message,

@@ -47,10 +47,10 @@ def _start_next(draft: Draft) -> bool:
         ev.TurnStateEvent(
             change=ev.TURN_CHANGE_STARTED,
             personality_digest=personality.digest,
-            # What no model is asked with needs no keeping. A fork asks the models of its plan, whatever its
+            # What no model is asked with, and no tool comes from, needs no keeping. A fork asks the models of its plan, whatever its
             # personality's planner is by now.
             personality_json=personality.encode()
-            if turn.asks or (world.models and personality.planner != "rules")
+            if turn.asks or personality.own_tools or (world.models and personality.planner != "rules")
             else "",
             schema_release=world.schema_release,
             tools_digest=world.tools_digest,

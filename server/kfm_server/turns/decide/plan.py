@@ -9,6 +9,7 @@ from kfm.type.v1 import type_pb2 as types
 from kfm_server.turns.decide.draft import World, error
 from kfm_server.turns.plan_validation import validate_plan
 from kfm_server.turns.planners import plan, rules
+from kfm_server.turns.planners.agent import with_own
 from kfm_server.turns.planners.types import PLAN_INVALID, Refused
 from kfm_server.turns.state import MODEL_KINDS, Step, Turn, outlived, told_of
 
@@ -31,7 +32,8 @@ def make_plan(turn: Turn, world: World) -> ev.PlanEvent:
         return _refused(plan_id, planned)
     steps: Sequence[types.PlanStep] | Refused = planned.steps
     if not planned.model:
-        steps = validate_plan(planned.steps, world.tools, turn.request.limits.max_steps)
+        tools = with_own(personality, world.tools)
+        steps = validate_plan(planned.steps, tools, turn.request.limits.max_steps)
     if isinstance(steps, Refused):
         return _refused(plan_id, steps, planned.planner)
     return ev.PlanEvent(

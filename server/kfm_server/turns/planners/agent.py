@@ -1,12 +1,15 @@
 """Planners that ask a model: where they begin, and which model the router takes. Pure."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf import duration_pb2
 from kfm.type.v1 import type_pb2 as types
 
+from kfm_server.canonical import parse_json
 from kfm_server.models import ModelSpec, Personality
+from kfm_server.tool_catalogue import ToolEntry
 from kfm_server.turns.planners.complexity import message_complexity
 from kfm_server.turns.planners.types import PLAN_NOT_POSSIBLE, Planned, Refused, ToolCatalogue
 
@@ -37,9 +40,25 @@ def begin(
 
 def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
     """The tools that a personality may call."""
-    if personality.tools is None:
-        return tools
-    return {name: tools[name] for name in personality.tools if name in tools}
+    if personality.tools is not None:
+        tools = {name: tools[name] for name in personality.tools if name in tools}
+    return with_own(personality, tools)
+
+
+def with_own(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
+    """The tools, and those that the personality brings."""
+    return {**tools, **own_tools(personality)} if personality.own_tools else tools
+
+
+@lru_cache(maxsize=64)
+def own_tools(personality: Personality) -> ToolCatalogue:
+    """The tools that a personality brings, as a catalogue."""
+    return {
+        tool.name: ToolEntry(
+            tool.name, tool.description, types.EFFECT_CONTRACT_PURE, parse_json(tool.schema_json)
+        )
+        for tool in personality.own_tools
+    }
 
 
 def route(complexity: int, personality: Personality, models: Mapping[str, ModelSpec]) -> ModelSpec | None:

@@ -22,25 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from kfm.options.v1 import options_pb2 as kfm_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,kfm/personality/v1/personality_service.proto\x12\x12kfm.personality.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ckfm/options/v1/options.proto\"\xc2\x01\n\x0bPersonality\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07planner\x18\x03 \x01(\tR\x07planner\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models\x12\x14\n\x05tools\x18\x05 \x03(\tR\x05tools\x12\x16\n\x06\x64igest\x18\x06 \x01(\tR\x06\x64igest\x12\x1d\n\nis_default\x18\x07 \x01(\x08R\tisDefault\"\x1a\n\x18ListPersonalitiesRequest\"b\n\x19ListPersonalitiesResponse\x12\x45\n\rpersonalities\x18\x01 \x03(\x0b\x32\x1f.kfm.personality.v1.PersonalityR\rpersonalities2\xe5\x01\n\x12PersonalityService\x12\xce\x01\n\x11ListPersonalities\x12,.kfm.personality.v1.ListPersonalitiesRequest\x1a-.kfm.personality.v1.ListPersonalitiesResponse\"\\\x90\x02\x01\x82\xf0\"<\n\nturns.read\x10\x01\",\n\x16kfm_personalities_list\x12\x12List personalities\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/personalitiesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,kfm/personality/v1/personality_service.proto\x12\x12kfm.personality.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1ckfm/options/v1/options.proto\"\xc2\x01\n\x0bPersonality\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07planner\x18\x03 \x01(\tR\x07planner\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models\x12\x14\n\x05tools\x18\x05 \x03(\tR\x05tools\x12\x16\n\x06\x64igest\x18\x06 \x01(\tR\x06\x64igest\x12\x1d\n\nis_default\x18\x07 \x01(\x08R\tisDefault\"J\n\x15GetPersonalityRequest\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,39}$R\x04name\"\xad\x01\n\x16GetPersonalityResponse\x12\x41\n\x0bpersonality\x18\x01 \x01(\x0b\x32\x1f.kfm.personality.v1.PersonalityR\x0bpersonality\x12\"\n\x0cinstructions\x18\x02 \x01(\tR\x0cinstructions\x12,\n\x04pack\x18\x03 \x01(\x0b\x32\x18.kfm.personality.v1.PackR\x04pack\"\xb3\x01\n\x04Pack\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12\x14\n\x05tools\x18\x04 \x03(\tR\x05tools\x12\x16\n\x06skills\x18\x05 \x03(\tR\x06skills\x12\x1b\n\tsigned_by\x18\x06 \x01(\tR\x08signedBy\x12\x1a\n\x08problems\x18\x07 \x03(\tR\x08problems\"\x12\n\x10ListPacksRequest\"C\n\x11ListPacksResponse\x12.\n\x05packs\x18\x01 \x03(\x0b\x32\x18.kfm.personality.v1.PackR\x05packs\"\x1a\n\x18ListPersonalitiesRequest\"b\n\x19ListPersonalitiesResponse\x12\x45\n\rpersonalities\x18\x01 \x03(\x0b\x32\x1f.kfm.personality.v1.PersonalityR\rpersonalities2\xcb\x04\n\x12PersonalityService\x12\xce\x01\n\x0eGetPersonality\x12).kfm.personality.v1.GetPersonalityRequest\x1a*.kfm.personality.v1.GetPersonalityResponse\"e\x90\x02\x01\x82\xf0\">\n\nturns.read\x10\x01*.kfm_personalities_list tells what a host needs\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/personalities/{name}\x12\x92\x01\n\tListPacks\x12$.kfm.personality.v1.ListPacksRequest\x1a%.kfm.personality.v1.ListPacksResponse\"8\x90\x02\x01\x82\xf0\" \n\nturns.read\x10\x01*\x10operators ask it\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/packs\x12\xce\x01\n\x11ListPersonalities\x12,.kfm.personality.v1.ListPersonalitiesRequest\x1a-.kfm.personality.v1.ListPersonalitiesResponse\"\\\x90\x02\x01\x82\xf0\"<\n\nturns.read\x10\x01\",\n\x16kfm_personalities_list\x12\x12List personalities\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/personalitiesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kfm.personality.v1.personality_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETPERSONALITYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETPERSONALITYREQUEST'].fields_by_name['name']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{0,39}$'
+  _globals['_PERSONALITYSERVICE'].methods_by_name['GetPersonality']._loaded_options = None
+  _globals['_PERSONALITYSERVICE'].methods_by_name['GetPersonality']._serialized_options = b'\220\002\001\202\360\">\n\nturns.read\020\001*.kfm_personalities_list tells what a host needs\202\323\344\223\002\032\022\030/v1/personalities/{name}'
+  _globals['_PERSONALITYSERVICE'].methods_by_name['ListPacks']._loaded_options = None
+  _globals['_PERSONALITYSERVICE'].methods_by_name['ListPacks']._serialized_options = b'\220\002\001\202\360\" \n\nturns.read\020\001*\020operators ask it\202\323\344\223\002\013\022\t/v1/packs'
   _globals['_PERSONALITYSERVICE'].methods_by_name['ListPersonalities']._loaded_options = None
   _globals['_PERSONALITYSERVICE'].methods_by_name['ListPersonalities']._serialized_options = b'\220\002\001\202\360\"<\n\nturns.read\020\001\",\n\026kfm_personalities_list\022\022List personalities\202\323\344\223\002\023\022\021/v1/personalities'
-  _globals['_PERSONALITY']._serialized_start=129
-  _globals['_PERSONALITY']._serialized_end=323
-  _globals['_LISTPERSONALITIESREQUEST']._serialized_start=325
-  _globals['_LISTPERSONALITIESREQUEST']._serialized_end=351
-  _globals['_LISTPERSONALITIESRESPONSE']._serialized_start=353
-  _globals['_LISTPERSONALITIESRESPONSE']._serialized_end=451
-  _globals['_PERSONALITYSERVICE']._serialized_start=454
-  _globals['_PERSONALITYSERVICE']._serialized_end=683
+  _globals['_PERSONALITY']._serialized_start=158
+  _globals['_PERSONALITY']._serialized_end=352
+  _globals['_GETPERSONALITYREQUEST']._serialized_start=354
+  _globals['_GETPERSONALITYREQUEST']._serialized_end=428
+  _globals['_GETPERSONALITYRESPONSE']._serialized_start=431
+  _globals['_GETPERSONALITYRESPONSE']._serialized_end=604
+  _globals['_PACK']._serialized_start=607
+  _globals['_PACK']._serialized_end=786
+  _globals['_LISTPACKSREQUEST']._serialized_start=788
+  _globals['_LISTPACKSREQUEST']._serialized_end=806
+  _globals['_LISTPACKSRESPONSE']._serialized_start=808
+  _globals['_LISTPACKSRESPONSE']._serialized_end=875
+  _globals['_LISTPERSONALITIESREQUEST']._serialized_start=877
+  _globals['_LISTPERSONALITIESREQUEST']._serialized_end=903
+  _globals['_LISTPERSONALITIESRESPONSE']._serialized_start=905
+  _globals['_LISTPERSONALITIESRESPONSE']._serialized_end=1003
+  _globals['_PERSONALITYSERVICE']._serialized_start=1006
+  _globals['_PERSONALITYSERVICE']._serialized_end=1593
 # @@protoc_insertion_point(module_scope)

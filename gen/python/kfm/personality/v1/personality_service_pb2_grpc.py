@@ -35,6 +35,16 @@ class PersonalityServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetPersonality = channel.unary_unary(
+                '/kfm.personality.v1.PersonalityService/GetPersonality',
+                request_serializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityRequest.SerializeToString,
+                response_deserializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityResponse.FromString,
+                _registered_method=True)
+        self.ListPacks = channel.unary_unary(
+                '/kfm.personality.v1.PersonalityService/ListPacks',
+                request_serializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksRequest.SerializeToString,
+                response_deserializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksResponse.FromString,
+                _registered_method=True)
         self.ListPersonalities = channel.unary_unary(
                 '/kfm.personality.v1.PersonalityService/ListPersonalities',
                 request_serializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPersonalitiesRequest.SerializeToString,
@@ -46,6 +56,20 @@ class PersonalityServiceServicer:
     """PersonalityService tells which personalities a turn may name.
     """
 
+    def GetPersonality(self, request, context):
+        """GetPersonality tells all of one. Example: `{"name": "assistant"}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPacks(self, request, context):
+        """ListPacks lists the packs of the server's directory, also those that cannot be used, and says why. Example: `{}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPersonalities(self, request, context):
         """ListPersonalities lists them by name. Example: `{}`.
         """
@@ -56,6 +80,16 @@ class PersonalityServiceServicer:
 
 def add_PersonalityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetPersonality': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPersonality,
+                    request_deserializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityRequest.FromString,
+                    response_serializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityResponse.SerializeToString,
+            ),
+            'ListPacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPacks,
+                    request_deserializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksRequest.FromString,
+                    response_serializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksResponse.SerializeToString,
+            ),
             'ListPersonalities': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPersonalities,
                     request_deserializer=kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPersonalitiesRequest.FromString,
@@ -72,6 +106,60 @@ def add_PersonalityServiceServicer_to_server(servicer, server):
 class PersonalityService:
     """PersonalityService tells which personalities a turn may name.
     """
+
+    @staticmethod
+    def GetPersonality(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.personality.v1.PersonalityService/GetPersonality',
+            kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityRequest.SerializeToString,
+            kfm_dot_personality_dot_v1_dot_personality__service__pb2.GetPersonalityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.personality.v1.PersonalityService/ListPacks',
+            kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksRequest.SerializeToString,
+            kfm_dot_personality_dot_v1_dot_personality__service__pb2.ListPacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListPersonalities(request,
