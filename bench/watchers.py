@@ -1,8 +1,8 @@
-"""Ten thousand idle watchers (PT6, FT15): burst open, churn, memory of each, reach, what is left when they are gone.
+"""A thousand and ten thousand idle watchers (PT6, FT15): burst open, churn, memory of each, reach, what is left when they are gone.
 
-Usage: python -m bench.watchers [N] [--churn ROUNDS [--every SECONDS]]
+Usage: python -m bench.watchers [N ...] [--churn ROUNDS [--every SECONDS]]
 
-All watch one turn that waits for a person. Opened: the stream has replayed what there was. Reached: an
+A server for each N. All watch one turn that waits for a person. Opened: the stream has replayed what there was. Reached: an
 answer's events have come to every watcher. Churn: in each round a tenth leaves and as many come. Prints JSON lines; a refusal is counted by its code and reason.
 """
 
@@ -176,12 +176,20 @@ async def run(server: Server, number: int, churn: int, every: float) -> None:
         await channel.close()
 
 
-def _footprint(server: Server, process: psutil.Process) -> dict[str, int]:
-    """What the server holds."""
+def gauge(server: Server, name: str) -> int:
+    """What a gauge without labels stands at."""
     with urllib.request.urlopen(f"http://{server.endpoints['http']}/metrics", timeout=20) as answer:
         lines = answer.read().decode().splitlines()
-    tasks = next(int(float(line.split()[1])) for line in lines if line.startswith("kfm_tasks "))
-    return {"tasks": tasks, "fds": process.num_fds(), "rss_mb": process.memory_info().rss >> 20}
+    return next(int(float(line.split()[1])) for line in lines if line.startswith(f"{name} "))
+
+
+def _footprint(server: Server, process: psutil.Process) -> dict[str, int]:
+    """What the server holds."""
+    return {
+        "tasks": gauge(server, "kfm_tasks"),
+        "fds": process.num_fds(),
+        "rss_mb": process.memory_info().rss >> 20,
+    }
 
 
 def _answer(turn_id: str, step_key: str) -> service.AnswerStepRequest:
@@ -195,18 +203,19 @@ def _print(measure: str, **values: Any) -> None:
 
 
 def main() -> None:
-    """Start a server, watch, stop it."""
+    """For each number start a server, watch, stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("number", type=int, nargs="?", default=10_000)
+    parser.add_argument("numbers", type=int, nargs="*", default=[1_000, 10_000])
     parser.add_argument("--churn", type=int, default=0, help="rounds in which a tenth leaves and comes back")
     parser.add_argument("--every", type=float, default=0.0, help="seconds between two such rounds")
     options = parser.parse_args()
-    with scratch() as home:
-        server = Server(home)
-        try:
-            asyncio.run(run(server, options.number, options.churn, options.every))
-        finally:
-            server.close()
+    for number in options.numbers:
+        with scratch() as home:
+            server = Server(home)
+            try:
+                asyncio.run(run(server, number, options.churn, options.every))
+            finally:
+                server.close()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ OTHERS: dict[str, object] = {"n": 1}
 """What the tools of bench.tools take."""
 
 
-def plan(tool: str) -> str:
-    """The input's JSON: three sequential steps of the tool."""
-    steps = [
+def plan(tool: str, steps: int = 3) -> str:
+    """The input's JSON: so many steps of the tool, one after the other."""
+    planned = [
         {
             "key": f"s{n}",
             "kind": "tool",
@@ -23,9 +23,9 @@ def plan(tool: str) -> str:
             "arguments": ARGUMENTS.get(tool, OTHERS),
             "depends_on": [f"s{n - 1}"] if n > 1 else [],
         }
-        for n in (1, 2, 3)
+        for n in range(1, steps + 1)
     ]
-    return json.dumps({"plan": {"steps": steps}})
+    return json.dumps({"plan": {"steps": planned}})
 
 
 def request(body: str) -> service.RunTurnRequest:
