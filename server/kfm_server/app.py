@@ -59,9 +59,9 @@ from kfm_server.runtime.conversation import Conversation
 from kfm_server.runtime.event_feed import EventFeed
 from kfm_server.runtime.event_tail import EventTail
 from kfm_server.runtime.feeds import Feeds
+from kfm_server.runtime.lane_parts import LaneParts
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.pools.hub import WorkerPools
-from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnManager
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError

@@ -15,9 +15,9 @@ from kfm_server.doors.grpc.worker_service import WorkerService
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
+from kfm_server.runtime.lane_parts import LaneParts
 from kfm_server.runtime.lease_keeper import LeaseKeeper
 from kfm_server.runtime.pools.hub import WorkerPools
-from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.steps.middleware import Handler

@@ -1,7 +1,7 @@
 """What may arrive in a session's mailbox."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -160,3 +160,22 @@ def refused_as(stored: Claim) -> KfmError:
     """The error that `refusal` kept."""
     _, reason, message, metadata, retry_after_ms = orjson.loads(stored.outcome)
     return ERROR_CLASSES[reason](message, metadata=metadata, retry_after_ms=retry_after_ms)
+
+
+def fail(reply: Reply | None, error: Exception) -> None:
+    """Tell whoever still waits for the reply."""
+    if reply is not None and not reply.done():
+        reply.set_exception(error)
+
+
+def fail_all(facts: Iterable[Fact], error: Exception) -> None:
+    """Tell whoever made the requests among them."""
+    for fact in facts:
+        if isinstance(fact, Submitted | Asked):
+            fail(fact.reply, error)
+
+
+def tell_performer(fact: Fact, *, recorded: bool) -> None:
+    """Whoever performed an attempt hears, once, what became of its result."""
+    if isinstance(fact, Ended) and fact.recorded is not None:
+        fact.recorded(recorded)

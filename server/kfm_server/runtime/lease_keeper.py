@@ -9,7 +9,7 @@ import structlog
 from kfm_server.clock import Clock
 from kfm_server.ports.journal import Fenced, InboxItem, JournalUnavailable, Lease, Leases
 from kfm_server.runtime.broadcaster import Broadcaster
-from kfm_server.runtime.session_lane import stopped
+from kfm_server.runtime.lane_attempts import stopped
 from kfm_server.runtime.sessions import Dropped, OwnedPartition, Sessions
 from kfm_server.runtime.sharing import beyond, share
 

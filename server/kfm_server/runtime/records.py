@@ -42,3 +42,31 @@ def turn_row(turn: Turn, partition: int) -> TurnRow:
         wake_at_us=wake,
         submitted_us=turn.submitted_us,
     )
+
+
+class TurnRows:
+    """The rows of a session's turns that the journal has, so that each is written only when it changes."""
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._written: dict[str, tuple[str, int | None]] = {}
+
+    def changed(self, turns: Iterable[Turn]) -> tuple[TurnRow, ...]:
+        """Rows to write for these turns."""
+        return tuple(
+            turn_row(turn, self._partition)
+            for turn in turns
+            if self._written.get(turn.turn_id) != row_key(turn)
+        )
+
+    def written(self, turns: Iterable[Turn]) -> None:
+        """The journal has them now."""
+        for turn in turns:
+            if turn.phase == api.TURN_STATE_FINISHED:
+                self._written.pop(turn.turn_id, None)
+            else:
+                self._written[turn.turn_id] = row_key(turn)
+
+    def clear(self) -> None:
+        """Nothing is known."""
+        self._written.clear()

@@ -17,8 +17,9 @@ from kfm_server.ports.journal import Entry, Fenced, InboxItem, Journal, Lease
 from kfm_server.runtime.announcing import announced
 from kfm_server.runtime.facts import Asked, Submitted, TakenOver, refusal
 from kfm_server.runtime.history import decode_event, fold_stored_turn
+from kfm_server.runtime.lane_parts import LaneParts
 from kfm_server.runtime.loading import SessionLoader
-from kfm_server.runtime.session_lane import LaneParts, SessionLane
+from kfm_server.runtime.session_lane import SessionLane
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Session, Turn
 

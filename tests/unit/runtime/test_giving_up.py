@@ -20,7 +20,7 @@ from kfm_server.ports.journal import Claim, Entry, Lease, Rejected
 from kfm_server.ports.tools import ToolCall, ToolSpec
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import Accepted, Submitted
-from kfm_server.runtime.session_lane import LaneParts
+from kfm_server.runtime.lane_parts import LaneParts
 from kfm_server.runtime.sessions import OwnedPartition, Sessions
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry

@@ -16,8 +16,8 @@ from kfm_server.ports.journal import InboxItem, Lease, Stored
 from kfm_server.ports.tools import ToolCall, ToolSpec
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.feeds import Feeds
+from kfm_server.runtime.lane_parts import LaneParts
 from kfm_server.runtime.lease_keeper import LeaseKeeper
-from kfm_server.runtime.session_lane import LaneParts
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnDefaults, TurnManager
 from kfm_server.steps.step_processor import StepProcessor

@@ -16,7 +16,8 @@ from kfm_server.ports.journal import Claim, Entry
 from kfm_server.ports.tools import ToolCall, ToolSpec
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import Submitted
-from kfm_server.runtime.session_lane import LaneParts, SessionLane
+from kfm_server.runtime.lane_parts import LaneParts
+from kfm_server.runtime.session_lane import SessionLane
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid
 from kfm_server.turns.decide.draft import World

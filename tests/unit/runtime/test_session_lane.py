@@ -17,7 +17,8 @@ from kfm_server.ports.journal import Claim, NoPlace
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import Accepted, Submitted
 from kfm_server.runtime.history import decode_event, fold_stored_turn
-from kfm_server.runtime.session_lane import LaneParts, SessionLane
+from kfm_server.runtime.lane_parts import LaneParts
+from kfm_server.runtime.session_lane import SessionLane
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.state import Session
