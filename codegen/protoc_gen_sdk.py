@@ -7,7 +7,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from codegen.errors import errors_module
 from codegen.plugin import Files, release, run
-from codegen.schema import OPTIONS, Schema, SchemaError, idempotency
+from codegen.schema import FILES, OPTIONS, Schema, SchemaError, idempotency
 from codegen.sdk_templates import METHODS, POOL, TYPES, TYPES_TAIL
 
 WELL_KNOWN = {
@@ -40,7 +40,7 @@ def generate(schema: Schema) -> Files:
 def shown(schema: Schema) -> Iterator[Descriptor]:
     """The messages that the SDK shows: all but requests and options."""
     for message in schema.messages():
-        if message.file.package != OPTIONS and not message.name.endswith("Request"):
+        if message.file.package not in (OPTIONS, FILES) and not message.name.endswith("Request"):
             yield message
 
 

@@ -30,6 +30,18 @@ BY_NAME: dict[str, Any] = {
     "pool": "gpu",
     "name": "lathe_turn",
 }
+BY_FULL_NAME: dict[str, Any] = {
+    "kfm.pack.v1.Manifest.name": "analyst",
+    "kfm.pack.v1.Manifest.version": "1.2.3",
+    "kfm.pack.v1.Manifest.planner": "react",
+    "kfm.pack.v1.Manifest.models": ("small", "large"),
+    "kfm.pack.v1.Manifest.uses": ("calculator", "todo_store"),
+    "kfm.pack.v1.PackPrompts.system": "prompts/system.md",
+    "kfm.pack.v1.PackTool.source": "tools/lathe.py",
+    "kfm.pack.v1.PackTool.function": "turn",
+    "kfm.pack.v1.PackKnowledge.files": ("knowledge/*.md",),
+    "kfm.personality.v1.GetPersonalityRequest.name": "analyst",
+}
 FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 WIDE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)
 BEYOND_DOUBLE = 2**53 + 1
@@ -67,6 +79,12 @@ def fill(schema: Schema, message: Descriptor, *, arms: tuple[str, ...] = (), dep
         return schema.message_class(message.full_name)(seconds=1_767_323_045, nanos=678_901_000)
     if message.full_name == "google.protobuf.Duration":
         return schema.message_class(message.full_name)(seconds=1, nanos=500_000_000)
+    if message.full_name == "google.protobuf.Struct":
+        struct: Any = schema.message_class(message.full_name)()
+        struct.fields["type"].string_value = "object"
+        return struct
+    if message.full_name == "google.protobuf.Value":
+        return schema.message_class(message.full_name)(string_value="döner")
     if message.full_name == "kfm.event.v1.Envelope" and depth:
         return envelope(schema, "TurnStateEvent.v1")
     out: Any = schema.message_class(message.full_name)()
@@ -89,6 +107,8 @@ def _set(schema: Schema, out: Any, field: FieldDescriptor, depth: int) -> None:
             getattr(out, field.name).append(value)
         else:
             getattr(out, field.name).CopyFrom(value)
+    elif field.is_repeated and field.full_name in BY_FULL_NAME:
+        getattr(out, field.name).extend(BY_FULL_NAME[field.full_name])
     elif field.is_repeated:
         getattr(out, field.name).extend([_scalar(schema, field), _scalar(schema, field)])
     else:
@@ -96,6 +116,8 @@ def _set(schema: Schema, out: Any, field: FieldDescriptor, depth: int) -> None:
 
 
 def _scalar(schema: Schema, field: FieldDescriptor) -> Any:
+    if field.full_name in BY_FULL_NAME:
+        return BY_FULL_NAME[field.full_name]
     if field.name in BY_NAME:
         return BY_NAME[field.name]
     if field.enum_type is not None:

@@ -22,6 +22,8 @@ from google.protobuf.message import Message
 
 OURS = "kfm/"
 OPTIONS = "kfm.options.v1"
+FILES = "kfm.pack.v1"
+"""Forms of files: they are on no wire, and the SDK needs no types of them."""
 VERBS = ("get", "post", "put", "patch", "delete")
 
 
