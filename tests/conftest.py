@@ -1,7 +1,10 @@
 """One embedded Postgres for the whole run; a database of its own for each test that asks."""
 
+import gc
 import itertools
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -15,6 +18,10 @@ from kfm_server.journal.migrate import migrate
 
 from tests.support import iggy as iggy_support
 
+# What one process of the run compiled, the hundreds that tests start need not.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.disable()  # until everything is collected: what is imported stays
 hypothesis.settings.register_profile("kfm", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("kfm")
 _numbers = itertools.count(1)
@@ -63,6 +70,13 @@ async def iggy(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[iggy_
     """An Iggy server for the run: a real one where there is one, else a stub of its protocol."""
     async with iggy_support.serving(tmp_path_factory.mktemp("iggy")) as server:
         yield server
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The collector of garbage need not look again and again at ten thousand tests."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

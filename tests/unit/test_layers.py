@@ -18,6 +18,7 @@ VOCABULARY = frozenset(
         "context",
         "failpoints",
         "ids",
+        "importing",
         "metrics",
         "models",
         "recipe",

@@ -1,15 +1,15 @@
 """What a start is made of, before anything is opened: checked settings, tools, and what is computed from them."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from kfm.catalogue.events import SCHEMA_RELEASE
 
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
+from kfm_server.ports.tools import Tool
 from kfm_server.runtime.turn_manager import TurnDefaults
 from kfm_server.settings import Config, Settings, SettingsError, Telemetry, TurnLimits
-from kfm_server.tools.http_fetch import http_fetch_tools
 from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
 from kfm_server.turns.decide.draft import World
@@ -40,7 +40,7 @@ def prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
         if settings.advertised_address:
             check_advertised(settings.advertised_address)
     with _named("KFM_HTTP_FETCH_ALLOW"):
-        fetch = http_fetch_tools(filter(None, map(str.strip, settings.http_fetch_allow.split(","))))
+        fetch = _fetch_tools(tuple(filter(None, map(str.strip, settings.http_fetch_allow.split(",")))))
     with _named("KFM_TOOLS"):
         tools = build_registry(settings.tools, fetch)
     config.require_tools({*tools.catalogue, ASK_PERSON})
@@ -113,6 +113,14 @@ def turn_defaults(limits: TurnLimits) -> TurnDefaults:
         max_tokens=limits.max_tokens,
         max_cost_nanos=limits.max_cost_nanos,
     )
+
+
+def _fetch_tools(allow: tuple[str, ...]) -> Sequence[Tool]:
+    if not allow:
+        return ()
+    from kfm_server.tools.http_fetch import http_fetch_tools  # and aiohttp: only for who uses it
+
+    return http_fetch_tools(allow)
 
 
 @contextlib.contextmanager

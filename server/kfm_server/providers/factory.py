@@ -7,7 +7,6 @@ from typing import Final
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import ModelProvider, ProviderError
 from kfm_server.providers.litellm_adapter import LiteLLMProvider, load
-from kfm_server.providers.openai_http import OpenAIProvider
 from kfm_server.providers.scripted import ScriptedProvider
 from kfm_server.providers.scripts import DEMO, ScriptInvalid, load_script
 
@@ -73,6 +72,9 @@ def _made(spec: ModelSpec) -> ModelProvider:
     try:
         match spec.provider:
             case "openai":
+                # Imports aiohttp: not for who does not use it.
+                from kfm_server.providers.openai_http import OpenAIProvider
+
                 return OpenAIProvider(spec.base_url, spec.api_key)
             case "litellm":
                 return LiteLLMProvider(spec.base_url, spec.api_key)

@@ -29,6 +29,7 @@ from kfm_server.doors.cli import (
     worker,
 )
 from kfm_server.doors.cli.console import Given
+from kfm_server.importing import uncollected
 
 if TYPE_CHECKING:
     from kfm_server.endpoints import Endpoints
@@ -165,7 +166,8 @@ def _serve(
     except SettingsError as wrong:
         typer.echo(f"error: {wrong}", err=True)
         raise typer.Exit(2) from None
-    from kfm_server.starting import StartFailed, run  # most of what a server loads: not for a wrong setting
+    with uncollected():
+        from kfm_server.starting import StartFailed, run  # most of a server: not for a wrong setting
 
     def told(found: "Endpoints") -> None:
         _welcome(found.grpc, found.http, found.data, guarded=bool(read.settings.token))
