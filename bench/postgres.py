@@ -39,7 +39,8 @@ def binaries() -> Path:
 class Cluster:
     """One fresh cluster with a server on a private Unix socket; `close` stops it and removes its socket."""
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Path, name: str, **more: str) -> None:
+        """`more`: settings of Postgres beside SETTINGS."""
         bin_dir, data = binaries(), home / f"pg-{name}"
         # Postgres refuses to run as root; the socket's path must stay short.
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
@@ -74,7 +75,7 @@ class Cluster:
         )
         if made.returncode:
             raise Missing(f"initdb failed: {made.stderr[-800:]}")
-        options = [o for key, value in SETTINGS.items() for o in ("-c", f"{key}={value}")]
+        options = [o for key, value in (SETTINGS | more).items() for o in ("-c", f"{key}={value}")]
         self._server = Child(
             [bin_dir / "postgres", "-D", data, "-k", self._socket, "-h", "", *options],
             home / f"postgres-{name}.log",

@@ -52,9 +52,9 @@ class Bench:
         client.hear("ready", timeout)
         return client
 
-    def cluster(self, name: str) -> postgres.Cluster:
-        """Start a Postgres of its own for one system."""
-        cluster = postgres.Cluster(self.home, name)
+    def cluster(self, name: str, **more: str) -> postgres.Cluster:
+        """Start a Postgres of its own for one system; `more`: settings of it."""
+        cluster = postgres.Cluster(self.home, name, **more)
         self.stack.callback(cluster.close)
         return cluster
 
