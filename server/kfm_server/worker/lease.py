@@ -11,17 +11,10 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
+from kfm_server.ports.attempt_refs import Key, key_of
 from kfm_server.ports.steps import Attempt, AttemptResult
 from kfm_server.steps.middleware import Handler, Invocation, Middleware, failed
 from kfm_server.trace_ids import parse_traceparent
-
-Key = tuple[str, str, int]
-"""What tells attempts apart. An epoch does not: whoever takes a session over goes on with its attempts."""
-
-
-def key_of(ref: pb.AttemptRef) -> Key:
-    """Turn, step and attempt."""
-    return ref.turn_id, ref.step_key, ref.attempt
 
 
 @dataclass(eq=False, slots=True)

@@ -10,6 +10,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
+from kfm_server.ports.attempt_refs import MOST_HELD, Key, key_of
 from kfm_server.ports.steps import (
     GONE,
     STOPPED,
@@ -21,12 +22,10 @@ from kfm_server.ports.steps import (
     Progress,
 )
 from kfm_server.steps.middleware import failed, given_up
-from kfm_server.worker.lease import Held, Key, at_hand, key_of, result_of
+from kfm_server.worker.lease import Held, at_hand, result_of
 
 log = structlog.get_logger(__name__)
 _ROUGH_US: Final = 1_000_000
-MOST_HELD: Final = 1_000
-"""Leases that a hello or heartbeat can name: no more are held, running or with a result to tell."""
 _RECEIVED = failpoints.declare("worker.lease.received")
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]

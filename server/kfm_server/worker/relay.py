@@ -19,10 +19,11 @@ from xenocomm._gen.errors import XenocommError
 
 from kfm_server.clock import Clock
 from kfm_server.ids import partition_of
+from kfm_server.ports.attempt_refs import MOST_HELD
 from kfm_server.ports.journal import JournalUnavailable, Leases
 from kfm_server.ports.steps import Attempt, AttemptResult, Progress
 from kfm_server.runtime.pools.hub import WorkerPools
-from kfm_server.worker import leases as held
+from kfm_server.worker.leases import Leases as WorkerLeases
 from kfm_server.worker.link import Link
 
 log = structlog.get_logger(__name__)
@@ -43,10 +44,10 @@ class _Upstream:
         self.pool = pool
         self._pools = pools
         self._hello = hello
-        self.leases = held.Leases(
+        self.leases = WorkerLeases(
             self._run,
             None,
-            min(pools.places(pool), held.MOST_HELD),
+            min(pools.places(pool), MOST_HELD),
             parts.clock,
             lambda work: parts.spawn(work, f"guest of {pool}"),
         )
@@ -77,7 +78,7 @@ class _Upstream:
         `owns` tells whether this owner has a session; None if nobody has.
         """
         self.leases.let_go(lambda ref: owns(ref.session_id) is False)
-        places = min(self._pools.places(self.pool), held.MOST_HELD)
+        places = min(self._pools.places(self.pool), MOST_HELD)
         if places != self.leases.capacity:
             self.leases.capacity = places
             self.link.tell(pb.WorkRequest(capacity=pb.Capacity(capacity=places)))

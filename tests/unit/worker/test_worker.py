@@ -12,10 +12,10 @@ from kfm.event.v1 import turn_events_pb2 as events
 from kfm.type.v1 import type_pb2 as types
 from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.clock import Clock, SystemClock
+from kfm_server.ports.attempt_refs import MOST_HELD
 from kfm_server.ports.tools import Tool
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.worker.lease import Held
-from kfm_server.worker.leases import MOST_HELD
 from kfm_server.worker.link import MOST_BEHIND
 from kfm_server.worker.program import Worker, WorkerOptions
 from xenocomm import errors as sdk

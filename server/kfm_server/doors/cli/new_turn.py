@@ -3,7 +3,11 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +70,15 @@ MaxCost = Annotated[str, typer.Option(metavar="USD", help="Most money for all mo
 Wait = Annotated[float | None, typer.Option("--wait", parser=seconds, metavar="SECONDS", help=PATIENCE)]
 
 
-def run(
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """What the options of a new turn come to: `how` is what `client.turns.start` takes beside the message."""
+
+    message: "str | Part"
+    how: dict[str, Any]
+
+
+def new_turn(
     text: Text = "",
     data: Data = "",
     session: SessionId = "",
@@ -79,8 +91,51 @@ def run(
     max_model_calls: MaxModelCalls = None,
     max_tokens: MaxTokens = None,
     max_cost: MaxCost = "",
-    wait: Wait = None,
     key: Key = "",
+) -> NewTurn:
+    """The options that every command which starts a turn has. BadParameter."""
+    from xenocomm import BusyMode
+
+    message = _message(text, data)
+    limits = {
+        "max_steps": max_steps,
+        "max_model_calls": max_model_calls,
+        "max_tokens": max_tokens,
+        "max_cost": max_cost or None,
+    }
+    how: dict[str, Any] = {
+        "session_id": session,
+        "personality": personality,
+        "on_busy": BusyMode[on_busy.name] if on_busy else BusyMode.UNSPECIFIED,
+        "timeout": timeout,
+        "labels": labels_of(label),
+        "idempotency_key": key,
+        "output": None if output_schema is None else _schema(output_schema),
+        "limits": {name: value for name, value in limits.items() if value is not None} or None,
+    }
+    return NewTurn(message, how)
+
+
+def starts_turn(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `new_turn`; it gets what they come to as its first argument."""
+    asked = signature(new_turn).parameters
+    _, *own = signature(command).parameters.values()
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        turn = new_turn(**{name: given.pop(name) for name in asked})
+        command(turn, **given)
+
+    # What typer reads.
+    vars(with_options)["__signature__"] = Signature([*asked.values(), *own])
+    with_options.__annotations__ = {p.name: p.annotation for p in (*asked.values(), *own)}
+    return with_options
+
+
+@starts_turn
+def run(
+    turn: NewTurn,
+    wait: Wait = None,
     output: Output = None,
     fields: Fields = "",
     endpoint: Endpoint = None,
@@ -91,15 +146,13 @@ def run(
     Exit codes: 0 succeeded, 6 failed or cancelled, 7 waits for a person, 8 timed out, 9 no server, 2 wrong request,
     130 interrupted: the turn goes on, and its id is on stderr.
     """
-    form, message = Form(output, fields), _message(text, data)
-    how = _how(session, personality, on_busy, timeout, label, key, output_schema)
-    how["limits"] = _limits(max_steps, max_model_calls, max_tokens, max_cost)
+    form = Form(output, fields)
 
     async def body(client: "Client") -> None:
         turn_id = ""
         try:
             live = form.format == Format.TABLE and not form.fields and sys.stdout.isatty()
-            handle = await client.turns.start(message, **how, watch=live)
+            handle = await client.turns.start(turn.message, **turn.how, watch=live)
             turn_id = handle.id
             await result_of(handle, wait, form, live=live)
         except asyncio.CancelledError:
@@ -109,31 +162,13 @@ def run(
     with_client(endpoint, token, body)
 
 
-def start(
-    text: Text = "",
-    data: Data = "",
-    session: SessionId = "",
-    personality: Personality = "",
-    on_busy: OnBusy = None,
-    timeout: Timeout = None,
-    label: Labels = None,
-    output_schema: Schema = None,
-    max_steps: MaxSteps = None,
-    max_model_calls: MaxModelCalls = None,
-    max_tokens: MaxTokens = None,
-    max_cost: MaxCost = "",
-    key: Key = "",
-    output: Output = None,
-    endpoint: Endpoint = None,
-    token: Token = None,
-) -> None:
+@starts_turn
+def start(turn: NewTurn, output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
     """Start a turn and print its id; it is durable by then."""
-    form, message = Form(output), _message(text, data)
-    how = _how(session, personality, on_busy, timeout, label, key, output_schema)
-    how["limits"] = _limits(max_steps, max_model_calls, max_tokens, max_cost)
+    form = Form(output)
 
     async def body(client: "Client") -> None:
-        handle = await client.turns.start(message, **how)
+        handle = await client.turns.start(turn.message, **turn.how)
         show_id(handle.id, handle.session_id, form)
 
     with_client(endpoint, token, body)
@@ -160,28 +195,6 @@ async def result_of(turn: "TurnHandle", wait: float | None, form: Form, *, live:
     show_result(result, form, shown=shown)
 
 
-def _how(
-    session: str,
-    personality: str,
-    on_busy: Busy | None,
-    timeout: float | None,
-    labels: list[str] | None,
-    key: str,
-    schema: Path | None,
-) -> dict[str, Any]:
-    from xenocomm import BusyMode
-
-    return {
-        "session_id": session,
-        "personality": personality,
-        "on_busy": BusyMode[on_busy.name] if on_busy else BusyMode.UNSPECIFIED,
-        "timeout": timeout,
-        "labels": labels_of(labels),
-        "idempotency_key": key,
-        "output": None if schema is None else _schema(schema),
-    }
-
-
 def _schema(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -194,18 +207,6 @@ def _schema(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{path} holds no JSON object", param_hint="--output-schema")
     return found
-
-
-def _limits(
-    max_steps: int | None, max_model_calls: int | None, max_tokens: int | None, max_cost: str
-) -> dict[str, Any] | None:
-    given = {
-        "max_steps": max_steps,
-        "max_model_calls": max_model_calls,
-        "max_tokens": max_tokens,
-        "max_cost": max_cost or None,
-    }
-    return {name: value for name, value in given.items() if value is not None} or None
 
 
 def _message(text: str, data: str) -> "str | Part":

@@ -82,7 +82,7 @@ class Edge:
     def handler(self, method: Method, body: Callable[[Call, Any], Any]) -> AnyHandler:
         """The handler of one method of the catalogue; the body is a UnaryBody or a StreamBody, as the method says."""
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._duplex(method, body))
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, body))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, body))
         return grpc.unary_unary_rpc_method_handler(self._unary(method, body))
@@ -120,16 +120,24 @@ class Edge:
     def _stream(self, method: Method, body: StreamBody) -> Handler:
         ok = _calls.labels(method.path, "OK")
         limits, gate = self._limits, self._gate
+        brings_work = not method.read_only and not method.client_streaming
 
-        async def stream(raw: bytes, context: ServicerContext[bytes, bytes]) -> AsyncGenerator[bytes, None]:
+        def parsed(raw: bytes) -> Message:
+            return parse(method.request, raw, limits.max_message_bytes)
+
+        async def each_parsed(raws: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
+            async for raw in raws:
+                yield parsed(raw)
+
+        async def stream(raw: Any, context: ServicerContext[bytes, bytes]) -> AsyncGenerator[bytes, None]:
             call, reason = self._call(method.path, context), _LEFT
             try:
                 self._authorise(context)
                 with gate.stream():
-                    request = parse(method.request, raw, limits.max_message_bytes)
+                    request = each_parsed(raw) if method.client_streaming else parsed(raw)
                     async with aclosing(body(call, request)) as answers:
-                        if not method.read_only:
-                            with gate.unary(False):  # what brings work counts as a call until it has come in
+                        if brings_work:
+                            with gate.unary(False):  # it counts as a call until its work has come in
                                 first = await anext(answers)
                             yield first.SerializeToString()
                         async for answer in answers:
@@ -145,34 +153,6 @@ class Edge:
             ok.inc()
 
         return stream
-
-    def _duplex(self, method: Method, body: StreamBody) -> Handler:
-        ok = _calls.labels(method.path, "OK")
-        limits, gate = self._limits, self._gate
-
-        async def parsed(raws: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
-            async for raw in raws:
-                yield parse(method.request, raw, limits.max_message_bytes)
-
-        async def duplex(
-            raws: AsyncIterator[bytes], context: ServicerContext[bytes, bytes]
-        ) -> AsyncGenerator[bytes, None]:
-            call, reason = self._call(method.path, context), _LEFT
-            try:
-                self._authorise(context)
-                with gate.stream():
-                    async with aclosing(body(call, parsed(raws))) as answers:
-                        async for answer in answers:
-                            yield answer.SerializeToString()
-                reason = ""
-            except Exception as error:
-                reason = reason_of(error)
-                await self._fail(method.path, error, call, context)
-            finally:
-                self._trace(method, call, reason)
-            ok.inc()
-
-        return duplex
 
     def guard(self, path: str, inner: AnyHandler) -> AnyHandler:
         """The same handler of another library's service, behind token and limits.
