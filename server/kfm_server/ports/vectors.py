@@ -106,22 +106,3 @@ class VectorStore(Protocol):
         Raises EmbedderMismatch, VectorsInvalid (k: 1 to MAX_FOUND).
         """
         ...
-
-
-def check_vectors(embedder: EmbedderIdentity, vectors: Sequence[Vector]) -> None:
-    """VectorsInvalid if one of them is not of this embedder."""
-    if not 1 <= embedder.dims <= MAX_DIMS:
-        raise VectorsInvalid(f"{embedder.id}: {embedder.dims} dimensions are not 1 to max_dims={MAX_DIMS}")
-    for vector in vectors:
-        if len(vector) != embedder.dims:
-            raise VectorsInvalid(f"{len(vector)} dimensions where {embedder.id} has {embedder.dims}")
-        # A sum is finite only if every part is: that is one pass, without a call for each number.
-        total = sum(map(abs, vector))
-        if not total < float("inf"):
-            raise VectorsInvalid(f"a vector of {embedder.id} has a number that is not finite")
-
-
-def check_k(k: int) -> None:
-    """VectorsInvalid if so many cannot be asked for."""
-    if not 1 <= k <= MAX_FOUND:
-        raise VectorsInvalid(f"k={k} is not 1 to max_found={MAX_FOUND}")

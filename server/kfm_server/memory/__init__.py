@@ -1,0 +1,1 @@
+"""What outlives a turn: knowledge for retrieval, facts and preferences of users."""
