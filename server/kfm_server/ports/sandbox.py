@@ -79,7 +79,7 @@ class LimitReached(SandboxError):
     """It was stopped at a limit of its grant. printed: what it had printed by then."""
 
     def __init__(self, limit: Limit, grant: Grant, printed: str = "") -> None:
-        super().__init__(f"The code reached {limit}={getattr(grant, limit):g}.")
+        super().__init__(f"The code reached {limit}={getattr(grant, limit)}.")
         self.limit: Limit = limit
         self.printed = printed
 

@@ -1,0 +1,1 @@
+"""What runs in the confined process: the standard library only, for it has nothing else."""

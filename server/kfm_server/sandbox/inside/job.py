@@ -1,0 +1,137 @@
+"""One call, in a child that dies with it: the last walls, then the code."""
+
+import ast
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import resource
+import sys
+import types
+from typing import Any, NoReturn
+
+from kfm_server.sandbox.inside import kernel, landlock, seccomp
+from kfm_server.sandbox.inside.walls import SCRATCH
+
+SNIPPET = "<code>"
+MAX_TEXT = 8192
+"""Most that is told of an exception, in characters."""
+
+
+def run(
+    request: dict[str, Any], rules: int, filters: dict[bool, bytes], result: int, printed: int
+) -> NoReturn:
+    """Run what `request` asks for and tell its end on `result`: V and a JSON value, L and a limit, or E and the error."""
+    try:
+        _close_in(request, rules, filters, result, printed)
+        told = b"V" + _value(request)
+    except BaseException as error:  # whatever code raises is its end
+        told = _told(error, request.get("file") or SNIPPET)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it may have closed them
+        sys.stdout.flush()
+        sys.stderr.flush()
+    while told:
+        told = told[os.write(result, told) :]
+    os._exit(0)
+
+
+def _close_in(
+    request: dict[str, Any], rules: int, filters: dict[bool, bytes], result: int, printed: int
+) -> None:
+    """From here on nothing is trusted any more."""
+    os.setsid()  # signals to its group reach nothing but itself
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    kept = sorted((rules, result))
+    for first, last in zip((2, *kept), (*kept, 4096), strict=True):
+        os.closerange(first + 1, last)
+    os.chdir(SCRATCH)
+    processes: int = request["processes"]
+    limits = [
+        (resource.RLIMIT_AS, request["memory_bytes"], 0),
+        (resource.RLIMIT_CPU, request["cpu_seconds"], 1),
+        (resource.RLIMIT_FSIZE, request["scratch_bytes"], 0),
+        (resource.RLIMIT_NOFILE, 64, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+    ]
+    if processes > 1:
+        limits.append((resource.RLIMIT_NPROC, processes + 2, 0))  # and the two that wait for it
+    for limit, value, more in limits:
+        resource.setrlimit(limit, (value, value + more))
+    kernel.set_capabilities(0)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict(rules)
+    os.close(rules)
+    seccomp.install(filters[processes > 1])
+
+
+def _value(request: dict[str, Any]) -> bytes:
+    sys.path[:0] = request["path"]
+    arguments: dict[str, Any] = request["arguments"]
+    if request["file"]:
+        value = _function(request["file"], request["function"])(**arguments)
+    else:
+        value = _snippet(request["source"], arguments)
+    return json.dumps(value, allow_nan=False, ensure_ascii=True).encode()
+
+
+def _function(file: str, name: str) -> Any:
+    module_name = os.path.basename(file).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{os.path.basename(file)} is no Python file")
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise AttributeError(f"{os.path.basename(file)} has no function {name}")
+    return found
+
+
+def _snippet(source: str, arguments: dict[str, Any]) -> Any:
+    tree = ast.parse(source, SNIPPET)
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        kept = ast.Assign([ast.Name("__value__", ast.Store())], last.value)
+        tree.body[-1] = ast.fix_missing_locations(ast.copy_location(kept, last))
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.__dict__.update(arguments)
+    exec(compile(tree, SNIPPET, "exec"), module.__dict__)  # noqa: S102  # this is what the walls are for
+    return module.__dict__.get("__value__")
+
+
+def _told(error: BaseException, file: str) -> bytes:
+    limit = _limit(error)
+    if limit:
+        return b"L" + limit.encode()
+    line, trace = 0, error.__traceback__
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line = error.lineno or 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    try:
+        text = str(error.msg if isinstance(error, SyntaxError) else error)[:MAX_TEXT]
+    except Exception:
+        text = ""
+    told = {"kind": type(error).__name__[:100], "text": text, "line": line}
+    return b"E" + json.dumps(told, ensure_ascii=True).encode()
+
+
+def _limit(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "memory_bytes"
+    if isinstance(error, OSError):
+        if error.errno in (errno.EFBIG, errno.ENOSPC):
+            return "scratch_bytes"
+        if error.errno == errno.EAGAIN and error.filename is None:
+            return "processes"
+        if error.errno == errno.ENOMEM:
+            return "memory_bytes"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "processes"
+    return ""
