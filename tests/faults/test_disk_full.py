@@ -15,8 +15,7 @@ from xenocomm._gen.types import Outcome, TurnState
 
 from tests.faults.auditor import audit
 from tests.faults.conftest import Report
-from tests.faults.work import FIVE_TOOLS, plan
-from tests.support.live import LiveServer
+from tests.faults.work import FIVE_TOOLS, ledger_server, plan
 
 DISK = "192m"
 TRIES = 8
@@ -58,9 +57,7 @@ async def test_a_full_disk_is_told_and_read_from_and_gone_on_with(
     disk: Path, tmp_path: Path, report: Report
 ) -> None:
     ledger = tmp_path / "ledger.jsonl"
-    server = LiveServer(
-        disk / "home", tools="tests.support.ledger:TOOLS", environment={"LEDGER_FILE": str(ledger)}
-    )
+    server = ledger_server(disk / "home", ledger)
     big = Part(text="x" * 200_000)
     try:
         await asyncio.to_thread(server.start)

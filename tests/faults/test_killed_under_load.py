@@ -19,8 +19,7 @@ from tests.faults.auditor import audit
 from tests.faults.conftest import Report
 from tests.faults.footprint import footprint, settled
 from tests.faults.test_failpoints import AT_START, ELSEWHERE, OF_OTHERS, declared
-from tests.faults.work import Watched, follow, mixed, seeds
-from tests.support.live import LiveServer
+from tests.faults.work import Watched, follow, ledger_server, mixed, seeds, side_by_side
 
 IN_FLIGHT = 16
 RARE = ("lease.", "leases.", "bus.")
@@ -47,11 +46,9 @@ class Load:
 
     async def run(self) -> None:
         """Until every turn has ended or needs a review."""
-        async with asyncio.TaskGroup() as running:
-            for number in range(IN_FLIGHT):
-                running.create_task(self._worker(), name=f"worker {number}")
+        await side_by_side(IN_FLIGHT, self._client)
 
-    async def _worker(self) -> None:
+    async def _client(self, _: int) -> None:
         while True:
             number = len(self.watched)
             watched = Watched()
@@ -74,9 +71,7 @@ async def test_sixteen_turns_of_every_contract_survive_a_kill(
     print(f"seed {seed}: {failpoint}")
     report(seed=seed, failpoint=failpoint)
     ledger = tmp_path / "ledger.jsonl"
-    server = LiveServer(
-        tmp_path / "home", tools="tests.support.ledger:TOOLS", environment={"LEDGER_FILE": str(ledger)}
-    )
+    server = ledger_server(tmp_path / "home", ledger)
     at_start = failpoint.startswith(AT_START)
     await asyncio.to_thread(server.start)
     kfm = Client(server.grpc, timeout=30.0)

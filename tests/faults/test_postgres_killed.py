@@ -15,7 +15,7 @@ from kfm_server.journal import embedded
 from xenocomm._gen.types import Outcome
 
 from tests.faults.auditor import audit
-from tests.faults.work import Watched, amount, plan, run_and_watch
+from tests.faults.work import Watched, amount, ledger_server, plan, run_and_watch
 from tests.support.live import LiveServer
 
 TURNS = 24
@@ -35,9 +35,7 @@ async def test_nothing_acknowledged_is_lost_when_postgres_is_killed_under_load(
 ) -> None:
     draw = random.Random(seed)
     ledger = tmp_path / "ledger.jsonl"
-    server = LiveServer(
-        tmp_path / "home", tools="tests.support.ledger:TOOLS", environment={"LEDGER_FILE": str(ledger)}
-    )
+    server = ledger_server(tmp_path / "home", ledger)
     watched = [Watched() for _ in range(TURNS)]
     message = plan("ledger_pure", "ledger_idempotent", "ledger_transactional", "ledger_once")
     try:

@@ -22,8 +22,7 @@ from xenocomm.failures import TRANSIENT
 from tests.faults.auditor import audit
 from tests.faults.conftest import Report
 from tests.faults.test_killed_under_load import check_ended
-from tests.faults.work import amount, mixed
-from tests.support.live import LiveServer
+from tests.faults.work import amount, ledger_server, mixed, side_by_side
 
 IN_FLIGHT = 16
 IMPATIENT_SECONDS = 0.4
@@ -51,9 +50,7 @@ class Clients:
 
     async def run(self) -> None:
         """Until every turn has ended or needs a review."""
-        async with asyncio.TaskGroup() as running:
-            for client in range(IN_FLIGHT):
-                running.create_task(self._client(client), name=f"client {client}")
+        await side_by_side(IN_FLIGHT, self._client)
         self.over.set()
 
     async def _client(self, client: int) -> None:
@@ -115,12 +112,7 @@ async def test_clients_wait_or_are_told_but_never_get_a_wrong_result_while_postg
     print(f"seed {seed}")
     ledger = tmp_path / "ledger.jsonl"
     postgres = await embedded.start(tmp_path / "database")
-    server = LiveServer(
-        tmp_path / "home",
-        tools="tests.support.ledger:TOOLS",
-        database_url=postgres.dsn,
-        environment={"LEDGER_FILE": str(ledger)},
-    )
+    server = ledger_server(tmp_path / "home", ledger, postgres.dsn)
     try:
         await asyncio.to_thread(server.start)
         clients = Clients(server.grpc, seed, most)

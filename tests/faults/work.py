@@ -5,11 +5,15 @@ import contextlib
 import json
 import os
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from xenocomm import Client
 from xenocomm._gen.types import Part, Turn, TurnState, TurnStateEvent, WaitReason
+
+from tests.support.live import LiveServer
 
 FIVE_TOOLS = (
     "ledger_pure",
@@ -40,6 +44,23 @@ def mixed(draw: random.Random, index: int) -> tuple[str, tuple[str, ...]]:
         if draw.random() < 0.3:
             step.pop("depends_on", None)
     return json.dumps({"plan": {"steps": steps}}), tuple(tools)
+
+
+async def side_by_side(number: int, client: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """So many clients, by number, each a task; until all are done."""
+    async with asyncio.TaskGroup() as running:
+        for index in range(number):
+            running.create_task(client(index), name=f"client {index}")
+
+
+def ledger_server(home: Path, ledger: Path, database_url: str = "") -> LiveServer:
+    """A server whose tools write to the ledger, over a database of its own if none is named. Not started yet."""
+    return LiveServer(
+        home,
+        tools="tests.support.ledger:TOOLS",
+        database_url=database_url,
+        environment={"LEDGER_FILE": str(ledger)},
+    )
 
 
 def seeds(most: int, sample: int) -> list[int]:

@@ -11,7 +11,7 @@ from xenocomm._gen.types import Outcome, StepState, Turn
 
 from tests.faults.matrix.counting import contract_of
 from tests.faults.matrix.pool_tools import CALLED
-from tests.faults.work import Watched, follow
+from tests.faults.work import Watched, follow, side_by_side
 
 IN_FLIGHT = 3
 TURN_SECONDS = 90.0
@@ -69,9 +69,7 @@ class Load:
 
     async def run(self) -> None:
         """Until `enough`, and every turn has settled or is lost."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(IN_FLIGHT):
-                group.create_task(self._client(number), name=f"client {number}")
+        await side_by_side(IN_FLIGHT, self._client)
 
     async def settled_turns(self, more: int) -> None:
         """Wait, bounded, until so many more turns have settled."""
