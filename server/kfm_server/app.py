@@ -25,6 +25,7 @@ from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
+from kfm_server.composition.packs import open_packs
 from kfm_server.composition.prepared import (
     hosted_worker,
     prepare,
@@ -69,6 +70,7 @@ from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tasks import task_group
 from kfm_server.tools.pool_tools import PoolTools
+from kfm_server.turns.decide.draft import World
 from kfm_server.worker.program import Worker, leave
 from kfm_server.worker.relay import WorkerRelay
 
@@ -134,7 +136,12 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
-        world = world_of(tools, settings)
+        packs = await open_packs(stack, settings, journal.rows)
+
+        def world_now(settings: Settings) -> World:
+            return world_of(tools, settings, packs.personalities(settings))
+
+        world = world_now(settings)
         owner = new_id("proc")
         tracing = tracing_of(settings.telemetry, owner)
         providers = Providers(settings.models)
@@ -142,7 +149,14 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         models = model_step(providers.get, tools.catalogue, history)
         call_later = virtual.call_later if virtual is not None else on_the_loop
-        local = StepProcessor(tools.tools, tools.catalogue, clock, models=models, traced=tracing is not None)
+        local = StepProcessor(
+            tools.tools,
+            tools.catalogue,
+            clock,
+            models=models,
+            packs=packs.tools,
+            traced=tracing is not None,
+        )
 
         def may_lease(session_id: str) -> bool:
             owner = sessions.owner(sessions.partition(session_id))
@@ -157,9 +171,11 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             over_bus=frozenset(settings.iggy.pools),
             call_later=call_later,
         )
-        pool_tools = PoolTools(
-            journal.rows, tools, lambda: sessions.reconfigure(world_of(tools, config.settings))
-        )
+
+        def changed_world() -> None:
+            sessions.reconfigure(world_now(config.settings))
+
+        pool_tools = PoolTools(journal.rows, tools, changed_world)
         parts = LaneParts(
             journal=journal,
             runner=pools,
@@ -234,7 +250,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             logs.set_level(new.log_level)
             if tracing is not None:
                 tracing.reconfigure(new.telemetry.sample_ratio, new.telemetry.capture_content)
-            sessions.reconfigure(world_of(tools, new))
+            sessions.reconfigure(world_now(new))
             manager.reconfigure(turn_defaults(new.limits))
 
         announcer = Announcer(leases=leases, partitions=settings.partitions, clock=clock, ids=new_id)
@@ -259,8 +275,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             history=history,
             events=EventFeed(journal, tail, clock, settings.partitions),
             personalities=PersonalityService(
-                lambda: (config.settings.personalities, config.settings.default_personality),
+                lambda: (packs.personalities(config.settings), config.settings.default_personality),
                 tools.catalogue.keys,
+                packs.registry,
             ),
             dead_letters=DeadLetterDesk(bus, decided),
             config=reloader,
@@ -313,6 +330,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         consuming += [group.spawn(lag.run(), "lag") for lag in lags]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))
+        consuming.append(group.spawn(packs.registry.run(changed_world), "packs"))
         relay = WorkerRelay(
             pools,
             leases,

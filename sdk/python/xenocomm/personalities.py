@@ -1,6 +1,8 @@
 """`kfm.personalities`: how agents plan, with which models and tools."""
 
-from xenocomm._gen.types import Personality
+from collections.abc import Sequence
+
+from xenocomm._gen.types import GetPersonalityResponse, Pack, Personality
 from xenocomm.transport import Transport
 
 
@@ -15,3 +17,13 @@ class Personalities:
         """All, by name."""
         answer = await self._transport.call("PersonalityService.ListPersonalities", {})
         return [Personality.from_pb(p) for p in answer.personalities]
+
+    async def get(self, name: str) -> GetPersonalityResponse:
+        """One, with what it is told and its pack. Raises PersonalityNotFound."""
+        answer = await self._transport.call("PersonalityService.GetPersonality", {"name": name})
+        return GetPersonalityResponse.from_pb(answer)
+
+    async def packs(self) -> Sequence[Pack]:
+        """The packs of the server's directory, also those that cannot be used, and why."""
+        answer = await self._transport.call("PersonalityService.ListPacks", {})
+        return [Pack.from_pb(p) for p in answer.packs]

@@ -10,10 +10,12 @@ from xenocomm._gen.types import (
     Envelope,
     ExplainTurnResponse,
     GetConfigResponse,
+    GetPersonalityResponse,
     GetServerInfoResponse,
     Limits,
     ListWorkersResponse,
     Message,
+    Pack,
     Personality,
     ReloadConfigResponse,
     Session,
@@ -152,6 +154,10 @@ class SyncPersonalities:
     aio: Personalities
     def list(self) -> list[Personality]:
         """All, by name."""
+    def get(self, name: str) -> GetPersonalityResponse:
+        """One, with what it is told and its pack. Raises PersonalityNotFound."""
+    def packs(self) -> Sequence[Pack]:
+        """The packs of the server's directory, also those that cannot be used, and why."""
 
 class SyncServer:
     aio: Server

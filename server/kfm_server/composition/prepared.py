@@ -1,12 +1,13 @@
 """What a start is made of, before anything is opened: checked settings, tools, and what is computed from them."""
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kfm.catalogue.events import SCHEMA_RELEASE
 
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
+from kfm_server.models import Personality
 from kfm_server.ports.tools import Tool
 from kfm_server.runtime.turn_manager import TurnDefaults
 from kfm_server.settings import Config, Settings, SettingsError, Telemetry, TurnLimits
@@ -65,13 +66,13 @@ def prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
     return tools, worker_tools
 
 
-def world_of(tools: ToolRegistry, settings: Settings) -> World:
+def world_of(tools: ToolRegistry, settings: Settings, personalities: Mapping[str, Personality]) -> World:
     """What decisions rely on beside the state."""
     return World(
         tools=tools.catalogue,
         tools_digest=tools.digest,
         schema_release=SCHEMA_RELEASE,
-        personalities=settings.personalities,
+        personalities=personalities,
         default_personality=settings.default_personality,
         models=settings.models,
     )

@@ -13,6 +13,8 @@ from kfm_server.secret import NO_SECRET, Secret
 from kfm_server.settings import readers
 from kfm_server.settings.readers import Reader
 
+PackTrust = Literal["any", "signed"]
+
 
 class SettingsError(Exception):
     """A setting cannot be used; the message names it and its place, and says what would do."""
@@ -90,6 +92,10 @@ class Settings:
     """streams and waiting calls at one time"""
     log_level: str = "info"
     """debug, info, warning or error"""
+    packs: str = ""
+    """the directory with personality packs; empty: `personalities` in the home"""
+    pack_trust: PackTrust = "any"
+    """any, or signed: only packs that a key in `pack-keys` of the home has signed are taken"""
     secret_resolvers: str = ""
     """keepers of secrets, as `module:ATTRIBUTE` of a mapping from scheme to SecretResolver"""
     default_personality: str = DEFAULT_PERSONALITY.name
@@ -180,6 +186,8 @@ KEYS: tuple[Key, ...] = (
     _top("max_in_flight", readers.whole(1, 100_000)),
     _top("max_streams", readers.whole(1, 100_000)),
     _top("log_level", readers.one_of("debug", "info", "warning", "error"), reloads=True),
+    _top("packs", readers.text()),
+    _top("pack_trust", readers.one_of(*get_args(PackTrust))),
     _top("secret_resolvers", readers.text()),
     _top("default_personality", readers.text(128), reloads=True),
     _limit("timeout", readers.seconds(0.001, 366 * _DAY)),

@@ -1,0 +1,1 @@
+select archive from kfm.packs where digest = $1

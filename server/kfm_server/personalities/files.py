@@ -1,0 +1,152 @@
+"""The files of a pack: read from a directory or an archive, bounded, with nothing in them that leads outside."""
+
+import hashlib
+import io
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from kfm_server.personalities.problems import PackInvalid, Problem
+
+MOST_FILES = 2_000
+"""Files of one pack."""
+MOST_FILE_BYTES = 16 * 1024 * 1024
+"""Bytes of one file."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of a pack, unpacked."""
+SIGNATURE = "signature.json"
+"""Not part of what is signed."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,120}")
+_LEFT_OUT = frozenset({"__pycache__"})
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+Files = Mapping[str, bytes]
+"""Contents by path from the pack's directory, with `/`, in the order of the paths."""
+
+
+def read_directory(directory: Path) -> Files:
+    """All files. Names that begin with a dot, and `__pycache__`, are left out. Raises PackInvalid."""
+    found: dict[str, bytes] = {}
+    size = 0
+
+    def visit(at: Path, prefix: str) -> None:
+        nonlocal size
+        try:
+            entries = sorted(os.scandir(at), key=lambda entry: entry.name)
+        except OSError as error:
+            raise _wrong(prefix or at.name, f"cannot be read: {error.strerror}") from None
+        for entry in entries:
+            path = f"{prefix}{entry.name}"
+            if entry.name.startswith(".") or entry.name in _LEFT_OUT:
+                continue
+            check_path(path)
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                visit(Path(entry.path), f"{path}/")
+            elif stat.S_ISREG(mode):
+                found[path] = _read(Path(entry.path), path)
+                size += len(found[path])
+                _check_size(len(found), size)
+            else:
+                raise _wrong(path, "is neither a file nor a directory; links are not taken")
+
+    visit(directory, "")
+    return dict(sorted(found.items()))
+
+
+def read_archive(content: bytes) -> Files:
+    """All files of a zip archive. Raises PackInvalid: for paths that lead outside, links, and what is too large."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except zipfile.BadZipFile:
+        raise _wrong("archive", "is no zip archive") from None
+    found: dict[str, bytes] = {}
+    size = 0
+    with archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            check_path(info.filename)
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise _wrong(info.filename, "is no plain file; links are not taken")
+            if info.filename in found:
+                raise _wrong(info.filename, "stands in the archive twice")
+            try:
+                with archive.open(info) as opened:
+                    body = opened.read(MOST_FILE_BYTES + 1)
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+                raise _wrong(info.filename, f"cannot be unpacked: {error}") from None
+            _check_file(info.filename, len(body))
+            size += len(body)
+            found[info.filename] = body
+            _check_size(len(found), size)
+    return dict(sorted(found.items()))
+
+
+def to_archive(files: Files) -> bytes:
+    """The files as a zip archive: the same bytes for the same files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in sorted(files.items()):
+            info = zipfile.ZipInfo(path, _ZIP_TIME)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+def write(files: Files, directory: Path) -> None:
+    """Write them below a directory that does not exist yet; whoever looks sees all of it, or nothing."""
+    half = directory.with_name(f".{directory.name}.{os.getpid()}")
+    for path, content in files.items():
+        check_path(path)
+        target = half / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        target.chmod(0o444)
+    half.rename(directory)
+
+
+def digest_of(files: Files) -> str:
+    """SHA-256 in hex over paths and contents; the signature is no part of it."""
+    whole = hashlib.sha256()
+    for path, content in sorted(files.items()):
+        if path != SIGNATURE:
+            whole.update(f"{path}\0{len(content)}\0".encode() + hashlib.sha256(content).digest())
+    return whole.hexdigest()
+
+
+def check_path(path: str) -> None:
+    """Require a plain relative path. Raises PackInvalid."""
+    parts = PurePosixPath(path).parts
+    if "\\" in path or path != "/".join(parts) or not all(map(_NAME.fullmatch, parts)):
+        raise _wrong(path[:200], "is no name of a file in a pack: letters, digits, `_`, `.`, `-` and spaces")
+
+
+def _read(file: Path, path: str) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MOST_FILE_BYTES + 1)
+    except OSError as error:
+        raise _wrong(path, f"cannot be read: {error.strerror}") from None
+    _check_file(path, len(content))
+    return content
+
+
+def _check_file(path: str, size: int) -> None:
+    if size > MOST_FILE_BYTES:
+        raise _wrong(path, f"has more than {MOST_FILE_BYTES} bytes, the most that a file of a pack may have")
+
+
+def _check_size(files: int, size: int) -> None:
+    if files > MOST_FILES:
+        raise _wrong("pack", f"has more than {MOST_FILES} files")
+    if size > MOST_BYTES:
+        raise _wrong("pack", f"has more than {MOST_BYTES} bytes")
+
+
+def _wrong(file: str, why: str) -> PackInvalid:
+    return PackInvalid([Problem(file, 0, why)])

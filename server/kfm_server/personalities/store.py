@@ -1,0 +1,73 @@
+"""Packs by digest: on this disk, where the sandbox reads them, and in the database, where every process finds them."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from kfm_server.personalities.files import digest_of, read_archive, read_directory, to_archive, write
+from kfm_server.personalities.pack import Pack, check
+from kfm_server.personalities.problems import PackInvalid
+
+log = structlog.get_logger(__name__)
+MOST_IN_MEMORY = 64
+"""Packs that are kept in memory, the ones used last."""
+Rows = Callable[..., Awaitable[Sequence[Any]]]
+
+
+class PackStore:
+    """Never changes what it has: another version is another digest."""
+
+    def __init__(self, directory: Path, rows: Rows) -> None:
+        """`directory`: its own, made at need; `rows`: the named statements of the database."""
+        self._directory = directory
+        self._rows = rows
+        self._packs: dict[str, Pack] = {}
+        self._stored: set[str] = set()
+
+    async def keep(self, pack: Pack) -> None:
+        """Have it from now on, here and for others. Raises JournalUnavailable, OSError."""
+        if pack.digest not in self._stored:
+            archive = await asyncio.to_thread(to_archive, pack.files)
+            await self._rows("keep_pack", pack.digest, pack.name, pack.manifest.version, archive)
+            await asyncio.to_thread(self._unpack, pack)
+            self._stored.add(pack.digest)
+        self._remember(pack)
+
+    async def find(self, digest: str) -> Pack | None:
+        """The pack of this digest, unpacked; None if nobody has it. Raises JournalUnavailable, OSError."""
+        pack = self._packs.get(digest)
+        if pack is None:
+            rows = await self._rows("pack", digest)
+            if not rows:
+                return None
+            try:
+                pack = await asyncio.to_thread(lambda: check(read_archive(rows[0]["archive"])))
+            except PackInvalid as error:  # of a release that took what this one does not
+                log.error("stored_pack_refused", digest=digest, error=str(error))
+                return None
+            await asyncio.to_thread(self._unpack, pack)
+        self._remember(pack)
+        return pack
+
+    def directory(self, digest: str) -> Path:
+        """Where the files of a pack are that was kept or found."""
+        return self._directory / digest
+
+    def _remember(self, pack: Pack) -> None:
+        self._packs.pop(pack.digest, None)
+        self._packs[pack.digest] = pack
+        while len(self._packs) > MOST_IN_MEMORY:
+            del self._packs[next(iter(self._packs))]
+
+    def _unpack(self, pack: Pack) -> None:
+        target = self.directory(pack.digest)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            with contextlib.suppress(FileExistsError):  # another process of this home was first
+                write(pack.files, target)
+        elif digest_of(read_directory(target)) != pack.digest:
+            raise OSError(f"{target} was changed: remove it")
