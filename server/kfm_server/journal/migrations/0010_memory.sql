@@ -58,6 +58,16 @@ create index chunks_of_document on kfm_memory.chunks (tenant_id, collection, sou
 
 create index chunks_words on kfm_memory.chunks using gin (words);
 
+-- Revisions whose vectors are to go: not yet of a document, or no longer. What a crash leaves is swept from here.
+create table kfm_memory.loose_revisions (
+    tenant_id text collate "C" not null check (tenant_id <> ''),
+    collection text collate "C" not null,
+    revision text collate "C" not null,
+    chunks int not null,
+    at timestamptz not null default now(),
+    primary key (tenant_id, collection, revision)
+);
+
 create table kfm_memory.facts (
     fact_id text collate "C" primary key,
     tenant_id text collate "C" not null check (tenant_id <> ''),
@@ -85,7 +95,7 @@ declare
     name text;
     has_role boolean := exists (select from pg_roles where rolname = 'kfm_memory');
 begin
-    foreach name in array array['collections', 'documents', 'chunks', 'facts', 'vector_collections'] loop
+    foreach name in array array['collections', 'documents', 'chunks', 'facts', 'loose_revisions', 'vector_collections'] loop
         execute format('alter table kfm_memory.%I enable row level security', name);
         execute format('alter table kfm_memory.%I force row level security', name);
         execute format('create policy of_tenant on kfm_memory.%I using (tenant_id = current_setting(''kfm.tenant'', true))', name);
