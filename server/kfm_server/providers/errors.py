@@ -21,14 +21,26 @@ MAX_RETRY_AFTER_MS: Final = 24 * 3600 * 1000
 MAX_TOLD: Final = 300
 """Characters of a provider's own message that a user sees."""
 
-_OVERFLOW_CODES = {"context_length_exceeded", "request_too_large", "string_above_max_length"}
+_OVERFLOW_CODES = {
+    "context_length_exceeded",
+    "exceed_context_size_error",
+    "request_too_large",
+    "string_above_max_length",
+}
 _OVERFLOW = re.compile(
     r"context[ _](?:length|window|size)|maximum (?:prompt|input|number of tokens)|too many (?:input )?tokens|"
     r"(?:prompt|input) is too long|token limit",
     re.IGNORECASE,
 )
 _REFUSED_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation"}
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_QUOTA_CODES = {
+    "billing_error",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "credit_balance_exhausted",
+    "enforced_spend_limit_reached",
+    "insufficient_quota",
+}
 _SECRET = re.compile(r"(?:sk|pk|rk|key|api[-_]?key|bearer|basic)[-_ =:]+[\w.*+/=-]{6,}", re.IGNORECASE)
 
 
@@ -95,7 +107,7 @@ def from_status(
     request_id: str = "",
 ) -> ProviderError:
     """What an HTTP status other than 2xx says. `body`: the answer as JSON or text; `now`: seconds since 1970."""
-    code, said = _envelope(body)
+    code, _, said = _envelope(body)
     reason, message = _meaning(status, code, said)
     if status not in (401, 403) and said:
         message += f" It says: {told(said, secrets)}"
@@ -108,8 +120,7 @@ def from_status(
 
 def from_event(body: Any, *, secrets: tuple[str, ...] = (), usage: TokenUsage | None = None) -> ProviderError:
     """An error that came as an event of a stream, after the status 200."""
-    code, _ = _envelope(body)
-    status = int(code) if code.isdigit() and 300 <= int(code) <= 599 else 500
+    code, status, _ = _envelope(body)
     if "rate_limit" in code:
         status = 429
     elif code in _OVERFLOW_CODES | _REFUSED_CODES or code == "invalid_request_error":
@@ -128,10 +139,10 @@ def _meaning(status: int, code: str, said: str) -> tuple[str, str]:
         return REJECTED, f"The quota at the model provider is used up {shown}."
     if status == 429:
         return RATE_LIMITED, f"The model provider asks for fewer calls {shown}."
-    if status == 408 or status >= 500:
-        return UNAVAILABLE, f"The model provider failed {shown}."
     if status == 413 or code in _OVERFLOW_CODES or (status in (400, 422) and _OVERFLOW.search(said)):
         return OVERFLOW, f"The conversation does not fit into the model {shown}."
+    if status in (408, 409) or status >= 500:
+        return UNAVAILABLE, f"The model provider failed {shown}."
     if code in _REFUSED_CODES:
         return REFUSED, f"The provider's filter refused the content {shown}."
     if status < 400:
@@ -139,22 +150,28 @@ def _meaning(status: int, code: str, said: str) -> tuple[str, str]:
     return REJECTED, f"The model provider refused the call {shown}."
 
 
-def _envelope(body: Any) -> tuple[str, str]:
-    """The code and the message of an error: OpenAI's envelope, Anthropic's, or plain text."""
+def _envelope(body: Any) -> tuple[str, int, str]:
+    """The code, the status (500 if none is told) and the message of an error: OpenAI's envelope, with or without
+    `error` around it, Anthropic's, Ollama's, or plain text. The code is the most particular of the names that it has.
+    """
     if isinstance(body, str):
-        return "", body
+        return "", 500, body
     if not isinstance(body, dict):
-        return "", ""
+        return "", 500, ""
     outer = cast("dict[str, Any]", body)
     inner: Any = outer.get("error", outer)
     if isinstance(inner, str):
-        return "", inner
+        return "", 500, inner
     if not isinstance(inner, dict):
-        return "", ""
+        return "", 500, ""
     error = cast("dict[str, Any]", inner)
-    code = error.get("code") or error.get("type") or ""
+    details: Any = error.get("details")
+    particular = cast("dict[str, Any]", details).get("error_code") if isinstance(details, dict) else None
+    names = [str(name).lower()[:100] for name in (particular, error.get("code"), error.get("type")) if name]
+    status = next((int(name) for name in names if name.isdigit() and 300 <= int(name) <= 599), 500)
     said = error.get("message") or error.get("detail") or ""
-    return str(code).lower()[:100], said if isinstance(said, str) else ""
+    code = next((name for name in names if not name.isdigit()), "")
+    return code, status, said if isinstance(said, str) else ""
 
 
 def told(text: str, secrets: tuple[str, ...] = ()) -> str:

@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
+import orjson
+
 from kfm_server.ports.models import (
     STALL_SECONDS,
     Embeddings,
@@ -281,12 +283,18 @@ def _headers(error: Exception) -> Mapping[str, str]:
 
 
 def _body(error: Exception) -> dict[str, Any]:
-    """The provider's own error, if LiteLLM has kept it; else LiteLLM's words."""
+    """The provider's own error, if LiteLLM has kept it, be it as a part of its message; else LiteLLM's words."""
     for cause in _causes(error):
         found: Any = getattr(cause, "body", None)
         if isinstance(found, dict):
             return cast("dict[str, Any]", found)
-    return {"message": str(getattr(error, "message", error))}
+    message = str(getattr(error, "message", error))
+    try:
+        inner: Any = orjson.loads(message[message.index("{") : message.rindex("}") + 1])
+    except ValueError:
+        return {"message": message}
+    own = cast("dict[str, Any]", inner).get("error")
+    return cast("dict[str, Any]", own) if isinstance(own, dict) else {"message": own or message}
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -233,7 +233,8 @@ async def _json_of(response: aiohttp.ClientResponse) -> Any:
 
 
 def _request_id(response: aiohttp.ClientResponse) -> str:
-    return response.headers.get("x-request-id", "")[:200]
+    headers = response.headers
+    return (headers.get("x-request-id") or headers.get("request-id", ""))[:200]
 
 
 def _unreached(error: Exception, stall_seconds: float) -> ProviderError:
