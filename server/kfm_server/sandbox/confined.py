@@ -52,7 +52,7 @@ class Confined:
                 hello: dict[str, Any] = json.loads(await confined._frame(64 * 1024))
             if "ready" in hello:
                 return confined
-            reason = f"{hello.get('refused')}."
+            reason = str(hello.get("refused"))
         except (asyncio.IncompleteReadError, ValueError):
             reason = "the process ended before it was ready."
         except TimeoutError:

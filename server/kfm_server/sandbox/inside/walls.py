@@ -56,7 +56,11 @@ def _new_namespaces(root: bool) -> None:
         os._exit(status)
     os.close(ready)
     try:
-        kernel.unshare(_SPACES)
+        try:
+            kernel.unshare(_SPACES)
+        except OSError as error:
+            hint = "does this host allow user namespaces (user.max_user_namespaces, a container's seccomp profile)?"
+            raise OSError(error.errno, f"{error.strerror}; {hint}") from None
         os.write(go, b"!")
     finally:
         os.close(go)
