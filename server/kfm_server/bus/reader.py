@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 Pause = Callable[[float], Awaitable[None]]
 _READ = 256
 """Most events of a partition that are in this process at one time."""
+_COMMIT_SECONDS = 1.0
+"""A group whose events settle late commits this often: to the crash that it is for, what settles meanwhile is one event more."""
 _REMEMBERED = 1024
 """Last events of a channel that may lose some: a copy of one of them is not delivered again."""
 _ALONE = "@/"  # begins the key of an event outside a session; no session's key begins so
@@ -66,6 +68,7 @@ class PartitionReader:
         self._pause = pause
         self._holds: dict[str, Hold] = {}
         self._taken: deque[tuple[float, int]] = deque()
+        self._committed_at = 0.0
         self._alone = key_in(channel, _ALONE)
         self._delivered: deque[str] = deque(maxlen=_REMEMBERED)
         self._known: set[str] = set()
@@ -125,6 +128,9 @@ class PartitionReader:
         """Move the cursor to what is settled."""
         now, settled = self._clock.monotonic(), 0
         self._taken.append((now, self.offset))
+        if self._group.settle and now - self._committed_at < _COMMIT_SECONDS:
+            return
+        self._committed_at = now
         while self._taken and self._taken[0][0] <= now - self._group.settle:
             settled = self._taken.popleft()[1]
         if settled:

@@ -32,7 +32,7 @@ _MOST_BYTES = 4_000_000
 """Payloads of one publication, unless a single one is larger."""
 _COMMIT_SECONDS = 0.25
 """The cursor is committed this often while there is much to do: what was published since comes again after a crash."""
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 2.0
 """Where pools wait for their steps, the other events are published this often."""
 _MARK_SECONDS = 10.0
 _UNFINISHED = 2**62

@@ -54,7 +54,7 @@ def test_a_topic_is_made_with_its_options_as_texts(
 @given(u64, st.lists(u32, max_size=40))
 def test_an_assignment_is_read_whole(generation: int, partitions: list[int]) -> None:
     reply = struct.pack(f"<QI{len(partitions)}I", generation, len(partitions), *partitions)
-    assert wire.assignment(reply) == tuple(partitions)
+    assert wire.assignment(reply) == wire.Assignment(generation, tuple(partitions))
 
 
 @given(u32, u64, u64)

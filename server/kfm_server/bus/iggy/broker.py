@@ -15,10 +15,21 @@ from kfm_server.bus.iggy.members import Members, count_members, read_committed, 
 from kfm_server.bus.iggy.publishing import Lane
 from kfm_server.bus.iggy.reading import READ_BYTES, poll_of, received
 from kfm_server.bus.iggy.topics import get_topic, make_topics
-from kfm_server.ports.broker import BrokerMisfit, BrokerUnavailable, Message, Received, check
+from kfm_server.ports.broker import (
+    RESULTS,
+    STEPS,
+    BrokerMisfit,
+    BrokerUnavailable,
+    Message,
+    Received,
+    check,
+)
 from kfm_server.ports.iggy_settings import IggySettings
 
 T = TypeVar("T")
+
+_AT_ONCE = 4
+"""Connections for each of the topics on whose messages turns wait."""
 
 
 class IggyBroker:
@@ -26,9 +37,9 @@ class IggyBroker:
 
     def __init__(self, settings: IggySettings, topics: Collection[str], partitions: int) -> None:
         self._settings, self._topics, self._partitions = settings, tuple(topics), partitions
-        self._writers: dict[str, IggyConnection] = {}
-        """One for each topic: a connection waits for every answer, and nobody is to wait for another topic's."""
-        self._reader = IggyConnection(settings)
+        self._writers: dict[tuple[str, int], IggyConnection] = {}
+        """A connection waits for every answer: nobody is to wait for another topic's, nor a step for all others."""
+        self._readers: dict[tuple[str, int], IggyConnection] = {}
         self._control = IggyConnection(settings)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._made = False
@@ -49,7 +60,7 @@ class IggyBroker:
                 await broker.ready()
             yield broker
         finally:
-            for used in (*broker._writers.values(), broker._reader, broker._control):
+            for used in (*broker._writers.values(), *broker._readers.values(), broker._control):
                 used.close()
             await asyncio.sleep(CLOSING)
 
@@ -74,9 +85,7 @@ class IggyBroker:
         sent = [SendMessage(m.payload, dict(m.headers) or None, m.id) for m in messages]
         size = sum(len(m.payload) for m in messages)
         stream = self._settings.stream
-        writer = self._writers.get(topic)
-        if writer is None:
-            writer = self._writers[topic] = IggyConnection(self._settings)
+        writer = self._one_of(self._writers, topic, partition)
         await self._call(writer, lambda c: c.send_messages(stream, topic, partition, sent), size)
 
     async def heads(self, topic: str) -> Mapping[int, int]:
@@ -97,7 +106,8 @@ class IggyBroker:
     async def read(self, topic: str, partition: int, after: int, limit: int) -> Sequence[Received]:
         self._known(topic, partition)
         poll = poll_of(self._settings.stream, topic, Consumer.Single("kfm"), partition, after, limit)
-        return [received(m, partition) for m in await self._call(self._reader, poll, READ_BYTES)]
+        reader = self._one_of(self._readers, topic, partition)
+        return [received(m, partition) for m in await self._call(reader, poll, READ_BYTES)]
 
     @contextlib.asynccontextmanager
     async def group(self, name: str, topic: str) -> AsyncGenerator[IggyGroup]:
@@ -139,6 +149,15 @@ class IggyBroker:
             return await over.call(do, size)
         except NotThere as error:
             raise self._gone(str(error)) from error
+
+    def _one_of(
+        self, connections: dict[tuple[str, int], IggyConnection], topic: str, partition: int
+    ) -> IggyConnection:
+        """A partition's calls all go over the same one: a send that nobody awaits any more ends before the next begins."""
+        lane = partition % _AT_ONCE if topic in (STEPS, RESULTS) else 0
+        if (topic, lane) not in connections:
+            connections[topic, lane] = IggyConnection(self._settings)
+        return connections[topic, lane]
 
     def _gone(self, what: str) -> BrokerUnavailable:
         self._made = False

@@ -26,6 +26,9 @@ class IggyGroup:
         self._settings, self._name, self._topic, self._ready = settings, name, topic, ready
         self._connection = IggyConnection(settings)
         self._joined = False
+        self._generation = -1
+        self._commits: dict[int, int] = {}
+        """How far the group is in each partition of ours: nobody else commits there within one generation."""
 
     async def join(self) -> None:
         await self._ready()
@@ -34,13 +37,24 @@ class IggyGroup:
         self._joined = True
 
     async def assigned(self) -> Mapping[int, int]:
-        mine = await self._partitions()
-        if mine is None:
-            if self._joined:
-                await self._ready()
-                await self._join()
-            return {}
-        return {partition: await self._committed(partition) for partition in mine}
+        try:
+            mine = await self._partitions()
+            if mine is None:
+                self._commits.clear()
+                if self._joined:
+                    await self._ready()
+                    await self._join()
+                return {}
+            if mine.generation != self._generation:
+                self._commits.clear()
+                self._generation = mine.generation
+            for partition in mine.partitions:
+                if partition not in self._commits:
+                    self._commits[partition] = await self._committed(partition)
+        except BrokerUnavailable:  # it may be another broker that comes back, or one that lost something
+            self._commits.clear()
+            raise
+        return {partition: self._commits[partition] for partition in mine.partitions}
 
     async def read(self, partition: int, after: int, limit: int) -> Sequence[Received]:
         poll = poll_of(
@@ -56,8 +70,11 @@ class IggyGroup:
         if offset < 1:
             return
         payload = wire.store_offset(self._name, self._settings.stream, self._topic, partition, offset - 1)
-        with contextlib.suppress(NotThere):
+        try:
             await self._connection.command(wire.STORE_OFFSET, payload, bytes)
+            self._commits[partition] = offset
+        except NotThere:
+            self._commits.pop(partition, None)
 
     async def leave(self) -> None:
         """Always: a member that goes without it may come back as a ghost when the server restarts, and hold partitions."""
@@ -73,7 +90,7 @@ class IggyGroup:
             self._connection.close()
             await asyncio.sleep(CLOSING)
 
-    async def _partitions(self) -> tuple[int, ...] | None:
+    async def _partitions(self) -> wire.Assignment | None:
         payload = wire.sync_group(self._settings.stream, self._topic, self._name)
         return await self._connection.command(wire.SYNC_GROUP, payload, wire.assignment)
 

@@ -58,14 +58,22 @@ def sync_group(stream: str, topic: str, group: str) -> bytes:
     return identifier(stream) + identifier(topic) + identifier(group)
 
 
-def assignment(reply: bytes) -> tuple[int, ...] | None:
-    """Of SYNC_GROUP: partitions of the sender. None: it is no member."""
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A member's partitions; as long as the generation is the same, none came or went."""
+
+    generation: int
+    partitions: tuple[int, ...]
+
+
+def assignment(reply: bytes) -> Assignment | None:
+    """Of SYNC_GROUP, for the sender. None: it is no member."""
     if not reply:
         return None
     count = int.from_bytes(reply[8:12], "little")
     if len(reply) != 12 + 4 * count:
         raise Malformed(f"an assignment of {len(reply)} bytes")
-    return struct.unpack_from(f"<{count}I", reply, 12)
+    return Assignment(int.from_bytes(reply[:8], "little"), struct.unpack_from(f"<{count}I", reply, 12))
 
 
 def create_topic(stream: str, name: str, partitions: int, options: Mapping[str, str]) -> bytes:
