@@ -73,6 +73,9 @@ class WorkServer(rpc.WorkerServiceServicer):
         self.welcome.lease.FromMilliseconds(int(lease_seconds * 1000))
         self.refusal: KfmError | None = None
         """What every hello is refused with."""
+        self.unsaid = 0
+        """So many streams end as a client sees it whose hello met the end: with gRPC's own INTERNAL."""
+        self.streams = 0
         self.hellos = asyncio.Semaphore(0)
         """One for each stream."""
         self._sessions: asyncio.Queue[Session] = asyncio.Queue()
@@ -106,6 +109,9 @@ class WorkServer(rpc.WorkerServiceServicer):
     async def Work(self, request_iterator: Any, context: Any) -> None:
         """One stream."""
         self.hellos.release()
+        self.streams += 1
+        if self.streams <= self.unsaid:
+            await context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")
         if self.refusal is not None:
             await context.abort(*to_status(self.refusal, "r1"))
         first = await context.read()

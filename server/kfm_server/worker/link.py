@@ -27,6 +27,8 @@ _BEFORE_HEARTBEAT = failpoints.declare("worker.heartbeat.before")
 
 WELCOME_SECONDS = 10.0
 """How long a connection and its welcome may take."""
+REFUSAL_SECONDS = 1.0
+"""How long a hello is held back for a refusal, after a stream that ended without telling why."""
 MOST_BEHIND = 64
 """Requests that wait to be sent; deltas are dropped beyond it."""
 _STEADY_SECONDS = 2.0
@@ -53,6 +55,10 @@ REFUSALS = (
     errors.Unimplemented,
 )
 """What a server says that no other attempt changes: it ends the worker."""
+
+
+class _Unsaid(errors.Unavailable):
+    """The stream ended, and gRPC told its own status in place of the server's: it was sending at that moment."""
 
 
 class Link:
@@ -85,6 +91,8 @@ class Link:
         self._roots = roots
         self._outbox: asyncio.Queue[pb.WorkRequest] = asyncio.Queue()
         self._max_bytes = 0
+        self._unsaid = False
+        """Why the stream before ended is not known."""
 
     def tell(self, request: pb.WorkRequest) -> None:
         """As Line."""
@@ -120,6 +128,7 @@ class Link:
             async with self._channel() as channel:
                 return await self._session(rpc.WorkerServiceStub(channel).Work(metadata=self._metadata))
         except XenocommError as error:
+            self._unsaid = isinstance(error, _Unsaid)
             return error
         except TimeoutError:
             return errors.Unavailable(f"{self.endpoint} said no welcome within {WELCOME_SECONDS:g} s")
@@ -129,9 +138,7 @@ class Link:
     async def _session(self, call: Any) -> XenocommError:
         asked_us = self._leases.now_us()
         async with asyncio.timeout(WELCOME_SECONDS):
-            with contextlib.suppress(*_ENDED):
-                await call.write(pb.WorkRequest(hello=self._hello()))
-            first = await self._read(call)
+            first = await self._greet(call)
         if first is None or not first.HasField("welcome"):
             return errors.Unavailable(f"{self.endpoint} began without a welcome")
         welcome = first.welcome
@@ -155,6 +162,19 @@ class Link:
                 call.cancel()
                 for task in tasks:
                     task.cancel()
+
+    async def _greet(self, call: Any) -> pb.WorkResponse | None:
+        """Say hello, and hear the answer. A refusal that met the hello before was lost by that: now it may come first."""
+        reading = asyncio.create_task(self._read(call))
+        try:
+            if self._unsaid:
+                self._unsaid = False
+                await asyncio.wait((reading,), timeout=REFUSAL_SECONDS)
+            with contextlib.suppress(*_ENDED):
+                await call.write(pb.WorkRequest(hello=self._hello()))
+            return await reading
+        finally:
+            reading.cancel()
 
     async def _listen(self, call: Any) -> XenocommError:
         try:
@@ -205,7 +225,10 @@ class Link:
         try:
             said = await call.read()
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self.endpoint) from None
+            found = from_rpc(error, self.endpoint)
+            if found.metadata.get("grpc_status") == "INTERNAL":
+                raise _Unsaid(f"{self.endpoint} ended the stream, and its reason was lost") from None
+            raise found from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

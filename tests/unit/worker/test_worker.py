@@ -349,6 +349,22 @@ async def test_a_refused_hello_ends_the_worker_with_its_error(
     assert isinstance(ended, raised) and refusal.message in str(ended)
 
 
+async def test_a_refusal_that_met_the_hello_and_was_lost_is_heard_on_the_next_stream(
+    server: WorkServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.unsaid, server.refusal = 1, Unauthenticated("no")
+    ended = await ends_refused(server)
+    assert isinstance(ended, sdk.Unauthenticated)
+    assert server.streams == 2
+    assert "INTERNAL" not in capsys.readouterr().out
+
+
+async def test_a_server_that_takes_the_worker_after_a_lost_refusal_gets_its_hello(server: WorkServer) -> None:
+    server.unsaid = 1
+    async with working(Gated(), servers=(server,)):
+        assert (await server.session()).hello.worker == "w1"
+
+
 async def test_a_result_that_the_server_cannot_take_is_told_as_a_failure() -> None:
     server = await WorkServer(max_message_bytes=10_000).start()
     tool = Gated(output="x" * 10_000)
