@@ -26,7 +26,9 @@ KFM = Path(sys.executable).with_name("kfm")
 
 
 def broker() -> dict[str, str]:
-    """Where the broker is, as the environment of this process says."""
+    """Where the broker is, as the environment of this process says; empty if there is none."""
+    if not os.environ.get("KFM_IGGY_ADDRESS"):
+        return {}
     return {name: value for name, value in os.environ.items() if name.startswith("KFM_IGGY_")}
 
 
