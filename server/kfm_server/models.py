@@ -19,7 +19,9 @@ class ModelSpec:
     provider: `openai` (any OpenAI-compatible endpoint, by `base_url`), `litellm` or `scripted`; model: the
     provider's name of it; api_key: `reveal()` it where it is sent; context_tokens and max_output_tokens: what it
     takes and writes at most; prices in 10^-9 US dollars a token, None is not known; max_complexity: the router gives it
-    messages up to this complexity, 0 to 100; timeout_seconds: what one call may take.
+    messages up to this complexity, 0 to 100; timeout_seconds: what one call may take; fallbacks: names of the models that are
+    asked, in this order, when this one's provider fails; cache_seconds: how long an equal call is answered from memory
+    with the same reply, 0 is never.
     """
 
     name: str
@@ -35,6 +37,8 @@ class ModelSpec:
     temperature: float | None = None
     script: str = ""
     timeout_seconds: float = 120.0
+    fallbacks: tuple[str, ...] = ()
+    cache_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,8 @@ MODEL_KEYS: tuple[Key, ...] = (
     Key("temperature", readers.number(0, 2), True),
     Key("script", readers.text(), True),
     Key("timeout", readers.seconds(0.1, 3600), True, field="timeout_seconds"),
+    Key("fallbacks", readers.names(16), True),
+    Key("cache_seconds", readers.number(0, 30 * _DAY, "a number of seconds"), True),
 )
 PERSONALITY_KEYS: tuple[Key, ...] = (
     Key("description", readers.text(2000), True),
