@@ -78,8 +78,8 @@ async def relayed(site: Site) -> None:
 async def test_turns_go_on_without_the_broker_and_all_of_them_are_there_after_its_return(
     site: Site, iggy: Iggy, report: Report
 ) -> None:
-    """KFM_TEST_ABSENCE: seconds of the longest absence, 60 in a full run."""
-    absence = amount("KFM_TEST_ABSENCE", 10, 3)
+    """KFM_TEST_ABSENCE: seconds of the longest absence."""
+    absence = amount("KFM_TEST_ABSENCE", 10, 3, full=60)
     done, enough = Counter[str](), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(load(site, enough, done))

@@ -1,6 +1,6 @@
 """FT1: kill -9 with sixteen turns in flight, at a failpoint, a passage and a mix of contracts drawn from a seed.
 
-Replay one: `KFM_TEST_SEED=7 make faults`, or the same with `pytest tests/faults/test_killed_under_load.py`.
+Replay one: `KFM_TEST_SEED=7 python -m pytest tests/faults/test_killed_under_load.py`; some: `KFM_TEST_SEED=1-50`.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Load:
 
 
 @pytest.mark.requirement("R8", "R4", "FT1", "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9")
-@pytest.mark.parametrize("seed", seeds(20, 1))
+@pytest.mark.parametrize("seed", seeds(20, 1, full=200))
 async def test_sixteen_turns_of_every_contract_survive_a_kill(
     seed: int, tmp_path: Path, report: Report
 ) -> None:

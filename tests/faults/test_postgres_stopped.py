@@ -107,7 +107,7 @@ async def stop_again_and_again(
 async def test_clients_wait_or_are_told_but_never_get_a_wrong_result_while_postgres_stops_and_starts(
     tmp_path: Path, report: Report
 ) -> None:
-    most = amount("KFM_TEST_TURNS", 300, 60)
+    most = amount("KFM_TEST_TURNS", 300, 60, full=2000)
     seed = int(os.environ.get("KFM_TEST_SEED", "4"))
     print(f"seed {seed}")
     ledger = tmp_path / "ledger.jsonl"

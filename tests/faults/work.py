@@ -63,16 +63,24 @@ def ledger_server(home: Path, ledger: Path, database_url: str = "") -> LiveServe
     )
 
 
-def seeds(most: int, sample: int) -> list[int]:
-    """Seeds 1 to `most`; only to `sample` when KFM_TEST_FAULT_SAMPLE is set; KFM_TEST_SEED replays one alone."""
-    if one := os.environ.get("KFM_TEST_SEED"):
-        return [int(one)]
-    return list(range(1, 1 + (sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most)))
+def seeds(most: int, sample: int, full: int = 0) -> list[int]:
+    """Seeds 1 to `sample`, `most` or `full`, as `amount` has it; KFM_TEST_SEED replays one (7) or some (1-50)."""
+    if told := os.environ.get("KFM_TEST_SEED"):
+        first, _, last = told.partition("-")
+        return list(range(int(first), 1 + int(last or first)))
+    return list(range(1, 1 + _length(most, sample, full)))
 
 
-def amount(name: str, most: int, sample: int) -> int:
-    """How much of something: the variable's number if it is set, else `most`, or `sample` in a sampled run."""
-    return int(os.environ.get(name) or (sample if os.environ.get("KFM_TEST_FAULT_SAMPLE") else most))
+def amount(name: str, most: int, sample: int, full: int = 0) -> int:
+    """How much of something: the variable's number if it is set, else by the length of the run."""
+    return int(os.environ.get(name) or _length(most, sample, full))
+
+
+def _length(most: int, sample: int, full: int) -> int:
+    """`sample` in a sampled run (KFM_TEST_FAULT_SAMPLE), `full` in a run of full length (KFM_TEST_FULL), else `most`."""
+    if os.environ.get("KFM_TEST_FAULT_SAMPLE"):
+        return sample
+    return full or most if os.environ.get("KFM_TEST_FULL") else most
 
 
 @dataclass

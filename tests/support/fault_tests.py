@@ -1,6 +1,7 @@
 """A plugin of pytest: `-p tests.support.fault_tests` runs only tests that are marked with an FT, and keeps what came of them.
 
 Each result is appended to tests/faults/matrix/tests.jsonl, of which docs/faults.md is made; FT=FT8,FT9 takes only these.
+With KFM_TEST_FULL, tests that have a full length run at it, and their results stand apart.
 """
 
 import json
@@ -48,6 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         "iggy": iggy.summary().removeprefix("Iggy was ")
         if "iggy" in getattr(item, "fixturenames", ())
         else "",
+        "full": bool(os.environ.get("KFM_TEST_FULL")),
         "why": str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "",
     }
     with RESULTS.open("a") as file:

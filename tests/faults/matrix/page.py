@@ -66,7 +66,8 @@ def page(results: Sequence[Result], tests: Sequence[dict[str, Any]]) -> str:
         parts += [f"### {bus}\n", _summary(mine) if mine else "Not run yet.\n"]
         if mine:
             parts.append(_table(mine))
-    parts += ["## Fault tests\n", _fault_tests(tests)]
+    parts += ["## Fault tests\n", _fault_tests([row for row in tests if not row.get("full")])]
+    parts += ["## At full length\n", _full_length([row for row in tests if row.get("full")])]
     return "\n".join(parts)
 
 
@@ -135,7 +136,9 @@ def _tests() -> list[dict[str, Any]]:
     if not TESTS.exists():
         return []
     rows = (json.loads(line) for line in TESTS.read_text().splitlines())
-    found: dict[str, dict[str, Any]] = {row["test"]: row for row in rows}
+    found: dict[tuple[str, bool], dict[str, Any]] = {
+        (row["test"], row.get("full", False)): row for row in rows
+    }
     return list(found.values())
 
 
@@ -145,8 +148,8 @@ def _fault_tests(tests: Sequence[dict[str, Any]]) -> str:
         for name in row["fts"]:
             by_ft[name].append(row)
     lines = [
-        "Each by `python -m pytest -p tests.support.fault_tests` (FT=FT8 takes one; KFM_TEST_ABSENCE, KFM_TEST_TURNS and",
-        "KFM_TEST_SEED make them longer or others). What each asks is in docs/requirements.md.\n",
+        "Each by `python -m pytest -p tests.support.fault_tests` (FT=FT8 takes one; KFM_TEST_FULL=1 makes some as long as",
+        "they are meant to be, KFM_TEST_ABSENCE, KFM_TEST_TURNS and KFM_TEST_SEED make them longer or others). What each asks is in docs/requirements.md.\n",
         "| | result | test | measured |",
         "|---|---|---|---|",
     ]
@@ -156,6 +159,51 @@ def _fault_tests(tests: Sequence[dict[str, Any]]) -> str:
             more = "; ".join(filter(None, (measured, row["iggy"] and f"Iggy: {row['iggy']}", row["why"])))
             lines.append(f"| {name} | {row['outcome']} | {_called(row['test'])} | {more} |")
     return "\n".join(lines) + "\n"
+
+
+FULL = {
+    "FT1": "tests/faults/test_killed_under_load.py",
+    "FT4": "tests/faults/test_postgres_stopped.py",
+    "FT8": "tests/faults/test_broker_lost.py",
+}
+"""Where the tests are that have a full length."""
+
+
+def _full_length(tests: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "Tests that are shorter by default, as long as they are meant to be; all of a test's seeds together.\n",
+        "| | command | test | runs | passed | measured |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for name, file in FULL.items():
+        by_test: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in tests:
+            if name in row["fts"] and row["test"].startswith(file):
+                by_test[row["test"].partition("[")[0]].append(row)
+        command = f"`KFM_TEST_FULL=1 FT={name} python -m pytest -p tests.support.fault_tests {file}`"
+        for test, rows in by_test.items():
+            passed = sum(row["outcome"] == "passed" for row in rows)
+            more = "; ".join(filter(None, (_spread(rows), rows[-1]["iggy"] and f"Iggy: {rows[-1]['iggy']}")))
+            lines.append(f"| {name} | {command} | {_called(test)} | {len(rows)} | {passed} | {more} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(rows: Sequence[dict[str, Any]]) -> str:
+    """What was measured: of several runs from the least to the most, or how many different texts."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        for name, value in row["measured"].items():
+            found[name].append(value)
+    told: list[str] = []
+    for name, values in found.items():
+        if len(values) == 1:
+            told.append(f"{name}={values[0]}")
+        elif all(isinstance(value, int | float) for value in values):
+            total = f" ({sum(values)} in all)" if name in ("turns", "needs_review") else ""
+            told.append(f"{name}={min(values)}-{max(values)}{total}")
+        else:
+            told.append(f"{name}: {len(set(values))} different")
+    return " ".join(told)
 
 
 def _called(nodeid: str) -> str:
