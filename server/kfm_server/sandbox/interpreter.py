@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _BASE_MEMORY: Final = 256 * MiB
 """Address space of a worker before it runs anything, and room for what its own count of memory does not see."""
-_FILE = "main.py"
 
 
 class InterpreterSandbox:
@@ -97,7 +96,6 @@ class InterpreterSandbox:
         printed = CollectString(grant.output_bytes)
         try:
             async with pool.checkout(
-                script_name=_FILE,
                 limits={
                     "max_memory": grant.memory_bytes,
                     "max_feed_duration_secs": min(float(grant.cpu_seconds), grant.wall_seconds),
@@ -188,8 +186,7 @@ def _end(error: "MontyError", grant: Grant, printed: str) -> Exception:
     if isinstance(raised, SyntaxError):
         text = raised.msg or text
     frames = getattr(error, "traceback", list)()
-    lines = [frame.line for frame in frames if frame.filename == _FILE]
-    return failure(type(raised).__name__, text, lines[-1] if lines else 0)
+    return failure(type(raised).__name__, text, frames[-1].line if frames else 0)
 
 
 def _plain(value: Any, grant: Grant, printed: int, text: str) -> Any:
