@@ -47,6 +47,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 """What each room may import beside itself, the generated contract and other people's libraries."""
 EXCEPTIONS = {
+    ("doors/cli/packs.py", "personalities"): "packs are made, checked and installed without a server",
+    ("doors/cli/pack_cases.py", "personalities"): "and so are their cases run",
+    ("doors/cli/pack_cases.py", "sandbox"): "in the sandbox that a server would use",
     (
         "doors/cli/main.py",
         "starting",
@@ -57,6 +60,7 @@ EXCEPTIONS = {
     ("worker/relay.py", "runtime"): "a process offers the places of its hub to the others, as a worker",
     ("worker/program.py", "tools"): "a worker composes itself: it is a process without a server",
     ("worker/bus_program.py", "bus"): "and one on the broker names the broker",
+    ("worker/ghosts.py", "bus"): "as does who looks after a pool's group on it",
     ("worker/bus_program.py", "tools"): "and its tools",
     ("doors/cli/worker.py", "settings"): "where the broker is, is read by the settings' only reader",
     ("doors/cli/worker.py", "worker"): "`kfm worker` is that process",

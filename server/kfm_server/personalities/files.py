@@ -106,7 +106,6 @@ def write(files: Files, directory: Path) -> None:
         target = half / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        target.chmod(0o444)
     half.rename(directory)
 
 

@@ -1,5 +1,6 @@
 """The tools that packs bring: Python functions in the sandbox, and the reader of skills."""
 
+from pathlib import Path
 from typing import Any
 
 from kfm.pack.v1 import manifest_pb2 as pb
@@ -55,17 +56,16 @@ class _OwnTool:
         if self._own.name == READ_SKILL:
             return read_skill(pack, arguments)
         tool = next(tool for tool in pack.manifest.tools if tool.name == self._own.name)
-        value, printed = await run_tool(self._sandbox, self._store, pack, tool, arguments)
+        value, printed = await run_tool(self._sandbox, self._store.directory(self._digest), tool, arguments)
         if printed:
             call.progress(printed[:MOST_PRINTED])
         return value
 
 
 async def run_tool(
-    sandbox: Sandbox, store: PackStore, pack: Pack, tool: pb.PackTool, arguments: dict[str, Any]
+    sandbox: Sandbox, directory: Path, tool: pb.PackTool, arguments: dict[str, Any]
 ) -> tuple[Any, str]:
-    """What the tool's function returns and prints. Raises ToolError."""
-    directory = store.directory(pack.digest)
+    """What the tool's function returns and prints, with its pack in `directory`. Raises ToolError."""
     try:
         outcome = await sandbox.run(
             Function(directory / tool.source, function_of(tool)), arguments, grant_of(tool, directory)

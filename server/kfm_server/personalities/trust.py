@@ -95,7 +95,7 @@ def private_key(pem: bytes) -> Ed25519PrivateKey:
 
 
 def known_keys(directory: Path) -> dict[str, Ed25519PublicKey]:
-    """The public keys in `*.pem` of a directory, by file name. Raises TrustError."""
+    """The public keys in `*.pem` of a directory, by file name without `.pub.pem`. Raises TrustError."""
     found: dict[str, Ed25519PublicKey] = {}
     for file in sorted(directory.glob("*.pem")) if directory.is_dir() else ():
         try:
@@ -104,5 +104,5 @@ def known_keys(directory: Path) -> dict[str, Ed25519PublicKey]:
             raise TrustError(f"{file.name} is no public key: {error}") from None
         if not isinstance(key, Ed25519PublicKey):
             raise TrustError(f"{file.name} is no Ed25519 public key")
-        found[file.stem] = key
+        found[file.stem.removesuffix(".pub")] = key
     return found

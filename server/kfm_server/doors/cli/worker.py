@@ -1,17 +1,23 @@
 """`kfm worker`: a worker of a pool, and who else works."""
 
+import asyncio
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import astuple
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfm_server.doors.cli.console import Endpoint, Token, seconds, with_client
-from kfm_server.doors.cli.printing import Fields, Form, Output
+from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Token, Yes, confirm, seconds, with_client
+from kfm_server.doors.cli.printing import Fields, Form, Output, show_table
 
 if TYPE_CHECKING:
     from xenocomm import Client
     from xenocomm._gen.types import Worker
 
+    from kfm_server.ports.iggy_settings import IggySettings
     from kfm_server.worker.program import WorkerOptions
 
 app = typer.Typer(
@@ -83,23 +89,66 @@ def worker(
 
 
 def _on_bus(options: "WorkerOptions") -> int:
+    with _broker("--bus") as (iggy, partitions):
+        from kfm_server.worker.bus_program import run_on_bus
+
+        return run_on_bus(options, iggy, partitions)
+
+
+@contextmanager
+def _broker(hint: str) -> "Generator[tuple[IggySettings, int]]":
+    """The broker of the settings, and how many partitions its topics have. What is wrong with it is told: BadParameter."""
     from kfm_server.ports.broker import BrokerMisfit
     from kfm_server.settings import Config, SettingsError
 
-    try:
-        from kfm_server.worker.bus_program import run_on_bus
-    except ImportError as error:
-        raise typer.BadParameter(f"install kfm-server[iggy]: {error}", param_hint="--bus") from None
+    if find_spec("apache_iggy") is None:
+        raise typer.BadParameter("install kfm-server[iggy]", param_hint=hint)
     try:
         settings = Config.load().settings
     except SettingsError as wrong:
-        raise typer.BadParameter(str(wrong), param_hint="--bus") from None
+        raise typer.BadParameter(str(wrong), param_hint=hint) from None
     if not settings.iggy.address:
-        raise typer.BadParameter("KFM_IGGY_ADDRESS names no broker", param_hint="--bus")
+        raise typer.BadParameter("KFM_IGGY_ADDRESS names no broker", param_hint=hint)
     try:
-        return run_on_bus(options, settings.iggy, settings.partitions)
+        yield settings.iggy, settings.partitions
     except BrokerMisfit as misfit:
         raise typer.BadParameter(str(misfit), param_hint="KFM_IGGY_ADDRESS") from None
+
+
+@app.command()
+def ghosts(
+    pool: Annotated[str, typer.Option(help="The pool.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Make the group anew without them.")] = False,
+    yes: Yes = False,
+    output: Output = None,
+    fields: Fields = "",
+) -> None:
+    """Count members of a pool's group on the broker of KFM_IGGY_*, and the ghosts among them.
+
+    A ghost has no process any more, and holds steps that nobody takes: so brokers come back from a restart. Members that
+    come or go are ghosts for a moment, too: look twice. Exit code 9 if the broker does not answer.
+    """
+    form = Form(output, fields)
+    with _broker("KFM_IGGY_*") as (iggy, partitions):
+        from kfm_server.ports.broker import BrokerUnavailable
+        from kfm_server.worker.ghosts import members_of, remove_ghosts
+
+        try:
+            if remove:
+                confirm(
+                    f"Make the group of pool {pool!r} anew? Its workers join again; steps may come twice.",
+                    yes,
+                )
+                asyncio.run(remove_ghosts(pool, iggy, partitions))
+            found = asyncio.run(members_of(pool, iggy, partitions))
+        except BrokerUnavailable as away:
+            typer.echo(f"error: the broker at {iggy.address} does not answer: {away}", err=True)
+            raise typer.Exit(UNREACHABLE) from None
+
+    def table() -> None:
+        show_table(("POOL", "MEMBERS", "CONNECTED", "GHOSTS"), [astuple(found)])
+
+    form.one(found, table, "pool")
 
 
 @app.command("list")

@@ -1,0 +1,52 @@
+"""Putting a pack into the directory that a server watches: whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from kfm_server.personalities.files import Files, read_archive, read_directory, write
+from kfm_server.personalities.pack import Pack, check, load
+from kfm_server.personalities.problems import PackInvalid, Problem
+
+_MOST_ARCHIVE = 64 * 1024 * 1024
+
+
+def read(source: Path) -> Pack:
+    """The pack in a directory or a zip archive. Raises PackInvalid."""
+    return check(read_files(source))
+
+
+def read_files(source: Path) -> Files:
+    """Its files, as they are. Raises PackInvalid."""
+    if source.is_dir():
+        return read_directory(source)
+    try:
+        if source.stat().st_size > _MOST_ARCHIVE:
+            raise PackInvalid([Problem(source.name, 0, f"has more than {_MOST_ARCHIVE} bytes")])
+        return read_archive(source.read_bytes())
+    except OSError as error:
+        raise PackInvalid([Problem(source.name, 0, f"cannot be read: {error.strerror}")]) from None
+
+
+def installed(name: str, into: Path) -> Pack | None:
+    """What is there under this name; None for nothing, or nothing that can be used."""
+    try:
+        return load(into / name)
+    except PackInvalid:
+        return None
+
+
+def install(pack: Pack, into: Path) -> Path:
+    """Put it there, in place of what was there under its name. Raises OSError."""
+    target = into / pack.name
+    into.mkdir(parents=True, exist_ok=True)
+    fresh, old = into / f".new-{pack.name}-{os.getpid()}", into / f".old-{pack.name}-{os.getpid()}"
+    write(pack.files, fresh)
+    try:
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
