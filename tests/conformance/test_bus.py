@@ -13,7 +13,7 @@ from kfm_server.bus.postgres import PostgresBusStore
 from kfm_server.context import ExecutionContext
 from kfm_server.ports.bus import CursorFenced, Delivery, TryLater
 
-from tests.support.bus import Carrier, Seen, Told, caught_up, consuming, group, sealed, unknown
+from tests.support.bus import LIMIT, Carrier, Seen, Told, caught_up, consuming, group, sealed, unknown
 
 ME = ExecutionContext()
 REPLAY = "ReplayDeadLetter"
@@ -47,6 +47,16 @@ async def test_a_group_reads_its_topics_only(store: Told, carrier: Carrier) -> N
     async with consuming(other, carrier, store):
         await caught_up(store, carrier)
     assert seen.ids == []
+
+
+async def test_a_partition_that_is_taken_over_is_read_without_waiting_for_the_poll(
+    store: Told, carrier: Carrier
+) -> None:
+    seen, mine = Seen(), dict[int, int]()
+    async with consuming(group(seen), carrier, store, assigned=mine, hints=False, poll=10 * LIMIT):
+        await carrier.put(sealed("turn_1", 1))
+        mine[0] = 1
+        await seen.until(lambda: seen.ids == ["turn_1.1"])
 
 
 async def test_a_partition_goes_on_without_hints(store: Told, carrier: Carrier) -> None:

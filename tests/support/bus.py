@@ -182,6 +182,7 @@ async def consuming(
     epoch: int = 1,
     assigned: dict[int, int] | None = None,
     hints: bool = True,
+    poll: float = 0.05,
 ) -> AsyncGenerator[Consumer]:
     """The group runs while the context lasts, on the first partition or as assigned; woken by hints or its poll alone."""
     owned = {0: epoch} if assigned is None else assigned
@@ -191,7 +192,7 @@ async def consuming(
         store=store,
         assigned=lambda: owned,
         clock=SystemClock(),
-        poll=0.05,
+        poll=poll,
         pause=at_once,
         linger=0,
         probe=(0.001, 0.01) if hints and carrier.source.may_lose else None,

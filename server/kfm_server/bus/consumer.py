@@ -18,6 +18,8 @@ from kfm_server.ports.journal import JournalUnavailable
 log = structlog.get_logger(__name__)
 AWAY = (TryLater, JournalUnavailable, BrokerUnavailable, BrokerMisfit, BusUnavailable)
 """What is waited for. Nothing is given up, and nothing is counted against an event."""
+_FOLLOW_SECONDS = 0.1
+"""Between two looks at which partitions are ours: turns that were taken over wait for their readers."""
 _LONGEST_PAUSE = 5.0
 _LONGEST_PROBE_PAUSE = 1.0
 
@@ -111,7 +113,7 @@ class Consumer:
                     running.wake.set()
 
     def poke(self) -> None:
-        """Ownership changed or a hold was released: look now instead of at the next poll."""
+        """A hold was released: look now instead of at the next poll."""
         self._poke.set()
 
     def expect(self) -> None:
@@ -123,17 +125,20 @@ class Consumer:
         async with asyncio.TaskGroup() as tasks:
             if self._probe_pauses is not None:
                 tasks.create_task(self._probe(*self._probe_pauses), name=f"bus:{self._name}:probe")
+            loop, due = asyncio.get_running_loop(), 0.0
             while True:
-                self._poke.clear()
                 self._follow_assignment(tasks)
+                if self._poke.is_set() or loop.time() >= due:
+                    self._poke.clear()
+                    try:
+                        await self._look()
+                    except AWAY as error:
+                        self._tell_away(error)
+                    else:
+                        self._tell_back()
+                    due = loop.time() + self._poll
                 try:
-                    await self._look()
-                except AWAY as error:
-                    self._tell_away(error)
-                else:
-                    self._tell_back()
-                try:
-                    async with asyncio.timeout(self._poll):
+                    async with asyncio.timeout(min(due - loop.time(), _FOLLOW_SECONDS)):
                         await self._poke.wait()
                 except TimeoutError:
                     pass

@@ -217,16 +217,32 @@ class MemoryBroker:
 
 
 class _Members:
-    """A group of workers: its members in the order in which they joined, and what it has committed."""
+    """A group of workers: its members in the order in which they joined, who has which partition, and what is committed."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         self.members: list[MemoryWorkGroup] = []
         self.committed: dict[int, int] = {}
+        self.given: dict[int, int] = {}
+        """How far a partition's owner has read."""
+        self._owners: dict[int, MemoryWorkGroup] = {}
+
+    def wanted(self, partition: int) -> "MemoryWorkGroup | None":
+        """Whose it is to be."""
+        return self.members[partition % len(self.members)] if self.members else None
+
+    def owner(self, partition: int) -> "MemoryWorkGroup | None":
+        """Whose it is. It goes to whom it is to be when what was read of it is committed, or its owner is gone."""
+        owner, wanted = self._owners.get(partition), self.wanted(partition)
+        drained = self.given.get(partition, 0) <= self.committed.get(partition, 0)
+        if wanted is not None and wanted is not owner and (drained or owner not in self.members):
+            self._owners[partition] = owner = wanted
+            self.given.pop(partition, None)
+        return owner
 
 
 class MemoryWorkGroup:
-    """WorkGroup in memory. Partitions move at once when a member joins or leaves."""
+    """WorkGroup in memory. What was read and not committed keeps a partition, for ever if need be."""
 
     def __init__(self, broker: MemoryBroker, group: _Members, topic: str) -> None:
         self._broker = broker
@@ -242,26 +258,26 @@ class MemoryWorkGroup:
     async def assigned(self) -> Mapping[int, int]:
         """As the port says."""
         self._broker.reach()
-        return {partition: self._group.committed.get(partition, 0) for partition in self._mine()}
+        group = self._group
+        mine = [p for p in range(group.partitions) if group.owner(p) is self and group.wanted(p) is self]
+        return {partition: group.committed.get(partition, 0) for partition in mine}
 
     async def read(self, partition: int, after: int, limit: int) -> Sequence[Received]:
         """As the port says."""
         found = await self._broker.read(self._topic, partition, after, limit)
-        return found if partition in self._mine() else []
+        if self._group.owner(partition) is not self:
+            return []
+        if found:
+            self._group.given[partition] = max(found[-1].offset, self._group.given.get(partition, 0))
+        return found
 
     async def commit(self, partition: int, offset: int) -> None:
         """As the port says."""
         self._broker.reach()
-        if partition in self._mine():
+        if self._group.owner(partition) is self:
             self._group.committed[partition] = offset
 
     async def leave(self) -> None:
         """As the port says."""
         if self in self._group.members:
             self._group.members.remove(self)
-
-    def _mine(self) -> range:
-        members = self._group.members
-        if self not in members:
-            return range(0)
-        return range(members.index(self), self._group.partitions, len(members))
