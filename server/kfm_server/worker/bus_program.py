@@ -18,6 +18,7 @@ from kfm_server.ports.iggy_settings import IggySettings
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.worker.bus_worker import BusWorker
+from kfm_server.worker.ghosts import group_of
 from kfm_server.worker.program import INTERRUPTED, Worker, WorkerOptions, first_of, worker_registry
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ async def _main(options: WorkerOptions, registry: ToolRegistry, iggy: IggySettin
     runner = StepProcessor(registry.tools, registry.catalogue, clock, log=log.bind())
     async with (
         IggyBroker.open(iggy, (STEPS, RESULTS), partitions) as broker,
-        broker.group(f"pool-{options.pool}", STEPS) as group,
+        broker.group(group_of(options.pool), STEPS) as group,
         asyncio.TaskGroup() as tasks,
     ):
         worker = BusWorker(
