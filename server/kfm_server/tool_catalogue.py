@@ -24,6 +24,8 @@ class ToolEntry:
     quick: bool = False
     pool: str = ""
     """The worker pool that performs it; empty: the server itself."""
+    reserved: bool = False
+    """Only for personalities that name it."""
 
     @cached_property
     def validator(self) -> Draft202012Validator:
@@ -62,6 +64,7 @@ def catalogue_digest(catalogue: ToolCatalogue) -> str:
     body = [
         [entry.name, entry.description, int(entry.effect), dict(entry.input_schema), entry.compensation]
         + ([entry.pool] if entry.pool else [])
+        + (["reserved"] if entry.reserved else [])
         for _, entry in sorted(catalogue.items())
     ]
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()

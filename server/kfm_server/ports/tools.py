@@ -18,6 +18,7 @@ class ToolSpec:
     the attempt to undo, for COMPENSATABLE ones;
     quick: a PURE tool that ends within milliseconds and cannot harm the process: it may run before anything of its
     step is durable, so that its result needs no commit of its own. Others start once their dispatch is durable.
+    reserved: only for personalities that name it: `*` does not stand for it, nor do plans of others have it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ToolSpec:
     effect: types.EffectContract
     compensation: str = ""
     quick: bool = False
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,9 @@ def _entry(spec: ToolSpec) -> ToolEntry:
     if spec.quick and spec.effect != types.EFFECT_CONTRACT_PURE:
         raise ToolsInvalid(f"{spec.name}: only a tool of the contract PURE may be quick")
     effect = spec.effect or types.EFFECT_CONTRACT_AT_MOST_ONCE
-    entry = ToolEntry(spec.name, spec.description, effect, schema, spec.compensation, spec.quick)
+    entry = ToolEntry(
+        spec.name, spec.description, effect, schema, spec.compensation, spec.quick, reserved=spec.reserved
+    )
     try:
         entry.problem({})
     except ValueError as error:

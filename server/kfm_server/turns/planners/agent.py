@@ -46,8 +46,10 @@ def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
 
 
 def with_own(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
-    """The tools, and those that the personality brings."""
-    return {**tools, **own_tools(personality)} if personality.own_tools else tools
+    """The tools but those that are reserved for others, and those that the personality brings."""
+    named = personality.tools or ()
+    open_to_it = {name: tool for name, tool in tools.items() if not tool.reserved or name in named}
+    return {**open_to_it, **own_tools(personality)} if personality.own_tools else open_to_it
 
 
 @lru_cache(maxsize=64)
