@@ -51,6 +51,15 @@ SPANS_DROPPED = Counter("kfm_spans_dropped_total", "Spans that nobody got.", ["r
 MODEL_CALLS = Counter(
     "kfm_model_calls_total", "Calls of models, every attempt counted.", ["model", "outcome"]
 )
+MODEL_BREAKER = Gauge(
+    "kfm_model_breaker", "Breaker of a model's endpoint: 0 closed, 1 half open, 2 open.", ["model"]
+)
+MODEL_FALLBACKS = Counter(
+    "kfm_model_fallbacks_total", "Calls that went to another model of the chain.", ["model", "to"]
+)
+MODEL_CACHE = Counter(
+    "kfm_model_cache_total", "Calls looked up in the cache of replies.", ["model", "outcome"]
+)
 MODEL_TOKENS = Counter("kfm_model_tokens_total", "Tokens of model calls.", ["model", "direction"])
 MODEL_COST = Counter("kfm_model_cost_usd_total", "US dollars that model calls cost.", ["model"])
 MODEL_SECONDS = Histogram(

@@ -22,6 +22,7 @@ from kfm_server.ports.models import (
 from kfm_server.providers import errors
 from kfm_server.providers.collect import BYTES_PER_TOKEN, OVERRUN_BYTES, YIELD_EVERY
 from kfm_server.providers.factory import Providers
+from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.scripted import ScriptedProvider
 from kfm_server.providers.scripts import parse_script
 from kfm_server.secret import Secret
@@ -63,8 +64,9 @@ class Kit:
         if self.server is not None:
             self.server.play(*rules)
         else:
-            assert isinstance(self.provider, ScriptedProvider)
-            self.provider.player.reset(parse_script({"rules": list(rules)}))
+            assert isinstance(self.provider, GuardedProvider)
+            assert isinstance(self.provider.inner, ScriptedProvider)
+            self.provider.inner.player.reset(parse_script({"rules": list(rules)}))
 
     def request(self, text: str = "hello", **more: Any) -> ModelRequest:
         more.setdefault("messages", (Message("system", "be brief"), Message("user", text)))

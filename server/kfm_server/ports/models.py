@@ -5,9 +5,12 @@ one call and never retries: retries are the engine's. It normalises: whatever th
 finish reasons, usage and failures look as they do here.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
+
+from kfm_server.canonical import canonical_parsed
 
 STALL_SECONDS: Final = 60.0
 """Longest silence on the wire where a call names none; embedding never does."""
@@ -48,6 +51,11 @@ class ToolDefinition:
     input_schema: Mapping[str, Any]
 
 
+def never() -> bool:
+    """No caller's time is over."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One call.
@@ -56,7 +64,8 @@ class ModelRequest:
     asked for it, the caller checks); max_output_tokens: bound on what is written, 0 is the provider's (a
     reply that runs on far beyond it is left, and ends as `length`); key: the same for every attempt of the step,
     handed on as the idempotency key; temperature: None is the provider's; stall_seconds: longest silence on the wire
-    before the call counts as cut.
+    before the call counts as cut; tenant: whose call it is, the replies of the others are not for it; expired: asked
+    when the call is cancelled, whether that is because its time is over.
     """
 
     model: str
@@ -68,6 +77,24 @@ class ModelRequest:
     key: str = ""
     traceparent: str = ""
     stall_seconds: float = STALL_SECONDS
+    tenant: str = ""
+    expired: Callable[[], bool] = never
+
+
+def digest_of(request: ModelRequest) -> str:
+    """SHA-256 in hex over all of a call that the answer depends on."""
+    body = [
+        request.model,
+        [
+            [m.role, m.text, [[u.id, u.name, u.arguments_json] for u in m.tool_uses], m.tool_use_id]
+            for m in request.messages
+        ],
+        [[tool.name, tool.description, dict(tool.input_schema)] for tool in request.tools],
+        None if request.output_schema is None else dict(request.output_schema),
+        request.max_output_tokens,
+        request.temperature,
+    ]
+    return hashlib.sha256(canonical_parsed(body).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +116,7 @@ class ModelDelta:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """A whole reply. `model` and `request_id` are the provider's."""
+    """A whole reply. `model` and `request_id` are the provider's; one that is `cached` asked no provider."""
 
     text: str
     finish: Finish
@@ -98,6 +125,7 @@ class ModelReply:
     reasoning: str = ""
     model: str = ""
     request_id: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

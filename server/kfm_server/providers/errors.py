@@ -91,6 +91,16 @@ def cut(request_id: str = "", usage: TokenUsage | None = None) -> ProviderError:
     )
 
 
+def not_asked(model: str, failures: int, seconds: float) -> ProviderError:
+    """The call was not made: the breaker of the endpoint is open. It has cost nothing."""
+    return failure(
+        UNAVAILABLE,
+        f"The model {model} is not asked: its provider failed {failures} times in a row; try in {seconds:.0f} s.",
+        retry_after_ms=round(seconds * 1000),
+        breaker="open",
+    )
+
+
 def stalled(seconds: float, request_id: str = "", usage: TokenUsage | None = None) -> ProviderError:
     """Silence for longer than the call allows."""
     message = f"The model provider was silent for {seconds:g} s."

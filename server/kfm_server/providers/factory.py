@@ -1,17 +1,24 @@
 """Providers by the name of a configured model; endpoints and keys are shared by the models that have the same."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from kfm_server import metrics
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import ModelProvider, ProviderError
+from kfm_server.providers.breaker import Breaker
+from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.litellm_adapter import LiteLLMProvider, load
+from kfm_server.providers.reply_cache import ReplyCache
 from kfm_server.providers.scripted import ScriptedProvider
 from kfm_server.providers.scripts import DEMO, ScriptInvalid, load_script
 
 PROVIDERS: Final = ("litellm", "openai", "scripted")
 """The providers that a model may name."""
+_LEVELS: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class ModelsInvalid(ValueError):
@@ -23,16 +30,24 @@ class UnknownModel(LookupError):
 
 
 class Providers:
-    """The configured models, each with its provider. Nothing connects before the first call."""
+    """The configured models, each with its guarded provider. Nothing connects before the first call."""
 
-    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
-        """Raises ModelsInvalid."""
+    def __init__(self, models: Mapping[str, ModelSpec], now: Callable[[], float] = time.monotonic) -> None:
+        """`now`: seconds, by which breakers close and cached replies age. Raises ModelsInvalid."""
+        self._now = now
+        self._cache = ReplyCache(now)
+        self._breakers: dict[tuple[str, ...], Breaker] = {}
         self._shared: dict[tuple[str, ...], ModelProvider] = {}
         self._retired: list[ModelProvider] = []
-        self._models: dict[str, tuple[ModelProvider, ModelSpec]] = {}
+        self._models: dict[str, tuple[GuardedProvider, ModelSpec]] = {}
         self.reconfigure(models)
 
-    def get(self, name: str) -> tuple[ModelProvider, ModelSpec]:
+    @property
+    def models(self) -> Mapping[str, tuple[GuardedProvider, ModelSpec]]:
+        """All, by name, in the order of the configuration."""
+        return self._models
+
+    def get(self, name: str) -> tuple[GuardedProvider, ModelSpec]:
         """A model's provider and what is known of it. Raises UnknownModel."""
         found = self._models.get(name)
         if found is None:
@@ -46,14 +61,24 @@ class Providers:
         Raises ModelsInvalid, and then nothing has changed.
         """
         shared: dict[tuple[str, ...], ModelProvider] = {}
-        found: dict[str, tuple[ModelProvider, ModelSpec]] = {}
+        found: dict[str, tuple[GuardedProvider, ModelSpec]] = {}
+        breakers: dict[tuple[str, ...], Breaker] = {}
         for name, spec in models.items():
+            _check_fallbacks(spec, models)
             identity = (spec.provider, spec.base_url, spec.api_key.reveal(), spec.script)
             provider = shared.get(identity) or self._shared.get(identity) or _made(spec)
             shared[identity] = provider
-            found[name] = (provider, spec)
+            endpoint = (*identity, spec.model)
+            breaker = breakers.get(endpoint) or self._breakers.get(endpoint) or Breaker(self._now)
+            breakers[endpoint] = breaker
+            found[name] = (GuardedProvider(provider, spec, breaker, self._cache), spec)
         self._retired += (p for p in self._shared.values() if p not in shared.values())
-        self._shared, self._models = shared, found
+        for gone in self._models.keys() - found.keys():
+            with suppress(KeyError):
+                metrics.MODEL_BREAKER.remove(gone)
+        for name, (guarded, _) in found.items():
+            metrics.MODEL_BREAKER.labels(name).set_function(partial(_level, guarded.breaker))
+        self._shared, self._models, self._breakers = shared, found, breakers
 
     async def warm(self) -> None:
         """Load what the first call would: LiteLLM, if a model needs it; that takes seconds. Never fails."""
@@ -66,6 +91,17 @@ class Providers:
         for provider in (*self._shared.values(), *self._retired):
             await provider.close()
         self._retired.clear()
+
+
+def _level(breaker: Breaker) -> float:
+    return _LEVELS[breaker.state]
+
+
+def _check_fallbacks(spec: ModelSpec, models: Mapping[str, ModelSpec]) -> None:
+    for name in spec.fallbacks:
+        if name == spec.name or name not in models:
+            why = "which is itself" if name == spec.name else "and that is not configured"
+            raise ModelsInvalid(f"models.{spec.name}: fallbacks names {name!r}, {why}")
 
 
 def _made(spec: ModelSpec) -> ModelProvider:

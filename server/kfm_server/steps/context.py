@@ -3,7 +3,6 @@
 Pure: the same three give the same prompt, and its digest is recorded, so that a replay can tell.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -101,22 +100,6 @@ def render(
         max_output_tokens=spec.max_output_tokens,
         temperature=spec.temperature,
     )
-
-
-def digest_of(request: ModelRequest) -> str:
-    """SHA-256 in hex over all of a call that the answer depends on."""
-    body = [
-        request.model,
-        [
-            [m.role, m.text, [[u.id, u.name, u.arguments_json] for u in m.tool_uses], m.tool_use_id]
-            for m in request.messages
-        ],
-        [[tool.name, tool.description, dict(tool.input_schema)] for tool in request.tools],
-        None if request.output_schema is None else dict(request.output_schema),
-        request.max_output_tokens,
-        request.temperature,
-    ]
-    return hashlib.sha256(canonical_parsed(body).encode()).hexdigest()
 
 
 def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:

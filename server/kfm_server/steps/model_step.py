@@ -21,10 +21,11 @@ from kfm_server.ports.models import (
     ModelRequest,
     ProviderError,
     TokenUsage,
+    digest_of,
 )
 from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
 from kfm_server.recipe import Recipe
-from kfm_server.steps.context import MAX_EXCHANGES, digest_of, render, tokens_of
+from kfm_server.steps.context import MAX_EXCHANGES, render, tokens_of
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.replies import AskedCall, Reply

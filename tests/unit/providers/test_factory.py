@@ -29,7 +29,7 @@ def test_models_of_one_endpoint_and_key_share_a_provider_and_others_do_not() -> 
         s.name: s for s in (spec("a"), spec("b"), spec("c", key=Secret("other")), spec("d", "http://x/v1"))
     }
     providers = Providers(models)
-    made = [providers.get(name)[0] for name in models]
+    made = [providers.get(name)[0].inner for name in models]
     assert made[0] is made[1]
     assert len({id(p) for p in made}) == 3
     assert providers.get("b")[1].model == "b-large"
@@ -46,6 +46,11 @@ def test_an_unknown_model_is_told_with_those_that_there_are() -> None:
         (spec("a", provider="gpt"), "'gpt'; there are litellm, openai, scripted"),
         (spec("a", "localhost"), "base_url"),
         (ModelSpec("a", "scripted", "m", script="/missing.json"), "/missing.json"),
+        (
+            ModelSpec("a", "scripted", "m", fallbacks=("b",)),
+            "fallbacks names 'b', and that is not configured",
+        ),
+        (ModelSpec("a", "scripted", "m", fallbacks=("a",)), "fallbacks names 'a', which is itself"),
     ],
 )
 def test_models_that_cannot_be_used_are_refused_and_the_old_ones_stay(wrong: ModelSpec, said: str) -> None:
