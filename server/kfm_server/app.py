@@ -25,6 +25,7 @@ from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
+from kfm_server.composition.ops import open_ops
 from kfm_server.composition.packs import open_packs
 from kfm_server.composition.prepared import (
     hosted_worker,
@@ -276,7 +277,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             events=EventFeed(journal, tail, clock, settings.partitions),
             personalities=PersonalityService(
                 lambda: (packs.personalities(config.settings), config.settings.default_personality),
-                tools.catalogue.keys,
+                lambda: [name for name, tool in tools.catalogue.items() if not tool.reserved],
                 packs.registry,
             ),
             dead_letters=DeadLetterDesk(bus, decided),
@@ -296,6 +297,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         metrics.CALLS_IN_FLIGHT.set_function(lambda: grpc_door.gate.in_flight)
         metrics.STREAMS.set_function(lambda: grpc_door.gate.streams)
         bound = grpc_door.bind()
+        open_ops(stack, tools, bound, settings.token.reveal())
         http_door = HttpDoor(
             address=settings.http_address,
             parts=lambda: health.parts() | {"config": not config.last_error},
