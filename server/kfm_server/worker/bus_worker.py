@@ -60,6 +60,8 @@ class _Lane:
     read: int
     committed: int
     open: set[int] = field(default_factory=set[int])
+    going: bool = False
+    """It is to go to another worker, and goes when all that was read of it is committed."""
 
     @property
     def done(self) -> int:
@@ -145,11 +147,15 @@ class BusWorker:
         assigned = await self._group.assigned()
         for partition in [p for p in self._lanes if p not in assigned]:
             await self._commit_one(partition)
-            del self._lanes[partition]
+            self._lanes[partition].going = True
+            if not self._lanes[partition].open:
+                del self._lanes[partition]
         for partition, offset in assigned.items():
             lane = self._lanes.get(partition)
-            if lane is None:
+            if lane is None or (lane.going and offset > lane.committed):  # another had it in the meantime
                 self._lanes[partition] = _Lane(offset, offset)
+            else:
+                lane.going = False
 
     async def _take(self) -> bool:
         """Read what is new and start it, as far as there are places; answers whether anything was."""
@@ -158,6 +164,8 @@ class BusWorker:
         heads = await self._broker.heads(STEPS)
         took = False
         for partition, lane in list(self._lanes.items()):
+            if lane.going:
+                continue
             head = heads.get(partition, 0)
             if head < lane.read and not lane.open:
                 log.warning("broker_lost_its_tail", partition=partition, head=head, read=lane.read)

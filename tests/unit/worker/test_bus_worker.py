@@ -16,6 +16,7 @@ from kfm_server.clock import SystemClock
 from kfm_server.ports.broker import OFFSET, POOL, RESULTS, STEPS, Message, Received, message_id, pool_group
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry
+from kfm_server.worker import bus_worker
 from kfm_server.worker.bus_worker import BusWorker
 
 from tests.unit.worker.gated import Gated
@@ -43,6 +44,7 @@ class Topics:
         effect: types.EffectContract = IDEMPOTENT,
         headers: dict[str, str] | None = None,
         payload: bytes = b"",
+        partition: int = PARTITION,
     ) -> None:
         """Publish a dispatch, as the relay does."""
         sent = ev.StepEvent(
@@ -62,7 +64,7 @@ class Topics:
         fill(envelope, sent)
         said = {OFFSET: "7", POOL: pool} if headers is None else headers
         message = Message(payload or envelope.SerializeToString(), message_id(envelope.event_id), said)
-        await self.broker.publish(STEPS, PARTITION, [message])
+        await self.broker.publish(STEPS, partition, [message])
 
     async def results(self, count: int) -> Sequence[Received]:
         """Wait until so many are published; answers all there are."""
@@ -166,6 +168,30 @@ async def test_the_position_moves_up_to_the_first_that_is_not_done_and_the_rest_
     async with working(topics, quick) as worker:
         assert {step_of(message) for message in await topics.results(2)} == {"a", "b"}
         await left(worker)
+    assert await topics.committed() == 2
+
+
+async def test_a_partition_goes_to_another_worker_when_what_runs_there_has_ended_and_nothing_runs_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus_worker, "ASSIGNMENT_SECONDS", 0.0)
+    topics, first, second = Topics(), Gated(), Gated()
+    second.opened.set()
+    await topics.dispatch("a")
+    async with working(topics, first) as worker:
+        await first.called()
+        async with working(topics, second) as other:
+            await topics.dispatch("x", partition=1)
+            await second.called()  # it has joined: every second partition is to be its
+            await topics.dispatch("y", partition=4)
+            await first.called()  # and that has been seen there
+            await topics.dispatch("b")
+            first.opened.set()
+            assert [step_of(message) for message in await topics.results(2)] == ["a", "b"]
+            assert (await second.called()).key == "t/b"
+            await left(other)
+            await left(worker)
+    assert first.calls.empty() and second.calls.empty()
     assert await topics.committed() == 2
 
 
