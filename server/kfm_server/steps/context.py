@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kfm.event.v1 import turn_events_pb2 as ev
-from kfm.type.v1 import type_pb2 as types
-
-from kfm_server.canonical import canonical_json, canonical_parsed, parse_json
+from kfm_server.canonical import canonical_json, parse_json
 from kfm_server.models import ModelSpec
 from kfm_server.ports.history import Exchange
 from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
 from kfm_server.recipe import CallOutcome, Recipe, Round
+from kfm_server.steps.tokens import tokens_of
+from kfm_server.steps.window import messages_of, text_of, window_of
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.planners.agent import ASK_PERSON, tools_of
 from kfm_server.turns.replies import read_reply
 
 MAX_OUTCOME = 32_768
 """Longest output of a tool that a model is shown, in characters; more is cut and says so."""
-MAX_EXCHANGES: Final = 20
-"""Most earlier turns of the session that a model is shown."""
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 """What providers do not take in the name of a tool; a model may have made up any."""
@@ -74,10 +71,10 @@ _ASK: Final = ToolDefinition(
 def render(
     recipe: Recipe, spec: ModelSpec, tools: ToolCatalogue, earlier: Sequence[Exchange] = ()
 ) -> ModelRequest:
-    """The call that a recipe asks for. Earlier turns are left out, oldest first, until the rest fits the model."""
+    """The call that a recipe asks for, with as much of the earlier turns as fits the model (steps/window.py)."""
     definitions = _definitions(recipe, tools) if recipe.purpose == "answer" else ()
     head = (Message("system", _system(recipe, tools)),)
-    body = (Message("user", _text_of(recipe.input)), *_rounds(recipe))
+    body = (Message("user", text_of(recipe.input)), *_rounds(recipe))
     schema: dict[str, Any] | None = None
     if recipe.purpose == "plan":
         schema = _PLAN_SCHEMA
@@ -85,13 +82,10 @@ def render(
         asked = parse_json(recipe.output_schema_json)
         schema = asked if isinstance(asked, dict) else None  # true and false say nothing to a provider
     room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
-    kept: list[Message] = []
-    for exchange in reversed(earlier):
-        pair = _exchange(exchange)
-        room -= tokens_of(pair)
-        if room < 0:
-            break
-        kept[:0] = pair
+    window = window_of(earlier, recipe.input, room)
+    if window.recalled:
+        head = (Message("system", f"{head[0].text}\n\n{window.recalled}"),)
+    kept = [message for exchange in window.exchanges for message in messages_of(exchange)]
     return ModelRequest(
         model=spec.model,
         messages=(*head, *kept, *body),
@@ -100,22 +94,6 @@ def render(
         max_output_tokens=spec.max_output_tokens,
         temperature=spec.temperature,
     )
-
-
-def tokens_of(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:
-    """About how many tokens a model reads: three bytes of UTF-8 a token (for words too many, for digits and base64 too few), and eight a message."""
-    size = 0
-    for message in messages:
-        size += len(message.text.encode()) + 24
-        size += sum(len(use.arguments_json.encode()) + len(use.name) + 24 for use in message.tool_uses)
-    for tool in tools:
-        size += (
-            len(tool.name)
-            + len(tool.description.encode())
-            + len(canonical_parsed(dict(tool.input_schema)))
-            + 24
-        )
-    return -(-size // 3)
 
 
 def _system(recipe: Recipe, tools: ToolCatalogue) -> str:
@@ -195,22 +173,3 @@ def _shown(call: CallOutcome) -> str:
     if len(text) > MAX_OUTCOME:
         return f"{text[:MAX_OUTCOME]}… (cut: {MAX_OUTCOME} of {len(text)} characters)"
     return text
-
-
-def _exchange(exchange: Exchange) -> tuple[Message, ...]:
-    if exchange.outcome != ev.OUTCOME_SUCCEEDED:
-        return (
-            Message("user", _text_of(exchange.input)),
-            Message("assistant", "(no answer: the turn did not succeed)"),
-        )
-    return (
-        Message("user", _text_of(exchange.input)),
-        Message("assistant", _text_of(exchange.output) or "(done)"),
-    )
-
-
-def _text_of(parts: Sequence[types.Part]) -> str:
-    """Texts as they are; of an exchange's data only what no text says."""
-    texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
-    data = [f"```json\n{part.data_json}\n```" for part in parts if part.WhichOneof("content") == "data_json"]
-    return "\n\n".join((*texts, *data))

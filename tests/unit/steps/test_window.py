@@ -1,0 +1,66 @@
+"""What a model is shown of a long conversation."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kfm.event.v1 import turn_events_pb2 as ev
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.ports.history import Exchange
+from kfm_server.ports.models import Message
+from kfm_server.steps.tokens import tokens_of
+from kfm_server.steps.window import MAX_RECALLED, MAX_VERBATIM, messages_of, window_of
+
+pytestmark = pytest.mark.requirement("R5")
+
+
+def parts(text: str) -> tuple[types.Part, ...]:
+    return (types.Part(text=text),)
+
+
+def conversation(*texts: tuple[str, str]) -> Sequence[Exchange]:
+    return [
+        Exchange(f"turn{i}", parts(said), parts(answer), ev.OUTCOME_SUCCEEDED, None, i, i, i)
+        for i, (said, answer) in enumerate(texts)
+    ]
+
+
+FILLER = [(f"What is {n} plus {n}?", f"It is {2 * n}.") for n in range(300)]
+
+
+def test_a_short_conversation_is_shown_as_it_was() -> None:
+    earlier = conversation(*FILLER[:5])
+    window = window_of(earlier, parts("And my dog?"), 100_000)
+    assert (window.recalled, list(window.exchanges)) == ("", list(earlier))
+
+
+def test_a_fact_of_long_ago_is_recalled_when_the_message_bears_on_it() -> None:
+    earlier = conversation(*FILLER[:2], ("My dog is called Bruno.", "A fine name."), *FILLER[2:])
+    window = window_of(earlier, parts("Where do dogs sleep?"), 2_000)
+    assert "My dog is called Bruno." in window.recalled
+    assert len(window.exchanges) <= MAX_VERBATIM
+    assert "Bruno" not in window_of(earlier, parts("Good morning!"), 2_000).recalled
+
+
+def test_what_is_recalled_stands_in_the_order_in_which_it_was_said() -> None:
+    said = [(f"My cat number {n} is old", "ok") for n in range(30)]
+    recalled = window_of(conversation(*said, *FILLER[:30]), parts("my cat?"), 10_000).recalled
+    numbers = [int(line.split("number ")[1].split()[0]) for line in recalled.splitlines() if "number" in line]
+    assert numbers == sorted(numbers) and len(numbers) == MAX_RECALLED
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=200), st.text(max_size=200)), max_size=60),
+    st.text(max_size=100),
+    st.integers(-100, 5_000),
+)
+def test_a_window_never_takes_more_room_than_there_is(
+    texts: list[tuple[str, str]], message: str, room: int
+) -> None:
+    window = window_of(conversation(*texts), parts(message), room)
+    shown = [m for exchange in window.exchanges for m in messages_of(exchange)]
+    told = (Message("system", window.recalled),) if window.recalled else ()
+    assert not (shown or told) or tokens_of([*shown, *told]) <= max(room, 0)
+    again = window_of(conversation(*texts), parts(message), room)
+    assert again == window, "a replay is shown the same"
