@@ -25,6 +25,7 @@ from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
+from kfm_server.composition.memory import bind_knowledge, open_memory
 from kfm_server.composition.ops import open_ops
 from kfm_server.composition.packs import open_packs
 from kfm_server.composition.prepared import (
@@ -148,6 +149,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         providers = Providers(settings.models)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
+        memory = await open_memory(stack, settings, dsn, providers, history)
+        bind_knowledge(tools, memory.knowledge)
         models = model_step(providers.get, tools.catalogue, history)
         call_later = virtual.call_later if virtual is not None else on_the_loop
         local = StepProcessor(

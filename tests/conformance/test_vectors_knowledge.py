@@ -192,7 +192,7 @@ async def test_another_embedder_is_refused_until_the_collection_is_embedded_agai
     done: list[int] = []
     count = await other.embed_again("acme", "house", done.append)
     assert count == done[-1] == await vectors.count("acme", "house")
-    assert (await sources(other, "knead the dough", "vector"))[0] == "kitchen.md"
+    assert set(await sources(other, "knead the dough", "vector")) == {"garden.md", "kitchen.md"}
     with pytest.raises(EmbedderMismatch):
         await base.search("acme", "ann", "bread")
 

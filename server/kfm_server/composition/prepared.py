@@ -11,6 +11,7 @@ from kfm_server.models import Personality
 from kfm_server.ports.tools import Tool
 from kfm_server.runtime.turn_manager import TurnDefaults
 from kfm_server.settings import Config, Settings, SettingsError, Telemetry, TurnLimits
+from kfm_server.tools.knowledge_search import KnowledgeSearch
 from kfm_server.tools.ops import ops_tools
 from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
@@ -44,7 +45,7 @@ def prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
     with _named("KFM_HTTP_FETCH_ALLOW"):
         fetch = _fetch_tools(tuple(filter(None, map(str.strip, settings.http_fetch_allow.split(",")))))
     with _named("KFM_TOOLS"):
-        tools = build_registry(settings.tools, (*ops_tools(), *fetch))
+        tools = build_registry(settings.tools, (*ops_tools(), KnowledgeSearch(), *fetch))
     config.require_tools({*tools.catalogue, ASK_PERSON})
     if settings.role == ("worker",):
         raise SettingsError(f"{told_of(config, 'role')}: worker alone needs no server: run kfm worker")

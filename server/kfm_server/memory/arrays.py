@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from kfm_server.ports.vectors import MAX_DIMS, MAX_FOUND, EmbedderIdentity, Vector, VectorsInvalid
 
 
@@ -12,6 +10,8 @@ def unit_rows(embedder: EmbedderIdentity, vectors: Sequence[Vector]) -> Any:
     """A matrix of float32. Raises VectorsInvalid for what is no vector of this embedder, or has no direction."""
     if not 1 <= embedder.dims <= MAX_DIMS:
         raise VectorsInvalid(f"{embedder.id}: {embedder.dims} dimensions are not 1 to max_dims={MAX_DIMS}")
+    import numpy as np  # takes a tenth of a second, which no start shall
+
     for vector in vectors:
         if len(vector) != embedder.dims:
             raise VectorsInvalid(f"{len(vector)} dimensions where {embedder.id} has {embedder.dims}")

@@ -20,7 +20,7 @@ DIMS: Final = 384
 IDENTITY: Final = EmbedderIdentity("hashing-lexical-1", DIMS)
 """Another way to hash is another identity."""
 _GRAM = 4
-_WORD_WEIGHT, _PAIR_WEIGHT, _GRAM_WEIGHT = 1.0, 0.5, 0.35
+_WORD_WEIGHT, _PAIR_WEIGHT, _GRAM_WEIGHT = 1.0, 0.5, 0.8
 _WORD = re.compile(r"[^\W_]+")
 _STOP_WORDS: Final = """
 a an and are as at be by can do for from has have how i if in into is it its my no not of on or so that the

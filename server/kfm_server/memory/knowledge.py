@@ -207,6 +207,10 @@ class KnowledgeBase:
         """The documents of a collection, by source, from behind `after`."""
         return await self._library.documents(tenant_id, collection, after, limit)
 
+    async def text_of(self, tenant_id: str, collection: str, source: str) -> Sequence[str]:
+        """The chunks of a document, in order."""
+        return await self._library.text_of(tenant_id, collection, source)
+
     async def embed_again(
         self, tenant_id: str, collection: str, told: Callable[[int], None] | None = None
     ) -> int:

@@ -290,6 +290,17 @@ class Library:
         rows.sort(key=lambda row: -scores[row[0]])
         return [_passage(row, scores[row[0]]) for row in rows]
 
+    async def text_of(self, tenant_id: str, collection: str, source: str) -> list[str]:
+        """The chunks of a document, in order."""
+        async with self._pool.tenant(tenant_id) as connection:
+            rows = await connection.fetch(
+                f"select text from kfm_memory.chunks where {_MINE} and source = $3 order by ordinal",
+                tenant_id,
+                collection,
+                source,
+            )
+        return [row[0] for row in rows]
+
     async def texts(self, tenant_id: str, collection: str, after: str, limit: int) -> list[ChunkText]:
         """Chunks by id, from behind `after`, as they are embedded."""
         async with self._pool.tenant(tenant_id) as connection:

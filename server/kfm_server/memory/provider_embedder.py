@@ -1,7 +1,8 @@
 """The embedder of a configured model: any provider that answers `embed`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from kfm_server.ports.embedder import EmbedderFailed
@@ -12,45 +13,57 @@ TEXTS_AT_ONCE: Final = 64
 """Most texts of one call of the provider."""
 
 
-class ProviderEmbedder:
-    """The port Embedder over a model. Its identity names provider and model; its dimensions are what the first reply has."""
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A model that embeds. `kind`: its provider's name; `model`: as that provider calls it."""
 
-    def __init__(self, provider: ModelProvider, name: str, model: str) -> None:
-        """`name`: what kind of provider it is; `model`: as that provider calls it."""
-        self._provider = provider
+    provider: ModelProvider
+    kind: str
+    model: str
+
+    @property
+    def id(self) -> str:
+        """What its vectors are of."""
+        return f"{self.kind}:{self.model}"
+
+
+class ProviderEmbedder:
+    """The port Embedder over a model. Its dimensions are what the first reply has."""
+
+    def __init__(self, model: Callable[[], EmbeddingModel]) -> None:
+        """`model`: the one that is configured now."""
         self._model = model
-        self._id = f"{name}:{model}"
-        self._identity: EmbedderIdentity | None = None
+        self._known: dict[str, EmbedderIdentity] = {}
 
     async def identity(self) -> EmbedderIdentity:
         """As the port says."""
-        if self._identity is None:
-            await self._call(["dimensions"])
-        assert self._identity is not None
-        return self._identity
+        model = self._model()
+        if model.id not in self._known:
+            await self._call(model, ["dimensions"])
+        return self._known[model.id]
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
         """As the port says."""
-        found: list[Vector] = []
+        model, found = self._model(), list[Vector]()
         for at in range(0, len(texts), TEXTS_AT_ONCE):
-            found += await self._call(texts[at : at + TEXTS_AT_ONCE])
+            found += await self._call(model, texts[at : at + TEXTS_AT_ONCE])
         return found
 
-    async def _call(self, texts: Sequence[str]) -> list[Vector]:
+    async def _call(self, model: EmbeddingModel, texts: Sequence[str]) -> list[Vector]:
         try:
-            answer = await self._provider.embed(self._model, texts)
+            answer = await model.provider.embed(model.model, texts)
         except ProviderError as error:
-            raise EmbedderFailed(f"{self._id}: {error}", retryable=error.retryable) from error
-        identity = self._identity or EmbedderIdentity(self._id, len(answer.vectors[0]))
+            raise EmbedderFailed(f"{model.id}: {error}", retryable=error.retryable) from error
+        identity = self._known.setdefault(model.id, EmbedderIdentity(model.id, len(answer.vectors[0])))
         if not 1 <= identity.dims <= MAX_DIMS:
+            del self._known[model.id]
             raise EmbedderFailed(
-                f"{self._id} answers {identity.dims} dimensions; 1 to max_dims={MAX_DIMS} are kept."
+                f"{model.id} answers {identity.dims} dimensions; 1 to max_dims={MAX_DIMS} are kept."
             )
         if any(len(vector) != identity.dims for vector in answer.vectors):
             raise EmbedderFailed(
-                f"{self._id} answers vectors that are not all of {identity.dims} dimensions."
+                f"{model.id} answers vectors that are not all of {identity.dims} dimensions."
             )
-        self._identity = identity
         return [_unit(vector) for vector in answer.vectors]
 
 

@@ -321,6 +321,10 @@ def _cross_check(
             problems.append(
                 f"{place}: model {name} writes up to {model.max_output_tokens} tokens of {model.context_tokens}"
             )
+    embedder = values["knowledge.embedder"]
+    if embedder.value and embedder.value not in models:
+        near = close(embedder.value, models)
+        problems.append(f"{embedder.place}: the embedder {embedder.value} is no model that there is{near}")
     default = values["default_personality"]
     if default.value not in personalities:
         near = close(default.value, personalities)

@@ -57,6 +57,16 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KnowledgeSettings:
+    """`[knowledge]`: where vectors are kept, and what makes them."""
+
+    store: Literal["pgvector", "file"] = "pgvector"
+    """`pgvector` in the database, or `file` below the home directory, of one machine, for a database without pgvector"""
+    embedder: str = ""
+    """a model of `[models.NAME]` that embeds; empty is the built-in one, which is lexical"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that rules where and how the server runs. Durations in seconds."""
 
@@ -104,6 +114,7 @@ class Settings:
     telemetry: Telemetry = field(default_factory=Telemetry)
     iggy: IggySettings = field(default_factory=IggySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
     models: Mapping[str, ModelSpec] = field(default_factory=lambda: MappingProxyType[str, ModelSpec]({}))
     """by name, in the order of the file"""
     personalities: Mapping[str, Personality] = field(
@@ -201,6 +212,8 @@ KEYS: tuple[Key, ...] = (
     Key("worker.pool", readers.name, variable="KFM_WORKER_POOL"),
     Key("worker.tools", readers.text(), variable="KFM_WORKER_TOOLS"),
     Key("worker.capacity", readers.whole(1, 1000), variable="KFM_WORKER_CAPACITY"),
+    Key("knowledge.store", readers.one_of("pgvector", "file"), variable="KFM_KNOWLEDGE_STORE"),
+    Key("knowledge.embedder", readers.text(64), variable="KFM_KNOWLEDGE_EMBEDDER"),
     Key(
         "telemetry.otlp_endpoint",
         readers.matching(r"https?://[^/@\s]+/?", "of the form http://host:port, without a path or a user"),
@@ -257,7 +270,7 @@ PERSONALITY_KEYS: tuple[Key, ...] = (
 MOST_NAMED = 256
 """Models, and personalities, that one configuration may have."""
 
-SECTIONS = ("limits", "telemetry", "iggy", "worker")
+SECTIONS = ("limits", "telemetry", "iggy", "worker", "knowledge")
 TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
 
 
@@ -286,6 +299,7 @@ def build(
         telemetry=Telemetry(**parts["telemetry"]),
         iggy=IggySettings(**parts["iggy"]),
         worker=WorkerSettings(**parts["worker"]),
+        knowledge=KnowledgeSettings(**parts["knowledge"]),
         models=MappingProxyType(dict(models)),
         personalities=MappingProxyType(dict(personalities)),
     )

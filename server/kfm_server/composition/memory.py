@@ -1,0 +1,52 @@
+"""Memory in this process: where vectors are kept, what makes them, and the tool that searches them."""
+
+from contextlib import AsyncExitStack
+
+from kfm_server.memory.facts import Facts
+from kfm_server.memory.hashing import HashingEmbedder
+from kfm_server.memory.knowledge import KnowledgeBase
+from kfm_server.memory.library import Library
+from kfm_server.memory.pgvector import PgVectorStore
+from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
+from kfm_server.memory.service import MemoryService
+from kfm_server.memory.tenants import TenantPool
+from kfm_server.ports.history import SessionHistory
+from kfm_server.ports.memory import Knowledge
+from kfm_server.ports.vectors import VectorStore, VectorsUnavailable
+from kfm_server.providers.factory import Providers
+from kfm_server.settings import Settings, SettingsError
+from kfm_server.tools.knowledge_search import KnowledgeSearch
+from kfm_server.tools.registry import ToolRegistry
+
+VECTORS_FILE = "vectors.sqlite"
+"""Below the home directory, where vectors are kept in a file."""
+
+
+async def open_memory(
+    stack: AsyncExitStack, settings: Settings, dsn: str, providers: Providers, history: SessionHistory
+) -> MemoryService:
+    """Over a migrated database, which is first asked when memory is. Raises SettingsError."""
+    pool = await stack.enter_async_context(TenantPool.open(dsn))
+    vectors: VectorStore = PgVectorStore(pool)
+    if settings.knowledge.store == "file":
+        from kfm_server.memory.filestore import FileVectorStore  # with numpy, which takes a while
+
+        try:
+            vectors = await stack.enter_async_context(FileVectorStore.open(settings.home / VECTORS_FILE))
+        except VectorsUnavailable as error:
+            raise SettingsError(f"KFM_KNOWLEDGE_STORE: {error}") from error
+    name = settings.knowledge.embedder
+
+    def model() -> EmbeddingModel:
+        provider, spec = providers.get(name)
+        return EmbeddingModel(provider, spec.provider, spec.model)
+
+    embedder = ProviderEmbedder(model) if name else HashingEmbedder()
+    return MemoryService(history, Facts(pool), KnowledgeBase(Library(pool), vectors, embedder))
+
+
+def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge) -> None:
+    """Let the tool knowledge_search search this."""
+    tool = tools.tools.get(KnowledgeSearch.spec.name)
+    if isinstance(tool, KnowledgeSearch):
+        tool.bind(knowledge)
