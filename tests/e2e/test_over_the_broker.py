@@ -14,7 +14,7 @@ from kfm.type.v1.type_pb2 import Part
 from kfm_server.bus.copies import copied_from
 from kfm_server.bus.iggy.broker import IggyBroker
 from kfm_server.ids import partition_of
-from kfm_server.ports.broker import Message, Received, message_id
+from kfm_server.ports.broker import REQUESTS, Message, Received, message_id
 from xenocomm import Client
 
 from tests.support.bus import eventually
@@ -22,7 +22,6 @@ from tests.support.iggy import Iggy
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.requirement("B1", "R6")
-REQUESTS = "agent.turns.requests"
 LIMIT = 15.0
 
 

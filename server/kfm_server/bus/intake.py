@@ -20,11 +20,10 @@ from kfm.turn.v1 import turn_service_pb2 as rpc
 from kfm.turn.v1.turn_pb2 import TurnSpec
 
 from kfm_server.context import ExecutionContext
+from kfm_server.ports.broker import REQUESTS, RESULTS
 from kfm_server.ports.bus import Delivery, Group, Retries, TryLater
 from kfm_server.trace_ids import parse_traceparent
 
-REQUESTS: Final = "agent.turns.requests"
-RESULTS: Final = "agent.steps.results"
 PRINCIPAL: Final = "bus"
 """Who asks, when an event does not say."""
 _LATER = (DeadlineExceeded, Draining, NotOwner, Overloaded, Unavailable)

@@ -7,21 +7,21 @@ the intake and the groups of bus/; below it a broker (bus/iggy) or its twin in m
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
-PAYLOAD_LIMIT = 60_000_000
+PAYLOAD_LIMIT: Final = 60_000_000
 """Largest payload of one message, in bytes."""
-HEADERS_LIMIT = 100_000
+HEADERS_LIMIT: Final = 100_000
 """Largest headers of one message, in bytes: names, values and ten bytes for each."""
-
-
-STEPS = "agent.steps.requests"
+REQUESTS: Final = "agent.turns.requests"
+"""The topic on which others ask for turns, and steer them."""
+STEPS: Final = "agent.steps.requests"
 """The topic from which workers take steps."""
-RESULTS = "agent.steps.results"
+RESULTS: Final = "agent.steps.results"
 """The topic on which they say how attempts ended."""
-OFFSET = "kfm-offset"
+OFFSET: Final = "kfm-offset"
 """Header: the event's offset in the journal's partition: who finds it has a copy. What others publish has none."""
-POOL = "kfm-pool"
+POOL: Final = "kfm-pool"
 """Header of a step's dispatch: the pool that is to perform it."""
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 from dataclasses import replace
 
@@ -19,7 +18,14 @@ from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tools.registry import ToolRegistry
 from kfm_server.worker.bus_worker import BusWorker
 from kfm_server.worker.ghosts import group_of
-from kfm_server.worker.program import INTERRUPTED, Worker, WorkerOptions, first_of, worker_registry
+from kfm_server.worker.program import (
+    INTERRUPTED,
+    Worker,
+    WorkerOptions,
+    first_of,
+    on_signals,
+    worker_registry,
+)
 
 log = structlog.get_logger(__name__)
 _READY = failpoints.declare("worker.bus.ready")
@@ -40,14 +46,7 @@ def run_on_bus(options: WorkerOptions, iggy: IggySettings, partitions: int) -> i
 
 
 async def _main(options: WorkerOptions, registry: ToolRegistry, iggy: IggySettings, partitions: int) -> int:
-    asked, at_once = asyncio.Event(), asyncio.Event()
-
-    def told() -> None:
-        (at_once if asked.is_set() else asked).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
+    asked, at_once = on_signals()
     clock = SystemClock()
     runner = StepProcessor(registry.tools, registry.catalogue, clock, log=log.bind())
     async with (

@@ -19,7 +19,6 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server import failpoints
 from kfm_server.clock import Clock
-from kfm_server.context import ExecutionContext
 from kfm_server.ports.broker import (
     OFFSET,
     POOL,
@@ -34,7 +33,7 @@ from kfm_server.ports.broker import (
     message_id,
 )
 from kfm_server.ports.steps import Attempt, AttemptResult, DeltaKind
-from kfm_server.trace_ids import parse_traceparent
+from kfm_server.worker.lease import context_of, tell_failure
 
 log = structlog.get_logger(__name__)
 _BEFORE_RESULT = failpoints.declare("worker.bus.result.before")
@@ -246,15 +245,8 @@ def _no_progress(text: str, kind: DeltaKind = "progress") -> None:
 
 def attempt_of(envelope: Envelope, sent: ev.StepEvent) -> Attempt:
     """What a dispatch on the broker asks for."""
-    trace = parse_traceparent(envelope.traceparent)
     return Attempt(
-        context=ExecutionContext(
-            tenant_id=envelope.tenant_id,
-            principal=sent.principal,
-            session_id=envelope.session_id,
-            trace_id=trace[0] if trace else "",
-            traceparent=envelope.traceparent,
-        ),
+        context=context_of(envelope.tenant_id, sent.principal, envelope.session_id, envelope.traceparent),
         turn_id=envelope.turn_id,
         step_key=sent.step_key,
         attempt=envelope.attempt,
@@ -296,9 +288,6 @@ def result_envelope(
     )
     event.metrics.run_time.FromMicroseconds(result.run_time_us)
     if result.failure is not None:
-        failure = result.failure
-        event.error.reason, event.error.message = failure.reason, failure.message
-        event.error.retryable = failure.retryable
-        event.error.metadata.update(failure.metadata)
+        tell_failure(event.error, result.failure)
     fill(envelope, event)
     return envelope

@@ -12,7 +12,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm_server.clock import Clock
 from kfm_server.context import ExecutionContext
 from kfm_server.ports.attempt_refs import Key, key_of
-from kfm_server.ports.steps import Attempt, AttemptResult
+from kfm_server.ports.steps import Attempt, AttemptResult, Failure
 from kfm_server.steps.middleware import Handler, Invocation, Middleware, failed
 from kfm_server.trace_ids import parse_traceparent
 
@@ -48,15 +48,8 @@ class Held:
         start_by_us = self.arrived_us + lease.start_within.ToMicroseconds()
         if lease.HasField("start_by"):
             start_by_us = min(start_by_us, lease.start_by.ToMicroseconds() - self.ahead_us)
-        trace = parse_traceparent(lease.traceparent)
         return Attempt(
-            context=ExecutionContext(
-                tenant_id=lease.tenant_id,
-                principal=lease.principal,
-                session_id=ref.session_id,
-                trace_id=trace[0] if trace else "",
-                traceparent=lease.traceparent,
-            ),
+            context=context_of(lease.tenant_id, lease.principal, ref.session_id, lease.traceparent),
             turn_id=ref.turn_id,
             step_key=ref.step_key,
             attempt=ref.attempt,
@@ -108,17 +101,31 @@ def with_latest_start(clock: Clock) -> Middleware:
     return layer
 
 
+def context_of(tenant_id: str, principal: str, session_id: str, traceparent: str) -> ExecutionContext:
+    """On whose behalf an attempt is made, and in which trace."""
+    trace = parse_traceparent(traceparent)
+    return ExecutionContext(
+        tenant_id=tenant_id,
+        principal=principal,
+        session_id=session_id,
+        trace_id=trace[0] if trace else "",
+        traceparent=traceparent,
+    )
+
+
 def result_of(ref: pb.AttemptRef, result: AttemptResult) -> pb.LeaseResult:
     """What an attempt came to, as the server is told."""
     told = pb.LeaseResult(ref=ref, status=result.status, output_json=result.output_json)
     told.run_time.FromMicroseconds(result.run_time_us)
-    failure = result.failure
-    if failure is not None:
-        told.error.reason = failure.reason
-        told.error.message = failure.message
-        told.error.retryable = failure.retryable
-        told.error.metadata.update(failure.metadata)
+    if result.failure is not None:
+        tell_failure(told.error, result.failure)
     return told
+
+
+def tell_failure(error: types.Error, failure: Failure) -> None:
+    """Why an attempt failed, in a result."""
+    error.reason, error.message, error.retryable = failure.reason, failure.message, failure.retryable
+    error.metadata.update(failure.metadata)
 
 
 def that_fits(result: pb.LeaseResult, max_bytes: int) -> pb.LeaseResult:

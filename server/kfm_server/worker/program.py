@@ -107,7 +107,8 @@ def first_of(error: BaseException) -> BaseException:
     return error
 
 
-async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:
+def on_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first SIGTERM or SIGINT, which asks to end, and by the next, which asks to end at once."""
     asked, at_once = asyncio.Event(), asyncio.Event()
 
     def told() -> None:
@@ -116,6 +117,11 @@ async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
+    return asked, at_once
+
+
+async def _main(options: WorkerOptions, registry: ToolRegistry) -> int:
+    asked, at_once = on_signals()
     async with asyncio.TaskGroup() as tasks:
         worker = Worker(options, registry, tasks.create_task)
         linked = tasks.create_task(worker.link.run())

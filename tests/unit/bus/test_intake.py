@@ -19,8 +19,9 @@ from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.turn.v1 import turn_service_pb2 as rpc
 from kfm.type.v1.type_pb2 import Part
-from kfm_server.bus.intake import RESULTS, as_request, requests_group, results_group
+from kfm_server.bus.intake import as_request, requests_group, results_group
 from kfm_server.context import ExecutionContext
+from kfm_server.ports.broker import RESULTS
 from kfm_server.ports.bus import Delivery, TryLater
 
 pytestmark = pytest.mark.requirement("B1", "R6")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from apache_iggy import (
     AutoLogin,
@@ -162,6 +162,18 @@ async def connection(settings: IggySettings) -> AsyncGenerator[IggyConnection]:
         await asyncio.sleep(CLOSING)
 
 
+class _OverTls(TypedDict):
+    """What the wheel's configurations of TCP and of WebSocket have in common."""
+
+    server_address: str
+    auto_login: AutoLogin
+    heartbeat_interval: timedelta
+    tls_enabled: bool
+    tls_domain: str
+    tls_ca_file: str | None
+    tls_validate_certificate: bool
+
+
 def client_of(settings: IggySettings) -> IggyClient:
     """Raises BrokerMisfit for an address that is none."""
     login = AutoLogin.username_password(settings.username, settings.password.reveal())
@@ -186,35 +198,23 @@ def client_of(settings: IggySettings) -> IggyClient:
                     ),
                 )
             )
-        if settings.transport == "websocket":
-            return IggyClient(
-                WebSocketConfig(
-                    server_address=settings.address,
-                    auto_login=login,
-                    heartbeat_interval=_HEARTBEAT,
-                    tls_enabled=settings.tls,
-                    tls_domain=domain,
-                    tls_ca_file=settings.tls_ca_file or None,
-                    tls_validate_certificate=True,
-                    reconnection=WebSocketReconnectionConfig(
-                        max_retries=_RETRIES, interval=_INTERVAL, reestablish_after=timedelta(0)
-                    ),
-                )
-            )
-        return IggyClient(
-            TcpConfig(
-                server_address=settings.address,
-                auto_login=login,
-                heartbeat_interval=_HEARTBEAT,
-                tls_enabled=settings.tls,
-                tls_domain=domain,
-                tls_ca_file=settings.tls_ca_file or None,
-                tls_validate_certificate=True,
-                nodelay=True,
-                reconnection=TcpReconnectionConfig(
-                    max_retries=_RETRIES, interval=_INTERVAL, reestablish_after=timedelta(0)
-                ),
-            )
+        over_tls = _OverTls(
+            server_address=settings.address,
+            auto_login=login,
+            heartbeat_interval=_HEARTBEAT,
+            tls_enabled=settings.tls,
+            tls_domain=domain,
+            tls_ca_file=settings.tls_ca_file or None,
+            tls_validate_certificate=True,
         )
+        if settings.transport == "websocket":
+            again = WebSocketReconnectionConfig(
+                max_retries=_RETRIES, interval=_INTERVAL, reestablish_after=timedelta(0)
+            )
+            return IggyClient(WebSocketConfig(**over_tls, reconnection=again))
+        again = TcpReconnectionConfig(
+            max_retries=_RETRIES, interval=_INTERVAL, reestablish_after=timedelta(0)
+        )
+        return IggyClient(TcpConfig(**over_tls, nodelay=True, reconnection=again))
     except ValueError as error:
         raise BrokerMisfit(f"iggy.address {settings.address!r}: {error}") from None

@@ -45,9 +45,9 @@ class IggyGroup:
                     await self._ready()
                     await self._join()
                 return {}
-            if mine.generation != self._generation:
-                self._commits.clear()
-                self._generation = mine.generation
+            known = self._commits if mine.generation == self._generation else {}
+            self._generation = mine.generation
+            self._commits = {p: known[p] for p in mine.partitions if p in known}
             for partition in mine.partitions:
                 if partition not in self._commits:
                     self._commits[partition] = await self._committed(partition)
