@@ -9,10 +9,10 @@ from typing import Final
 from kfm_server.sandbox.inside.kernel import PR_SET_SECCOMP, prctl
 
 _ARCHITECTURES: Final = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-"""The kernel's name of an architecture, and the column of its numbers in _DENIED."""
-_NEWEST: Final = 467
+"""The kernel's name of an architecture, and the column of its numbers in DENIED."""
+NEWEST: Final = 467
 """The last system call that this list knows: later ones are not there."""
-_DENIED: Final[dict[str, tuple[int, int]]] = {
+DENIED: Final[dict[str, tuple[int, int]]] = {
     # memory and state of other processes
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424),
@@ -62,9 +62,9 @@ def program(*, forks: bool) -> bytes:
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"the system calls of {machine} are not known")
     name, column = _ARCHITECTURES[machine]
-    denied = [numbers[column] for numbers in _DENIED.values() if numbers[column] >= 0]
+    denied = [numbers[column] for numbers in DENIED.values() if numbers[column] >= 0]
     code = [_step(_LOAD, _ARCHITECTURE), *_unless(name, _KILL), _step(_LOAD, _NUMBER)]
-    code += [_step(_ABOVE, _NEWEST, 0, 1), _step(_RETURN, _ERRNO | errno.ENOSYS)]
+    code += [_step(_ABOVE, NEWEST, 0, 1), _step(_RETURN, _ERRNO | errno.ENOSYS)]
     for number in denied:
         code += _refused(number, errno.EPERM)
     code += _refused(
@@ -96,7 +96,7 @@ def deny(*names: str) -> bytes:
     name, column = _ARCHITECTURES[os.uname().machine]
     code = [_step(_LOAD, _ARCHITECTURE), *_unless(name, _KILL), _step(_LOAD, _NUMBER)]
     for denied in names:
-        code += _refused(_DENIED[denied][column], errno.EPERM)
+        code += _refused(DENIED[denied][column], errno.EPERM)
     return b"".join((*code, _step(_RETURN, _ALLOW)))
 
 
