@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 from xenocomm import Client
 
+from tests.support.forking import Forker
 from tests.support.live import LiveServer
 from tests.support.model_server import ModelServer
 
 TOOLS = "tests.support.ledger:TOOLS"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forker() -> Generator[None]:
+    """Servers and commands of these tests are forked by a process that has imported what they need."""
+    with Forker():
+        yield
 
 
 @pytest.fixture(scope="session")

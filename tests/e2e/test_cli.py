@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from kfm.catalogue.errors import Draining
 
 from tests.e2e.toy_door import Running, toy_door
+from tests.support import forking
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.requirement("E6")
@@ -42,9 +42,7 @@ async def begin(
 ) -> asyncio.subprocess.Process:
     """One command, started."""
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "kfm_server.doors.cli.main",
+        *forking.kfm(),
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=stdout,

@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +18,10 @@ from xenocomm import SyncClient
 from xenocomm._gen.errors import ERRORS
 from xenocomm.testing import ServerInProcess, server
 
+from tests.support import forking
 from tests.support.agent import SCRIPT
 
 pytestmark = pytest.mark.requirement("E6")
-KFM = (sys.executable, "-m", "kfm_server.doors.cli.main")
 QUESTION = '{"plan": {"steps": [{"key": "ask", "kind": "human", "instructions": "Well?"}]}}'
 
 
@@ -63,7 +62,7 @@ def environment(running: ServerInProcess, **more: str) -> dict[str, str]:
 async def begin(running: ServerInProcess, *words: str, **more: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        *KFM, *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(running, **more)
+        *forking.kfm(), *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(running, **more)
     )
 
 
@@ -264,7 +263,7 @@ def on_a_terminal(running: ServerInProcess, words: Sequence[str], **more: str) -
     """What a command writes to a terminal, both of its outputs together."""
     master, terminal = pty.openpty()
     process = subprocess.Popen(
-        [*KFM, *words],
+        [*forking.kfm(), *words],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

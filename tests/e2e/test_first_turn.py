@@ -11,6 +11,7 @@ import pytest
 from xenocomm import Client, Outcome
 from xenocomm._gen.types import PlanEvent, StepResultEvent, StepStatus, TurnStateEvent
 
+from tests.support import forking
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.requirement("R2", "R3", "T1")
@@ -37,9 +38,7 @@ async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
 
 async def kfm(server: LiveServer, *arguments: str) -> tuple[int, str, str]:
     """One `kfm` command against the server."""
-    return await command(
-        sys.executable, "-m", "kfm_server.doors.cli.main", *arguments, KFM_ENDPOINT=server.grpc
-    )
+    return await command(*forking.kfm(), *arguments, KFM_ENDPOINT=server.grpc)
 
 
 async def buf(server: LiveServer, rpc: str, request: dict[str, Any]) -> list[dict[str, Any]]:

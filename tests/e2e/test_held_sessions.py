@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kfm_server.ids import partition_of
 from xenocomm import Client, Outcome, TurnHandle, TurnState, errors
 from xenocomm._gen.types import DeadLetter, WaitReason
 
+from tests.support import forking
 from tests.support.live import LiveServer
 from tests.support.plans import call, given, question, until, waits
 
@@ -79,7 +79,7 @@ class Site:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KFM_")}
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "kfm_server.doors.cli.main", *words, "-o", "json"],
+            [*forking.kfm(), *words, "-o", "json"],
             env=environment | {"KFM_ENDPOINT": self.server.grpc},
             capture_output=True,
             check=False,

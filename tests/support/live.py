@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.forking import Process, started
+
 START_SECONDS = 30.0
 SECRETS = ("KFM_TOKEN", "STUB_KEY", "OPENAI_API_KEY", "THE_KEY", "KFM_OTLP_HEADERS")
 """Variables whose values are secrets, wherever a test sets them."""
@@ -26,7 +28,7 @@ class LiveServer:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     grpc: str = ""
     http: str = ""
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     python: str = sys.executable
     directory: Path = Path(__file__).parents[2]
     """Where it is started: tools are found from there."""
@@ -53,13 +55,7 @@ class LiveServer:
         if failpoint:
             environment["KFM_FAILPOINTS"] = failpoint
         with (self.home / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.python, "-m", "kfm_server"],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-            )
+            self.process = started(["serve"], environment, self.directory, log, self.python)
         if wait:
             self.await_ready(may_die=bool(failpoint))
 
@@ -126,7 +122,7 @@ class LiveServer:
             except subprocess.TimeoutExpired:
                 self.kill()
         self.check_log()
-        return self.process.returncode
+        return self.process.wait(1)
 
     def check_log(self) -> None:
         """No secret that the server was given stands in its log (ST15): every server of the whole run is looked at."""

@@ -2,11 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.forking import Process, started
 
 STOP_SECONDS = 20.0
 
@@ -22,7 +23,7 @@ class LiveWorker:
     tools: str = "tests.support.work_tools:TOOLS"
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     python: str = sys.executable
     directory: Path = Path(__file__).parents[2]
 
@@ -44,13 +45,8 @@ class LiveWorker:
             self.endpoint,
         ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.python, "-m", "kfm_server.doors.cli.main", "worker", *arguments, *self.options],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-            )
+            words = ["worker", *arguments, *self.options]
+            self.process = started(words, environment, self.directory, log, self.python)
         return self
 
     @property

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from tests.support.forking import KFM, kfm
 
 STDIO_2026, STDIO_2025, HTTP_2026, HTTP_2025 = (
     "stdio 2026-07-28",
@@ -21,9 +22,11 @@ DOORS = (STDIO_2026, STDIO_2025, HTTP_2026, HTTP_2025)
 
 def command(*arguments: str, **environment: str) -> StdioServerParameters:
     """`kfm mcp` as a host starts it."""
+    # The server that it starts is looked for among the children of the process that is asked for here.
+    program, *words = KFM if "--start" in arguments else kfm()
     return StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "kfm_server.doors.cli.main", "mcp", *arguments],
+        command=program,
+        args=[*words, "mcp", *arguments],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment},
     )
 
