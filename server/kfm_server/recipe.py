@@ -35,11 +35,21 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedCall:
+    """An earlier attempt of the same step: the configured name of the model that it asked, and how that failed."""
+
+    model: str
+    reason: str
+    http_status: str = ""
+    retry_after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that a prompt is made of, beside the session's earlier turns and the tool catalogue.
 
     model: its configured name; submitted_us: when the turn was submitted, in microseconds since the epoch;
-    max_tokens, max_cost_nanos: what the call may use at most, 0 is no bound.
+    max_tokens, max_cost_nanos: what the call may use at most, 0 is no bound; failed: the step's attempts so far.
     """
 
     purpose: Purpose
@@ -51,3 +61,4 @@ class Recipe:
     rounds: tuple[Round, ...] = ()
     max_tokens: int = 0
     max_cost_nanos: int = 0
+    failed: tuple[FailedCall, ...] = ()

@@ -167,6 +167,16 @@ def estimated_tokens(text: str) -> int:
     return (len(text.encode(errors="replace")) + 3) // 4
 
 
+def estimated_input(request: ModelRequest) -> int:
+    """Tokens that a request costs, where nobody counted them: of its messages and of its tools' descriptions."""
+    parts: list[str] = []
+    for message in request.messages:
+        parts.append(message.text)
+        parts += (use.name + use.arguments_json for use in message.tool_uses)
+    parts += (tool.name + tool.description + str(tool.input_schema) for tool in request.tools)
+    return sum(map(estimated_tokens, parts)) + 4 * len(request.messages)
+
+
 class ModelProvider(Protocol):
     """An endpoint that serves models. Calls may run concurrently; leaving one, also by cancellation, closes its connection."""
 

@@ -12,6 +12,7 @@ from kfm_server.ports.models import (
     ModelRequest,
     TokenUsage,
     ToolUse,
+    estimated_input,
     estimated_tokens,
 )
 from kfm_server.providers import errors
@@ -207,13 +208,3 @@ def embeddings(
         raise errors.unreadable(request_id, usage) from None
     spent = usage or TokenUsage(sum(map(estimated_tokens, texts)), 0, known=False)
     return Embeddings(vectors, spent, model, request_id)
-
-
-def estimated_input(request: ModelRequest) -> int:
-    """Tokens that a request costs, where nobody counted them: of its messages and of its tools' descriptions."""
-    parts: list[str] = []
-    for message in request.messages:
-        parts.append(message.text)
-        parts += (use.name + use.arguments_json for use in message.tool_uses)
-    parts += (tool.name + tool.description + str(tool.input_schema) for tool in request.tools)
-    return sum(map(estimated_tokens, parts)) + 4 * len(request.messages)

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kfm.event.v1 import turn_events_pb2 as events
@@ -12,7 +12,8 @@ from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import parse_json, sanitised_json
 from kfm_server.clock import Clock
-from kfm_server.ports.steps import Attempt, AttemptResult, Failure, Progress
+from kfm_server.ports.models import never
+from kfm_server.ports.steps import Attempt, AttemptResult, CallRecord, Failure, Progress
 from kfm_server.ports.tools import PackTools, Tool
 from kfm_server.tool_catalogue import ToolCatalogue, ToolEntry
 from kfm_server.turns.planners.agent import own_tools
@@ -41,6 +42,10 @@ class Invocation:
     arguments: dict[str, Any] | None = None
     started: bool = False
     output: Any = None
+    expired: Callable[[], bool] = never
+    """Whether its time is over, for who is cancelled and wants to know why."""
+    call: CallRecord | None = None
+    """What is known of a model's call that was left before it answered."""
 
 
 Handler = Callable[[Invocation], Coroutine[Any, Any, AttemptResult]]
@@ -194,6 +199,7 @@ def with_deadline(clock: Clock) -> Middleware:
                     "REASON_FENCED", "The step was not started: its deadline has passed.", retryable=True
                 )
             timer = asyncio.timeout(left)
+            invocation.expired = timer.expired
             try:
                 async with timer:
                     return await following(invocation)
@@ -203,11 +209,13 @@ def with_deadline(clock: Clock) -> Middleware:
                 message = f"The step took longer than {left:.3g} s."
                 named: dict[str, str] = {}
                 if attempt.recipe is not None:
-                    message = f"The model {attempt.recipe.model} did not answer within {left:.3g} s."
-                    named = {"model": attempt.recipe.model}
-                return failed(
+                    asked = invocation.call.model if invocation.call else attempt.recipe.model
+                    message = f"The model {asked} did not answer within {left:.3g} s."
+                    named = {"model": asked}
+                late = failed(
                     "REASON_STEP_TIMEOUT", message, retryable=True, status=given_up(attempt), **named
                 )
+                return replace(late, call=invocation.call)
 
         return handle
 

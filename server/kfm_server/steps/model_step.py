@@ -1,8 +1,9 @@
 """One attempt of a model step: render, hold the limits, call, stream, and say what it cost."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from kfm.catalogue.errors import HistoryUnreadable
@@ -22,11 +23,16 @@ from kfm_server.ports.models import (
     ProviderError,
     TokenUsage,
     digest_of,
+    estimated_input,
+    estimated_tokens,
 )
 from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
-from kfm_server.recipe import Recipe
-from kfm_server.steps.context import MAX_EXCHANGES, render, tokens_of
+from kfm_server.recipe import FailedCall, Recipe
+from kfm_server.steps.context import render
+from kfm_server.steps.fallback import is_to_blame, next_model
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
+from kfm_server.steps.tokens import tokens_of
+from kfm_server.steps.window import MAX_EARLIER
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.replies import AskedCall, Reply
 from kfm_server.turns.usage import usd
@@ -55,45 +61,114 @@ def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistor
         recipe = attempt.recipe
         assert recipe is not None
         try:
-            provider, spec = models(recipe.model)
+            chain = _chain(models, recipe.model)
         except LookupError:
             return failed("REASON_MODEL_NOT_FOUND", f"The model {recipe.model!r} is not configured any more.")
         context = attempt.context
         try:
             earlier = await history.before(
-                context.tenant_id, context.session_id, attempt.turn_id, MAX_EXCHANGES
+                context.tenant_id, context.session_id, attempt.turn_id, MAX_EARLIER
             )
         except JournalUnavailable:
             return failed("REASON_UNAVAILABLE", "The session's history cannot be read now.", retryable=True)
         except HistoryUnreadable as unreadable:
             return failed(unreadable.reason, unreadable.message)
-        request = render(recipe, spec, tools, earlier)
-        most, problem = _allowed(recipe, spec, request)
-        if problem:
-            return failed("REASON_BUDGET_EXCEEDED", problem)
-        request = replace(request, max_output_tokens=most)
-        record = CallRecord(model=spec.name, prompt_digest=digest_of(request))
-        request = replace(request, key=attempt.key, traceparent=context.traceparent)
-        failpoints.hit(_BEFORE)
-        invocation.started = True
-        began = time.perf_counter()
-        try:
-            reply = await _call(provider, request, invocation.progress)
-        except ProviderError as error:
-            result = _failed(error, spec, record)
-        else:
-            failpoints.hit(_AFTER)
-            result = _answered(reply, spec, record)
-        _count(recipe.model, result, time.perf_counter() - began)
-        return result
+        specs = [spec for _, spec in chain.values()]
+        refused: dict[str, ProviderError] = {}
+        spec = next_model(specs, recipe.failed) or specs[0]
+        while True:
+            request = render(recipe, spec, tools, earlier)
+            most, problem = _allowed(recipe, spec, request)
+            if problem:
+                return failed("REASON_BUDGET_EXCEEDED", problem)
+            request = replace(request, max_output_tokens=most)
+            record = CallRecord(model=spec.name, prompt_digest=digest_of(request))
+            request = replace(
+                request,
+                key=attempt.key,
+                traceparent=context.traceparent,
+                tenant=context.tenant_id,
+                expired=invocation.expired,
+            )
+            if spec.name != recipe.model:
+                metrics.MODEL_FALLBACKS.labels(recipe.model, spec.name).inc()
+            try:
+                return await _attempt(invocation, chain[spec.name][0], spec, request, record, specs)
+            except _NotAsked as open_breaker:
+                refused[spec.name] = open_breaker.error
+            other = next_model(specs, recipe.failed, refused)
+            if other is None:
+                return _all_open(refused)
+            spec = other
 
     return handle
 
 
-def _count(model: str, result: AttemptResult, seconds: float) -> None:
-    """Count a call that came to its end, by the configured name of its model, where it was made."""
-    usage = result.call.usage if result.call else None
-    metrics.MODEL_CALLS.labels(model, _STATUSES[result.status]).inc()
+class _NotAsked(Exception):
+    """The breaker of the model's endpoint is open: nothing was asked, and another model may be, at once."""
+
+    def __init__(self, error: ProviderError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _chain(models: ModelLookup, name: str) -> dict[str, tuple[ModelProvider, ModelSpec]]:
+    """The model and those that it falls back to, by name, in order. Raises LookupError for the first one alone."""
+    first = models(name)
+    chain = {first[1].name: first}
+    for other in first[1].fallbacks:
+        with contextlib.suppress(LookupError):
+            chain[other] = models(other)
+    return chain
+
+
+async def _attempt(
+    invocation: Invocation,
+    provider: ModelProvider,
+    spec: ModelSpec,
+    request: ModelRequest,
+    record: CallRecord,
+    chain: Sequence[ModelSpec],
+) -> AttemptResult:
+    """One call. Raises _NotAsked, and nothing else but cancellation: what that has cost stands in the invocation."""
+    assert invocation.attempt.recipe is not None
+    failpoints.hit(_BEFORE)
+    invocation.started = True
+    began = time.perf_counter()
+    said: list[str] = []
+    try:
+        reply = await _call(provider, request, invocation.progress, said)
+    except asyncio.CancelledError:
+        spent = TokenUsage(estimated_input(request), estimated_tokens("".join(said)), known=False)
+        invocation.call = _told(record, spent, "", "", spec)
+        status = "failed" if invocation.expired() else "cancelled"
+        _count(spec.name, status, invocation.call, time.perf_counter() - began)
+        raise
+    except ProviderError as error:
+        if error.metadata.get("breaker") == "open":
+            raise _NotAsked(error) from None
+        result = _failed(error, spec, record, chain, invocation.attempt.recipe.failed)
+    else:
+        failpoints.hit(_AFTER)
+        result = _answered(reply, spec, record)
+        if reply.cached:
+            return result
+    _count(spec.name, _STATUSES[result.status], result.call, time.perf_counter() - began)
+    return result
+
+
+def _all_open(refused: Mapping[str, ProviderError]) -> AttemptResult:
+    """Nobody was asked: the first that may be tried again says when."""
+    name, error = min(refused.items(), key=lambda item: item[1].retry_after_ms)
+    told = {"model": name, "retry_after_ms": str(error.retry_after_ms), **error.metadata}
+    failure = Failure(error.reason, error.message, retryable=True, metadata=told)
+    return AttemptResult(events.STEP_STATUS_FAILED, failure=failure)
+
+
+def _count(model: str, status: str, call: CallRecord | None, seconds: float) -> None:
+    """Count a call, by the configured name of its model, where it was made."""
+    usage = call.usage if call else None
+    metrics.MODEL_CALLS.labels(model, status).inc()
     metrics.MODEL_SECONDS.labels(model).observe(seconds)
     if usage is not None:
         metrics.MODEL_TOKENS.labels(model, "input").inc(usage.input_tokens)
@@ -129,12 +204,16 @@ def _priceless(spec: ModelSpec) -> str:
     return f"The model {spec.name} has no price, so that max_cost cannot be held: its configuration lacks {lacks}."
 
 
-async def _call(provider: ModelProvider, request: ModelRequest, progress: Progress) -> ModelReply:
+async def _call(
+    provider: ModelProvider, request: ModelRequest, progress: Progress, said: list[str]
+) -> ModelReply:
+    """The reply; its pieces go to `progress`, and stand in `said` should it be left."""
     reply: ModelReply | None = None
     first = True
     async with contextlib.aclosing(provider.stream(request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, ModelDelta):
+                said.append(piece.text)
                 progress(piece.text, piece.kind)
                 if first:
                     failpoints.hit(_FIRST)
@@ -147,15 +226,18 @@ async def _call(provider: ModelProvider, request: ModelRequest, progress: Progre
 
 
 def _answered(reply: ModelReply, spec: ModelSpec, record: CallRecord) -> AttemptResult:
+    named = {"model": spec.name}
     record = _told(record, reply.usage, reply.request_id, reply.model, spec)
     if reply.finish == "refused":
         why = clean_text(reply.text)[:1000] or "The model declined to answer."
         return AttemptResult(
-            events.STEP_STATUS_FAILED, failure=Failure("REASON_CONTENT_REFUSED", why), call=record
+            events.STEP_STATUS_FAILED,
+            failure=Failure("REASON_CONTENT_REFUSED", why, metadata=named),
+            call=record,
         )
     if not reply.text.strip() and not reply.tool_uses:
         cut = ": it reached its limit on output tokens" if reply.finish == "length" else ""
-        empty = Failure("REASON_MODEL_REPLY_INVALID", f"The model's reply is empty{cut}.", retryable=True)
+        empty = Failure("REASON_MODEL_REPLY_INVALID", f"The model's reply is empty{cut}.", True, named)
         return AttemptResult(events.STEP_STATUS_FAILED, failure=empty, call=record)
     calls = tuple(AskedCall(use.name, use.arguments_json) for use in reply.tool_uses)
     output = sanitised_json(Reply(reply.text, calls, reply.finish == "length").value())
@@ -167,11 +249,27 @@ def _answered(reply: ModelReply, spec: ModelSpec, record: CallRecord) -> Attempt
     return AttemptResult(events.STEP_STATUS_SUCCEEDED, output, call=record)
 
 
-def _failed(error: ProviderError, spec: ModelSpec, record: CallRecord) -> AttemptResult:
+def _failed(
+    error: ProviderError,
+    spec: ModelSpec,
+    record: CallRecord,
+    chain: Sequence[ModelSpec],
+    before: Sequence[FailedCall],
+) -> AttemptResult:
+    """The failure, and whether another attempt may succeed: also one that asks another model of the chain."""
     metadata = {"model": spec.name, **error.metadata}
-    if error.retry_after_ms:
-        metadata["retry_after_ms"] = str(error.retry_after_ms)
-    failure = Failure(error.reason, clean_text(error.message)[:4096], error.retryable, metadata)
+    retryable, wait = error.retryable, error.retry_after_ms
+    call = FailedCall(spec.name, error.reason, error.metadata.get("http_status", ""), wait)
+    if len(chain) > 1 and is_to_blame(call):
+        other = next_model(chain, (*before, call))
+        retryable = other is not None
+        if other is not None and other is not spec:
+            metadata["fallback"] = other.name
+            if wait:  # that is this model's, and the other one is asked sooner
+                metadata["asked_to_wait_ms"], wait = str(wait), 0
+    if wait:
+        metadata["retry_after_ms"] = str(wait)
+    failure = Failure(error.reason, clean_text(error.message)[:4096], retryable, metadata)
     record = _told(record, error.usage, error.request_id, "", spec)
     return AttemptResult(events.STEP_STATUS_FAILED, failure=failure, call=record)
 

@@ -231,6 +231,7 @@ def _uncalled(step: Step, payload: ev.StepResultEvent) -> bool:
     if payload.error.reason in NEVER_STARTED:
         return True
     refused = payload.error.reason in _REFUSED_BEFORE_THE_CALL and not payload.metrics.prompt_digest
+    refused |= payload.error.metadata.get("breaker") == "open"
     return step.definition.kind in MODEL_KINDS and refused and not payload.synthesised
 
 

@@ -3,7 +3,7 @@
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.models import Personality
-from kfm_server.recipe import CallOutcome, Purpose, Recipe, Round
+from kfm_server.recipe import CallOutcome, FailedCall, Purpose, Recipe, Round
 from kfm_server.turns.planners.agent import ANSWER_KEY
 from kfm_server.turns.state import MODEL_KINDS, Step, Turn
 
@@ -29,7 +29,20 @@ def recipe_of(turn: Turn, step: Step) -> Recipe | None:
         rounds=_rounds(turn, step, purpose),
         max_tokens=sent.max_tokens if sent else 0,
         max_cost_nanos=sent.max_cost_nanos if sent else 0,
+        failed=_failed(step),
     )
+
+
+def _failed(step: Step) -> tuple[FailedCall, ...]:
+    """The attempts that asked a model in vain."""
+    found: list[FailedCall] = []
+    for record in step.history:
+        if record.error is not None and record.called:
+            told = record.error.metadata
+            wait = int(told.get("asked_to_wait_ms") or told.get("retry_after_ms") or 0)
+            model = told.get("model") or step.definition.model
+            found.append(FailedCall(model, record.error.reason, told.get("http_status", ""), wait))
+    return tuple(found)
 
 
 def _rounds(turn: Turn, until: Step, purpose: Purpose) -> tuple[Round, ...]:

@@ -152,7 +152,7 @@ async def test_a_call_counts_by_its_configured_name_also_one_that_failed() -> No
         )
 
     before = all_counted()
-    spec = ModelSpec("theirs", "scripted", "m")
+    spec = ModelSpec("m", "scripted", "theirs")
     await run(Provider(ModelReply("good day", "stop", TokenUsage(5, 1))), spec=spec)
     away = ProviderError("REASON_PROVIDER_UNAVAILABLE", "away", usage=TokenUsage(2, 0))
     await run(Provider(away), spec=spec)
