@@ -172,7 +172,9 @@ class BusWorker:
             room = min(_READ, self._capacity - self._running)
             if head <= lane.read or room <= 0:
                 continue
-            for message in await self._group.read(partition, lane.read, room):
+            found = await self._group.read(partition, lane.read, room)
+            self._lanes[partition] = self._lanes.pop(partition)  # the others are next: none is to starve
+            for message in found:
                 lane.read = max(lane.read, message.offset)
                 took |= self._start(lane, message)
         return took
@@ -231,8 +233,8 @@ class BusWorker:
             await self._commit_one(partition)
 
     async def _commit_one(self, partition: int) -> None:
-        lane = self._lanes[partition]
-        if lane.done > lane.committed:
+        lane = self._lanes.get(partition)  # who leaves commits beside `run`, which may have let go of it
+        if lane is not None and lane.done > lane.committed:
             failpoints.hit(_BEFORE_COMMIT)
             done = lane.done
             await self._group.commit(partition, done)

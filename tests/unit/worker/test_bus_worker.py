@@ -218,6 +218,16 @@ async def test_no_more_is_started_than_there_are_places() -> None:
     assert await topics.committed() == 3
 
 
+async def test_partitions_take_turns_when_there_is_more_to_do_than_places() -> None:
+    topics, tool = Topics(), Gated()
+    for key in "abc":
+        await topics.dispatch(key)
+    await topics.dispatch("d", partition=PARTITION + 1)
+    tool.opened.set()
+    async with working(topics, tool, capacity=1):
+        assert [(await tool.called()).key for _ in range(4)] == ["t/a", "t/d", "t/b", "t/c"]
+
+
 async def test_a_result_is_published_once_the_broker_is_back() -> None:
     topics, tool = Topics(), Gated()
     await topics.dispatch("a")
