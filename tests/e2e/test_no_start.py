@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import asyncpg
 import pytest
 from kfm_server.journal.migrate import migrate
 from kfm_server.ports.tools import ToolSpec
+
+from tests.support import forking
 
 pytestmark = pytest.mark.requirement("E1", "E6")
 ROOT = Path(__file__).parents[2]
@@ -29,13 +32,13 @@ class _Spoilt:
 SPOILT = [_Spoilt()]
 
 
-async def no_start(**settings: str) -> tuple[int, str]:
+async def no_start(command: Sequence[str] = (), **settings: str) -> tuple[int, str]:
     """The exit code of a `kfm serve` that does not come up, and the one line that it says on stderr."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KFM_")}
     environment |= {"KFM_GRPC_ADDRESS": "127.0.0.1:0", "KFM_HTTP_ADDRESS": "127.0.0.1:0"} | settings
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "kfm_server"],
+        command or (*forking.kfm(), "serve"),
         env=environment,
         capture_output=True,
         text=True,
@@ -52,7 +55,8 @@ async def no_start(**settings: str) -> tuple[int, str]:
 
 async def test_a_door_that_must_not_open_starts_no_database(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    code, said = await no_start(KFM_HOME=str(home), KFM_HTTP_ADDRESS="0.0.0.0:0")
+    as_a_user = (sys.executable, "-m", "kfm_server")
+    code, said = await no_start(as_a_user, KFM_HOME=str(home), KFM_HTTP_ADDRESS="0.0.0.0:0")
     assert (code, "KFM_TOKEN" in said) == (2, True)
     assert not home.exists()
 
