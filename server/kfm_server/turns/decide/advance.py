@@ -1,5 +1,7 @@
 """Advance: from a state, record and start everything that can be recorded and started now."""
 
+from typing import Final
+
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.type.v1 import type_pb2 as types
@@ -129,6 +131,10 @@ def _expire(draft: Draft, turn_id: str) -> None:
             draft.record(turn_id, result, step.attempt)
 
 
+_FENCED_TRIES: Final = 4
+"""However often its owner was not sure of its lease, the step waits no longer than after so many: it will be sure again."""
+
+
 def _mend(draft: Draft, turn_id: str, key: str) -> None:
     """A failed attempt: undo it, try again after a back-off, or leave it failed."""
     turn = draft.turn(turn_id)
@@ -151,7 +157,10 @@ def _mend(draft: Draft, turn_id: str, key: str) -> None:
         # One that never started does not count as a try: what keeps it from starting may last, all the same.
         asked_us = int(step.error.metadata.get("retry_after_ms", "0") or "0") * 1000 if step.error else 0
         if draft.now_us + asked_us < turn.deadline_us:  # who asks for more time than there is, has failed
-            back_off(draft, turn_id, key, step.tries or step.attempt, asked_us)
+            tries = step.tries or step.attempt
+            if step.error is not None and step.error.reason == "REASON_FENCED":
+                tries = min(tries, _FENCED_TRIES)
+            back_off(draft, turn_id, key, tries, asked_us)
 
 
 def _leave_out(draft: Draft, turn_id: str, key: str, told: frozenset[str]) -> None:

@@ -43,12 +43,18 @@ def begun(*keys: str, in_flight: int = 16) -> Session:
     return draft.session
 
 
-def failed(session: Session, key: str) -> Session:
+def failed(
+    session: Session,
+    key: str,
+    attempt: int = 1,
+    reason: str = "REASON_TOOL_UNAVAILABLE",
+    now_us: int = NOW,
+) -> Session:
     """After an attempt that may be tried again."""
-    draft = Draft(session, NOW, WORLD)
-    error = types.Error(reason="REASON_TOOL_UNAVAILABLE", retryable=True)
+    draft = Draft(session, now_us, WORLD)
+    error = types.Error(reason=reason, retryable=True)
     result = ev.StepResultEvent(step_key=key, status=ev.STEP_STATUS_FAILED, error=error)
-    assert attempt_ended(draft, "turn_1", 1, result)
+    assert attempt_ended(draft, "turn_1", attempt, result)
     return draft.session
 
 
@@ -68,6 +74,15 @@ def test_a_step_that_backs_off_wakes_the_session_at_its_time() -> None:
     again = looked_at(session, wake)
     assert again.active is not None
     assert again.active.steps["s1"].phase == api.STEP_STATE_RUNNING
+
+
+def test_a_step_whose_owner_was_never_sure_enough_waits_no_longer_each_time() -> None:
+    session, now = begun("s1"), NOW
+    for attempt in range(1, 20):
+        session = failed(session, "s1", attempt, "REASON_FENCED", now)
+        wake = next_wake_us(session)
+        assert wake is not None and wake - now < 2 * US
+        session, now = looked_at(session, wake), wake
 
 
 def test_a_passed_back_off_of_a_paused_turn_does_not_wake_it_over_and_over() -> None:
