@@ -10,7 +10,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
-from codegen.schema import OURS
+from codegen.schema import FILES, OURS
 
 HIDDEN = ("kfm/options/", "buf/validate/", "google/api/", "google/protobuf/descriptor.proto")
 
@@ -46,7 +46,7 @@ def for_sdk(image: FileDescriptorSet) -> bytes:
     """Only what is needed to read and write: no options, no comments, no rules."""
     out = FileDescriptorSet()
     for file in image.file:
-        if file.name.startswith(HIDDEN):
+        if file.name.startswith(HIDDEN) or file.package == FILES:
             continue
         own = out.file.add()
         own.CopyFrom(file)

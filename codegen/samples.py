@@ -31,6 +31,11 @@ BY_NAME: dict[str, Any] = {
     "name": "lathe_turn",
 }
 BY_FULL_NAME: dict[str, Any] = {
+    **{
+        f"kfm.memory.v1.{name}Request.collection": "handbook"
+        for name in ("PutDocument", "ListDocuments", "RemoveDocument", "DropCollection")
+    },
+    "kfm.memory.v1.SearchKnowledgeRequest.collections": ("handbook", "travel"),
     "kfm.pack.v1.Manifest.name": "analyst",
     "kfm.pack.v1.Manifest.version": "1.2.3",
     "kfm.pack.v1.Manifest.planner": "react",
@@ -98,7 +103,9 @@ def fill(schema: Schema, message: Descriptor, *, arms: tuple[str, ...] = (), dep
 def _set(schema: Schema, out: Any, field: FieldDescriptor, depth: int) -> None:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
-        getattr(out, field.name).update(BY_NAME.get(field.name, {"a": "1", "b": "2"}))
+        whole = kind.fields_by_name["value"].cpp_type == FieldDescriptor.CPPTYPE_INT64
+        plain: dict[str, Any] = {"a": 1, "b": 2} if whole else {"a": "1", "b": "2"}
+        getattr(out, field.name).update(BY_NAME.get(field.name, plain))
     elif kind is not None:
         if depth > 6 or kind.full_name == "google.protobuf.Any":
             return

@@ -41,6 +41,7 @@ from kfm_server.doors.bus import BusDoor
 from kfm_server.doors.grpc.admin_service import ServerInfo
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.limits import Limits
+from kfm_server.doors.grpc.memory_service import MemoryService
 from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.server import GrpcDoor
@@ -283,6 +284,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
                 lambda: [name for name, tool in tools.catalogue.items() if not tool.reserved],
                 packs.registry,
             ),
+            memory=MemoryService(memory, announcer.announce),
             dead_letters=DeadLetterDesk(bus, decided),
             config=reloader,
             pools=pools,

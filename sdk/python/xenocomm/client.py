@@ -9,6 +9,7 @@ from xenocomm._gen.types import GetServerInfoResponse
 from xenocomm.connection import Connection
 from xenocomm.dead_letters import DeadLetters
 from xenocomm.events import Events
+from xenocomm.memory import Memory
 from xenocomm.personalities import Personalities
 from xenocomm.raw import Raw, recorded
 from xenocomm.server import Server
@@ -24,7 +25,7 @@ class Client:
     """A client of one server. Use it as `async with Client() as kfm:`, in one event loop.
 
     Nothing is sent before the first call. `kfm.turns` starts and finds turns, `kfm.sessions` has what was said,
-    `kfm.personalities` who may answer, `kfm.events` what happens anywhere; `kfm.server` and `kfm.dead_letters` are for
+    `kfm.personalities` who may answer, `kfm.memory` what they know, `kfm.events` what happens anywhere; `kfm.server` and `kfm.dead_letters` are for
     operators.
     """
 
@@ -68,6 +69,7 @@ class Client:
         self._transport = transport
         self.turns = Turns(transport)
         self.sessions = Sessions(transport)
+        self.memory = Memory(transport)
         self.personalities = Personalities(transport)
         self.events = Events(transport)
         self.server = Server(transport)

@@ -23,6 +23,7 @@ from xenocomm.client import Client
 from xenocomm.dead_letters import DeadLetters
 from xenocomm.events import Events, EventWatch
 from xenocomm.handle import TurnHandle
+from xenocomm.memory import Memory
 from xenocomm.paging import Listing
 from xenocomm.personalities import Personalities
 from xenocomm.server import Server
@@ -217,6 +218,7 @@ ACTIVE: tuple[type[Any], ...] = (
     Events,
     EventWatch,
     Listing,
+    Memory,
     Personalities,
     Server,
     Sessions,

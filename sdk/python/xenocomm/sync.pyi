@@ -6,9 +6,15 @@ from typing import Any, Generic, TypeVar, overload
 
 from xenocomm._gen.types import (
     BusyMode,
+    Collection,
     DeadLetter,
+    Document,
+    DocumentChange,
     Envelope,
     ExplainTurnResponse,
+    ExportUserResponse,
+    Fact,
+    FactKind,
     GetConfigResponse,
     GetPersonalityResponse,
     GetServerInfoResponse,
@@ -16,7 +22,9 @@ from xenocomm._gen.types import (
     ListWorkersResponse,
     Message,
     Pack,
+    Passage,
     Personality,
+    RankingMode,
     ReloadConfigResponse,
     Session,
     SettleAs,
@@ -31,6 +39,7 @@ from xenocomm.dead_letters import DeadLetters
 from xenocomm.deltas import Delta, Kind
 from xenocomm.events import Events, EventWatch
 from xenocomm.handle import TurnHandle
+from xenocomm.memory import Memory
 from xenocomm.paging import Listing, Page
 from xenocomm.personalities import Personalities
 from xenocomm.raw import Raw
@@ -75,6 +84,7 @@ class SyncClient:
     ) -> None: ...
     turns: SyncTurns
     sessions: SyncSessions
+    memory: SyncMemory
     personalities: SyncPersonalities
     events: SyncEvents
     server: SyncServer
@@ -149,6 +159,50 @@ class SyncListing(Generic[T]):
     def __iter__(self) -> BlockingIterator[T]: ...
     def first(self, most: int) -> list[T]:
         """At most so many rows, from the start."""
+
+class SyncMemory:
+    aio: Memory
+    def remember(
+        self, key: str, value: str, *, kind: FactKind = FactKind.FACT, source: str = "", user: str = ""
+    ) -> Fact:
+        """Keep a fact or a preference, in place of what stood under its key."""
+    def facts(self, *, kind: FactKind = FactKind.UNSPECIFIED, user: str = "") -> Sequence[Fact]:
+        """All that is known of a user, by kind and key."""
+    def forget(self, key: str, *, kind: FactKind = FactKind.FACT, user: str = "") -> bool:
+        """Forget one; answers whether there was one."""
+    def put_document(
+        self,
+        collection: str,
+        source: str,
+        body: bytes,
+        *,
+        media_type: str = "",
+        title: str = "",
+        owner: str = "",
+    ) -> DocumentChange:
+        """Have a document in a collection, which is made if there is none: Markdown, text, HTML or PDF."""
+    def documents(self, collection: str) -> Sequence[Document]:
+        """The documents of a collection, by source."""
+    def remove_document(self, collection: str, source: str) -> bool:
+        """Forget a document; answers whether there was one."""
+    def collections(self, *, user: str = "") -> Sequence[Collection]:
+        """The collections that a user may read, by name."""
+    def drop_collection(self, collection: str) -> int:
+        """Forget a collection; answers how many documents it had."""
+    def search(
+        self,
+        query: str,
+        *,
+        collections: Sequence[str] = (),
+        limit: int = 8,
+        mode: RankingMode = RankingMode.HYBRID,
+        user: str = "",
+    ) -> Sequence[Passage]:
+        """The passages that answer a query best, from these collections or from all that the user may read."""
+    def export_user(self, user: str) -> BlockingIterator[ExportUserResponse]:
+        """All that is kept of a user outside of turns, one thing after the other."""
+    def erase_user(self, user: str) -> dict[str, int]:
+        """Erase all that is kept of a user outside of turns; answers how many of each sort."""
 
 class SyncPersonalities:
     aio: Personalities

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from kfm.catalogue.events import fill
 from kfm.event.v1.envelope_pb2 import Envelope
-from kfm.event.v1.system_events_pb2 import AuditEvent
+from kfm.event.v1.system_events_pb2 import AuditEvent, MemoryChangedEvent
 from kfm.event.v1.turn_events_pb2 import TurnControlEvent, TurnEvent, TurnVerb
 
 from kfm_server.ports.bus import BusUnavailable, Delivery, Group, TryLater
@@ -24,7 +24,7 @@ class AuditLog(Protocol):
 
 
 def audit_group(audit: AuditLog) -> Group:
-    """The group that derives an AuditEvent of every request that the journal holds."""
+    """The group that derives an AuditEvent of every request, and every change of memory, that the journal holds."""
 
     async def derive_all(deliveries: Sequence[Delivery]) -> None:
         events = [event for delivery in deliveries if (event := derive(delivery)) is not None]
@@ -34,7 +34,7 @@ def audit_group(audit: AuditLog) -> Group:
         except BusUnavailable as error:
             raise TryLater from error
 
-    return Group("audit", frozenset({"agent.turns.requests"}), derive_all, batch=256)
+    return Group("audit", frozenset({"agent.turns.requests", "agent.system"}), derive_all, batch=256)
 
 
 def derive(delivery: Delivery) -> Envelope | None:
@@ -48,6 +48,9 @@ def derive(delivery: Delivery) -> Envelope | None:
     elif isinstance(event, TurnControlEvent):
         action, reason = f"turn.{_verb(event.verb)}", event.reason
         principal = event.principal
+    elif isinstance(event, MemoryChangedEvent):
+        counts = " ".join(f"{name}={count}" for name, count in sorted(event.counts.items()))
+        action, reason, principal = f"memory.{event.action}", counts, event.principal
     else:
         return None
     envelope = Envelope(
@@ -65,7 +68,7 @@ def derive(delivery: Delivery) -> Envelope | None:
         AuditEvent(
             principal=principal,
             action=action,
-            resource=source.turn_id,
+            resource=event.resource if isinstance(event, MemoryChangedEvent) else source.turn_id,
             allowed=True,
             reason=reason,
             source_event_id=source.event_id,

@@ -1,15 +1,12 @@
 """Facts and preferences of users: short texts under names, with where each came from."""
 
-import datetime
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from kfm_server.ids import new_id
 from kfm_server.memory.tenants import TenantPool
-from kfm_server.ports.memory import MemoryInvalid
+from kfm_server.ports.memory import Fact, Kind, MemoryInvalid
 
-Kind = Literal["fact", "preference"]
 MAX_FACTS: Final = 10_000
 """Most facts and preferences of one user together."""
 MAX_KEY: Final = 200
@@ -32,20 +29,6 @@ where {_HIS} and ($3 = '' or kind = $3) and (kind, key) > ($4, $5)
 order by kind, key limit $6
 """
 _FORGET = f"delete from kfm_memory.facts where {_HIS} and kind = $3 and key = $4"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is known of a user. `source`: what it was learned from, such as a turn's id or `user`."""
-
-    fact_id: str
-    user_id: str
-    kind: Kind
-    key: str
-    value: str
-    source: str
-    created_at: datetime.datetime
-    updated_at: datetime.datetime
 
 
 class Facts:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -26,11 +26,14 @@ from kfm_server.ports.memory import (
     MAX_PASSAGES,
     MAX_QUERY,
     CollectionInfo,
+    IngestReport,
     MemoryInvalid,
     MemoryNotFound,
     MemoryUnavailable,
     Mode,
     Passage,
+    SourceDocument,
+    Told,
 )
 from kfm_server.ports.vectors import VectorItem, VectorStore, VectorsUnavailable
 
@@ -49,41 +52,6 @@ _EMBEDDED_AT_ONCE: Final = 128
 _FORM = f"1:{CHUNK_CHARACTERS}:{OVERLAP}"
 """How documents are read and split: what was done otherwise is done again at the next ingestion."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceDocument:
-    """A document that goes in. `source` names it within its collection; media_type and title: empty is found out."""
-
-    source: str
-    body: bytes
-    media_type: str = ""
-    title: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What an ingestion did, so far or in the end. Counts are of documents; `chunks` were embedded."""
-
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    failed: int = 0
-    chunks: int = 0
-    bytes: int = 0
-    failures: tuple[tuple[str, str], ...] = ()
-    """Source and reason of the first of those that failed."""
-
-    @property
-    def seen(self) -> int:
-        """Documents that were looked at."""
-        return self.added + self.changed + self.unchanged + self.failed
-
-
-Told = Callable[[IngestReport, str], None]
-"""Is told what was done so far, and the document that was done last."""
 
 
 class KnowledgeBase:

@@ -1,6 +1,5 @@
 """The tables of knowledge: collections, documents and their chunks, and the search for words in them."""
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +8,7 @@ import orjson
 
 from kfm_server.memory.chunking import Chunk
 from kfm_server.memory.tenants import TenantPool
-from kfm_server.ports.memory import CollectionInfo, MemoryInvalid, MemoryNotFound, Passage
+from kfm_server.ports.memory import CollectionInfo, MemoryInvalid, MemoryNotFound, Passage, StoredDocument
 
 MAX_COLLECTIONS: Final = 1000
 """Most collections of a tenant."""
@@ -59,23 +58,32 @@ select $1, $2, $3 || ':' || (i.n - 1), $4, i.n - 1, i.heading, i.text, $5::text:
 from unnest($6::text[], $7::text[], $8::text[], $9::text[]) with ordinality as i (heading, text, told, words, n)
 """
 _FORGET = f"delete from kfm_memory.documents where {_MINE} and source = $3 returning revision, chunks"
-# A word of the query weighs the more, the fewer chunks have it; where that is the same, how often and how near counts.
+# A word of the query weighs the more, the fewer chunks have it. Of the chunks with the heaviest words, how often and how
+# near to each other they stand counts too. What a fifth of a large collection has says little: it is not looked at whole.
 _WORDS = """
 with wanted as materialized (
     select lexeme, quote_literal(lexeme)::tsquery as term from unnest(to_tsvector('english', $3))
     order by length(lexeme) desc limit 16
+), matched as materialized (
+    select w.lexeme, m.chunk_id from wanted w cross join lateral (
+        select c.chunk_id from kfm_memory.chunks c
+        where c.words @@ w.term and c.tenant_id = $1 and c.collection = any ($2::text[]) {where} limit 20000
+    ) m
+), total as materialized (
+    select coalesce(sum(chunks), 0) as chunks from kfm_memory.documents
+    where tenant_id = $1 and collection = any ($2::text[])
 ), weighed as materialized (
-    select term, ln(1 + (select count(*) from kfm_memory.chunks where {mine}) / (1.0 + (
-        select count(*) from kfm_memory.chunks where {mine} and words @@ term))) as weight
-    from wanted
-), query as materialized (select coalesce(string_agg(quote_literal(lexeme), ' | '), '')::tsquery as words from wanted)
-select c.chunk_id from kfm_memory.chunks c, query q
-where c.tenant_id = $1 and c.collection = any ($2::text[]) and c.words @@ q.words {where}
-order by (select sum(w.weight) from weighed w where c.words @@ w.term) * (1 + ts_rank_cd(c.words, q.words, 1)) desc,
-    c.chunk_id
+    select lexeme, ln(1 + (select chunks from total) / (1.0 + count(*)))::float8 as weight from matched group by lexeme
+), heaviest as materialized (
+    select chunk_id, sum(weight) as weight from matched join weighed using (lexeme)
+    group by chunk_id order by 2 desc, 1 limit 200
+)
+select h.chunk_id from heaviest h join kfm_memory.chunks c
+    on c.chunk_id = h.chunk_id and c.tenant_id = $1 and c.collection = any ($2::text[])
+order by h.weight * (1 + ts_rank_cd(c.words, (select string_agg(quote_literal(lexeme), ' | ')::tsquery from wanted), 1)) desc,
+    h.chunk_id
 limit $4
 """
-_WORDS_MINE = "tenant_id = $1 and collection = any ($2::text[])"
 _PASSAGES = """
 select c.chunk_id, c.collection, c.source, d.title, c.heading, c.text, c.ordinal, c.metadata::text
 from kfm_memory.chunks c
@@ -101,20 +109,6 @@ class Revision:
     def vector_ids(self) -> list[str]:
         """Of all its chunks."""
         return [f"{self.revision}:{n}" for n in range(self.chunks)]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """A document as it is known. `digest`: of what it was made from."""
-
-    source: str
-    title: str
-    media_type: str
-    digest: str
-    bytes: int
-    chunks: int
-    updated_at: datetime.datetime
-    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +266,7 @@ class Library:
         where: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Chunks that have words of the query, best first."""
-        statement = _WORDS.format(
-            mine=_WORDS_MINE, where="and c.metadata @> $5::text::jsonb" if where else ""
-        )
+        statement = _WORDS.format(where="and c.metadata @> $5::text::jsonb" if where else "")
         arguments: list[Any] = [tenant_id, list(collections), plain_words(query), limit]
         if where:
             arguments.append(orjson.dumps(dict(where)).decode())

@@ -1,13 +1,12 @@
 """Memory as a whole: history, facts and preferences, knowledge; and all that is kept of one user, to show or to erase."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kfm_server.memory.facts import Facts
 from kfm_server.memory.knowledge import KnowledgeBase
 from kfm_server.ports.history import SessionHistory
-from kfm_server.ports.memory import MemoryInvalid
+from kfm_server.ports.memory import Erasure, Exported, MemoryInvalid
 
 _PAGE = 100
 
@@ -27,23 +26,6 @@ class UserData(Protocol):
     async def erase(self, tenant_id: str, user_id: str) -> int:
         """Erase it; answers how many there were. Doing it again does nothing. Raises MemoryUnavailable."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """One thing that is kept of a user. `kind`: the name of its UserData."""
-
-    kind: str
-    value: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """What was erased of a user: how many of each kind. The proof, for the audit trail."""
-
-    tenant_id: str
-    user_id: str
-    counts: Mapping[str, int]
 
 
 class OwnKnowledge:

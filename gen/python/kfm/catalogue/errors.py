@@ -80,6 +80,7 @@ ERRORS: dict[str, ErrorRow] = {
     "REASON_CONFIG_INVALID": ErrorRow("REASON_CONFIG_INVALID", 51, 9, 422, 2, False, 'The configuration cannot be used; the one before stays.'),
     "REASON_POOL_UNAVAILABLE": ErrorRow("REASON_POOL_UNAVAILABLE", 52, 14, 503, 6, True, "No worker of the step's pool took it in time."),
     "REASON_TOOL_INVALID": ErrorRow("REASON_TOOL_INVALID", 53, 9, 422, 2, False, "A worker's tool cannot be offered: its name is taken, or its schema or contract is none."),
+    "REASON_MEMORY_NOT_FOUND": ErrorRow("REASON_MEMORY_NOT_FOUND", 54, 5, 404, 3, False, 'There is no such collection or document.'),
 }
 
 
@@ -499,6 +500,13 @@ class ToolInvalid(KfmError):
     row: ClassVar[ErrorRow] = ERRORS["REASON_TOOL_INVALID"]
 
 
+
+class MemoryNotFound(KfmError):
+    """There is no such collection or document."""
+
+    row: ClassVar[ErrorRow] = ERRORS["REASON_MEMORY_NOT_FOUND"]
+
+
 ERROR_CLASSES: dict[str, type[KfmError]] = {
     "REASON_TURN_NOT_FOUND": TurnNotFound,
     "REASON_STEP_NOT_FOUND": StepNotFound,
@@ -553,6 +561,7 @@ ERROR_CLASSES: dict[str, type[KfmError]] = {
     "REASON_CONFIG_INVALID": ConfigInvalid,
     "REASON_POOL_UNAVAILABLE": PoolUnavailable,
     "REASON_TOOL_INVALID": ToolInvalid,
+    "REASON_MEMORY_NOT_FOUND": MemoryNotFound,
 }
 
 

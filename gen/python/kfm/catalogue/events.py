@@ -42,6 +42,7 @@ EVENT_TYPES: dict[str, EventType] = {
     "DeadLetterEvent.v1": EventType("DeadLetterEvent.v1", "kfm.event.v1.DeadLetterEvent", URL_PREFIX + "kfm.event.v1.DeadLetterEvent", "agent.dead_letters", "1.0.0", False, system_events_pb2.DeadLetterEvent),
     "ConfigChangedEvent.v1": EventType("ConfigChangedEvent.v1", "kfm.event.v1.ConfigChangedEvent", URL_PREFIX + "kfm.event.v1.ConfigChangedEvent", "agent.system", "1.0.0", True, system_events_pb2.ConfigChangedEvent),
     "LifecycleEvent.v1": EventType("LifecycleEvent.v1", "kfm.event.v1.LifecycleEvent", URL_PREFIX + "kfm.event.v1.LifecycleEvent", "agent.system", "1.1.0", True, system_events_pb2.LifecycleEvent),
+    "MemoryChangedEvent.v1": EventType("MemoryChangedEvent.v1", "kfm.event.v1.MemoryChangedEvent", URL_PREFIX + "kfm.event.v1.MemoryChangedEvent", "agent.system", "1.4.0", True, system_events_pb2.MemoryChangedEvent),
     "TurnEvent.v1": EventType("TurnEvent.v1", "kfm.event.v1.TurnEvent", URL_PREFIX + "kfm.event.v1.TurnEvent", "agent.turns.requests", "1.2.0", False, turn_events_pb2.TurnEvent),
     "TurnControlEvent.v1": EventType("TurnControlEvent.v1", "kfm.event.v1.TurnControlEvent", URL_PREFIX + "kfm.event.v1.TurnControlEvent", "agent.turns.requests", "1.0.0", False, turn_events_pb2.TurnControlEvent),
     "TurnStateEvent.v1": EventType("TurnStateEvent.v1", "kfm.event.v1.TurnStateEvent", URL_PREFIX + "kfm.event.v1.TurnStateEvent", "agent.turns.events", "1.2.0", False, turn_events_pb2.TurnStateEvent),

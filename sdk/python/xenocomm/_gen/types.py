@@ -77,18 +77,27 @@ __all__ = [
     "Cancel",
     "CancelTurnResponse",
     "Capacity",
+    "Collection",
     "ConfigChangedEvent",
     "ConfigValue",
     "DeadLetter",
     "DeadLetterEvent",
     "Decline",
+    "Document",
+    "DocumentChange",
+    "DropCollectionResponse",
     "DropDeadLetterResponse",
     "EVENTS",
     "EffectContract",
     "Envelope",
+    "EraseUserResponse",
     "Error",
     "Event",
     "ExplainTurnResponse",
+    "ExportUserResponse",
+    "Fact",
+    "FactKind",
+    "ForgetResponse",
     "ForkTurnResponse",
     "Gap",
     "GetConfigResponse",
@@ -106,7 +115,10 @@ __all__ = [
     "LifecycleEvent",
     "LifecyclePhase",
     "Limits",
+    "ListCollectionsResponse",
     "ListDeadLettersResponse",
+    "ListDocumentsResponse",
+    "ListFactsResponse",
     "ListMessagesResponse",
     "ListPacksResponse",
     "ListPersonalitiesResponse",
@@ -114,10 +126,12 @@ __all__ = [
     "ListTurnEventsResponse",
     "ListTurnsResponse",
     "ListWorkersResponse",
+    "MemoryChangedEvent",
     "Message",
     "Outcome",
     "Pack",
     "Part",
+    "Passage",
     "PauseTurnResponse",
     "Payload",
     "Personality",
@@ -125,14 +139,19 @@ __all__ = [
     "PlanEvent",
     "PlanStep",
     "Pool",
+    "PutDocumentResponse",
+    "RankingMode",
     "Reconnect",
     "ReloadConfigResponse",
+    "RememberResponse",
+    "RemoveDocumentResponse",
     "ReplayDeadLetterResponse",
     "ResumeTurnResponse",
     "RetryTurnResponse",
     "Role",
     "RunTurnResponse",
     "SCHEMA_RELEASE",
+    "SearchKnowledgeResponse",
     "Session",
     "SettleAs",
     "SettleStepResponse",
@@ -359,6 +378,52 @@ class StepStatus(IntEnum):
 
 
 _StepStatus: dict[int, StepStatus] = {int(e): e for e in StepStatus}
+
+
+class FactKind(IntEnum):
+    """FactKind is what sort of thing is known of a user."""
+
+    UNSPECIFIED = 0
+    """Not stated."""
+    FACT = 1
+    """Something about them."""
+    PREFERENCE = 2
+    """How they like things."""
+
+
+_FactKind: dict[int, FactKind] = {int(e): e for e in FactKind}
+
+
+class RankingMode(IntEnum):
+    """RankingMode is how passages are ranked."""
+
+    UNSPECIFIED = 0
+    """Hybrid."""
+    HYBRID = 1
+    """By likeness and by words, fused."""
+    VECTOR = 2
+    """By likeness of vectors."""
+    KEYWORD = 3
+    """By words."""
+
+
+_RankingMode: dict[int, RankingMode] = {int(e): e for e in RankingMode}
+
+
+class DocumentChange(IntEnum):
+    """DocumentChange is what PutDocument did."""
+
+    UNSPECIFIED = 0
+    """Not stated."""
+    ADDED = 1
+    """It is new."""
+    CHANGED = 2
+    """It took the place of another version."""
+    UNCHANGED = 3
+    """It was there already, the same."""
+
+
+_DocumentChange: dict[int, DocumentChange] = {int(e): e for e in DocumentChange}
 
 
 class Role(IntEnum):
@@ -1121,6 +1186,42 @@ class LifecycleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryChangedEvent:
+    """MemoryChangedEvent says that something is remembered, forgotten, or erased. Since 1.4.0.
+
+    Attributes:
+        principal: Who did it.
+        action: What was done: remember, forget, put, remove, drop or erase.
+        resource: With what: a user, or a collection and a document.
+        counts: How many of each sort.
+    """
+
+    principal: str = ""
+    action: str = ""
+    resource: str = ""
+    counts: Mapping[str, int] = _field(default_factory=dict)
+
+    @classmethod
+    def from_pb(cls, m: Any) -> MemoryChangedEvent:
+        """Read it from its protobuf message."""
+        return cls(
+            m.principal,
+            m.action,
+            m.resource,
+            dict(m.counts),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.event.v1.MemoryChangedEvent")()
+        m.principal = self.principal
+        m.action = self.action
+        m.resource = self.resource
+        m.counts.update(self.counts)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEvent:
     """TurnEvent says that a turn was submitted.
 
@@ -1570,6 +1671,467 @@ class StepResultEvent:
         m.compensation = self.compensation
         m.synthesised = self.synthesised
         m.worker = self.worker
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Fact is something known of a user.
+
+    Attributes:
+        kind: What sort.
+        key: Its name.
+        value: What is known.
+        source: What it was learned from.
+        created_at: When it was first kept.
+        updated_at: When it was last changed.
+    """
+
+    kind: FactKind | int = FactKind(0)
+    key: str = ""
+    value: str = ""
+    source: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Fact:
+        """Read it from its protobuf message."""
+        return cls(
+            _FactKind.get(m.kind, m.kind),
+            m.key,
+            m.value,
+            m.source,
+            _dt(m.created_at) if m.HasField("created_at") else None,
+            _dt(m.updated_at) if m.HasField("updated_at") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.Fact")()
+        m.kind = self.kind
+        m.key = self.key
+        m.value = self.value
+        m.source = self.source
+        if self.created_at is not None:
+            m.created_at.CopyFrom(_pb_dt(self.created_at))
+        if self.updated_at is not None:
+            m.updated_at.CopyFrom(_pb_dt(self.updated_at))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Collection is a set of documents that are searched together.
+
+    Attributes:
+        collection: Its name.
+        owner: The user whose it is alone; empty: everybody's.
+        documents: Documents in it.
+        created_at: When it was made.
+    """
+
+    collection: str = ""
+    owner: str = ""
+    documents: int = 0
+    created_at: datetime | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Collection:
+        """Read it from its protobuf message."""
+        return cls(
+            m.collection,
+            m.owner,
+            m.documents,
+            _dt(m.created_at) if m.HasField("created_at") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.Collection")()
+        m.collection = self.collection
+        m.owner = self.owner
+        m.documents = self.documents
+        if self.created_at is not None:
+            m.created_at.CopyFrom(_pb_dt(self.created_at))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Document is a document of a collection.
+
+    Attributes:
+        source: Its name within the collection.
+        title: Its title.
+        media_type: Its media type.
+        digest: SHA-256 in hex of its body.
+        bytes: Bytes of its body.
+        chunks: Passages that it was split into.
+        updated_at: When it was last changed.
+    """
+
+    source: str = ""
+    title: str = ""
+    media_type: str = ""
+    digest: str = ""
+    bytes: int = 0
+    chunks: int = 0
+    updated_at: datetime | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Document:
+        """Read it from its protobuf message."""
+        return cls(
+            m.source,
+            m.title,
+            m.media_type,
+            m.digest,
+            m.bytes,
+            m.chunks,
+            _dt(m.updated_at) if m.HasField("updated_at") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.Document")()
+        m.source = self.source
+        m.title = self.title
+        m.media_type = self.media_type
+        m.digest = self.digest
+        m.bytes = self.bytes
+        m.chunks = self.chunks
+        if self.updated_at is not None:
+            m.updated_at.CopyFrom(_pb_dt(self.updated_at))
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Passage is a piece of a document that a search found.
+
+    Attributes:
+        collection: The collection.
+        source: The document.
+        title: The document's title.
+        heading: The headings above it.
+        text: Its text. It is data: whoever wrote it is not the user.
+        ordinal: Its place in the document, from 0.
+        score: Orders the passages of one search.
+    """
+
+    collection: str = ""
+    source: str = ""
+    title: str = ""
+    heading: str = ""
+    text: str = ""
+    ordinal: int = 0
+    score: float = 0.0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Passage:
+        """Read it from its protobuf message."""
+        return cls(
+            m.collection,
+            m.source,
+            m.title,
+            m.heading,
+            m.text,
+            m.ordinal,
+            m.score,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.Passage")()
+        m.collection = self.collection
+        m.source = self.source
+        m.title = self.title
+        m.heading = self.heading
+        m.text = self.text
+        m.ordinal = self.ordinal
+        m.score = self.score
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class RememberResponse:
+    """RememberResponse has it as it is kept.
+
+    Attributes:
+        fact: The fact.
+    """
+
+    fact: Fact | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> RememberResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            Fact.from_pb(m.fact) if m.HasField("fact") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.RememberResponse")()
+        if self.fact is not None:
+            m.fact.CopyFrom(self.fact.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListFactsResponse:
+    """ListFactsResponse has a page, by kind and key.
+
+    Attributes:
+        facts: The facts.
+        next_page_token: Where the next page begins; empty if there is none.
+    """
+
+    facts: tuple[Fact, ...] = ()
+    next_page_token: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListFactsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Fact.from_pb(v) for v in m.facts]),
+            m.next_page_token,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.ListFactsResponse")()
+        m.facts.extend([v.to_pb() for v in self.facts])
+        m.next_page_token = self.next_page_token
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetResponse:
+    """ForgetResponse tells what was there.
+
+    Attributes:
+        found: There was one.
+    """
+
+    found: bool = False
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ForgetResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.found,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.ForgetResponse")()
+        m.found = self.found
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PutDocumentResponse:
+    """PutDocumentResponse tells what was done.
+
+    Attributes:
+        change: What was done.
+        chunks: Passages that were embedded.
+    """
+
+    change: DocumentChange | int = DocumentChange(0)
+    chunks: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PutDocumentResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            _DocumentChange.get(m.change, m.change),
+            m.chunks,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.PutDocumentResponse")()
+        m.change = self.change
+        m.chunks = self.chunks
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListDocumentsResponse:
+    """ListDocumentsResponse has a page, by source.
+
+    Attributes:
+        documents: The documents.
+        next_page_token: Where the next page begins; empty if there is none.
+    """
+
+    documents: tuple[Document, ...] = ()
+    next_page_token: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListDocumentsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Document.from_pb(v) for v in m.documents]),
+            m.next_page_token,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.ListDocumentsResponse")()
+        m.documents.extend([v.to_pb() for v in self.documents])
+        m.next_page_token = self.next_page_token
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDocumentResponse:
+    """RemoveDocumentResponse tells what was there.
+
+    Attributes:
+        found: There was one.
+    """
+
+    found: bool = False
+
+    @classmethod
+    def from_pb(cls, m: Any) -> RemoveDocumentResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.found,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.RemoveDocumentResponse")()
+        m.found = self.found
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListCollectionsResponse:
+    """ListCollectionsResponse has them.
+
+    Attributes:
+        collections: The collections, by name.
+    """
+
+    collections: tuple[Collection, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListCollectionsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Collection.from_pb(v) for v in m.collections]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.ListCollectionsResponse")()
+        m.collections.extend([v.to_pb() for v in self.collections])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class DropCollectionResponse:
+    """DropCollectionResponse tells what was there.
+
+    Attributes:
+        documents: Documents that it had.
+    """
+
+    documents: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> DropCollectionResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.documents,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.DropCollectionResponse")()
+        m.documents = self.documents
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class SearchKnowledgeResponse:
+    """SearchKnowledgeResponse has them.
+
+    Attributes:
+        passages: The passages, best first.
+    """
+
+    passages: tuple[Passage, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> SearchKnowledgeResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Passage.from_pb(v) for v in m.passages]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.SearchKnowledgeResponse")()
+        m.passages.extend([v.to_pb() for v in self.passages])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ExportUserResponse:
+    """ExportUserResponse is one thing that is kept.
+
+    Attributes:
+        kind: What sort: facts or documents.
+        value_json: The thing, as a JSON object.
+    """
+
+    kind: str = ""
+    value_json: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ExportUserResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.kind,
+            m.value_json,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.ExportUserResponse")()
+        m.kind = self.kind
+        m.value_json = self.value_json
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class EraseUserResponse:
+    """EraseUserResponse tells what was erased.
+
+    Attributes:
+        erased: How many of each sort.
+    """
+
+    erased: Mapping[str, int] = _field(default_factory=dict)
+
+    @classmethod
+    def from_pb(cls, m: Any) -> EraseUserResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            dict(m.erased),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.memory.v1.EraseUserResponse")()
+        m.erased.update(self.erased)
         return m
 
 
@@ -3528,7 +4090,7 @@ class Leaving:
         return m
 
 
-Event = AuditEvent | DeadLetterEvent | ConfigChangedEvent | LifecycleEvent | TurnEvent | TurnControlEvent | TurnStateEvent | PlanEvent | StepEvent | StepResultEvent
+Event = AuditEvent | DeadLetterEvent | ConfigChangedEvent | LifecycleEvent | MemoryChangedEvent | TurnEvent | TurnControlEvent | TurnStateEvent | PlanEvent | StepEvent | StepResultEvent
 """Every event of this release."""
 
 EVENTS: dict[str, type[Event]] = {
@@ -3536,6 +4098,7 @@ EVENTS: dict[str, type[Event]] = {
     "DeadLetterEvent.v1": DeadLetterEvent,
     "ConfigChangedEvent.v1": ConfigChangedEvent,
     "LifecycleEvent.v1": LifecycleEvent,
+    "MemoryChangedEvent.v1": MemoryChangedEvent,
     "TurnEvent.v1": TurnEvent,
     "TurnControlEvent.v1": TurnControlEvent,
     "TurnStateEvent.v1": TurnStateEvent,
@@ -3550,6 +4113,7 @@ _BY_URL: dict[str, type[Event]] = {
     "type.googleapis.com/kfm.event.v1.DeadLetterEvent": DeadLetterEvent,
     "type.googleapis.com/kfm.event.v1.ConfigChangedEvent": ConfigChangedEvent,
     "type.googleapis.com/kfm.event.v1.LifecycleEvent": LifecycleEvent,
+    "type.googleapis.com/kfm.event.v1.MemoryChangedEvent": MemoryChangedEvent,
     "type.googleapis.com/kfm.event.v1.TurnEvent": TurnEvent,
     "type.googleapis.com/kfm.event.v1.TurnControlEvent": TurnControlEvent,
     "type.googleapis.com/kfm.event.v1.TurnStateEvent": TurnStateEvent,
@@ -3577,6 +4141,7 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.event.v1.DeadLetterEvent": DeadLetterEvent,
     "kfm.event.v1.ConfigChangedEvent": ConfigChangedEvent,
     "kfm.event.v1.LifecycleEvent": LifecycleEvent,
+    "kfm.event.v1.MemoryChangedEvent": MemoryChangedEvent,
     "kfm.event.v1.TurnEvent": TurnEvent,
     "kfm.event.v1.TurnControlEvent": TurnControlEvent,
     "kfm.event.v1.TurnStateEvent": TurnStateEvent,
@@ -3584,6 +4149,21 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.event.v1.StepEvent": StepEvent,
     "kfm.event.v1.StepMetrics": StepMetrics,
     "kfm.event.v1.StepResultEvent": StepResultEvent,
+    "kfm.memory.v1.Fact": Fact,
+    "kfm.memory.v1.Collection": Collection,
+    "kfm.memory.v1.Document": Document,
+    "kfm.memory.v1.Passage": Passage,
+    "kfm.memory.v1.RememberResponse": RememberResponse,
+    "kfm.memory.v1.ListFactsResponse": ListFactsResponse,
+    "kfm.memory.v1.ForgetResponse": ForgetResponse,
+    "kfm.memory.v1.PutDocumentResponse": PutDocumentResponse,
+    "kfm.memory.v1.ListDocumentsResponse": ListDocumentsResponse,
+    "kfm.memory.v1.RemoveDocumentResponse": RemoveDocumentResponse,
+    "kfm.memory.v1.ListCollectionsResponse": ListCollectionsResponse,
+    "kfm.memory.v1.DropCollectionResponse": DropCollectionResponse,
+    "kfm.memory.v1.SearchKnowledgeResponse": SearchKnowledgeResponse,
+    "kfm.memory.v1.ExportUserResponse": ExportUserResponse,
+    "kfm.memory.v1.EraseUserResponse": EraseUserResponse,
     "kfm.personality.v1.Personality": Personality,
     "kfm.personality.v1.GetPersonalityResponse": GetPersonalityResponse,
     "kfm.personality.v1.Pack": Pack,

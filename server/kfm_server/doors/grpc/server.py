@@ -19,6 +19,7 @@ from kfm_server.doors.grpc.event_service import Events, EventService
 from kfm_server.doors.grpc.health import Health
 from kfm_server.doors.grpc.interceptor import AnyHandler, Call, Edge, Router, routes
 from kfm_server.doors.grpc.limits import Gate, Limits
+from kfm_server.doors.grpc.memory_service import MemoryService
 from kfm_server.doors.grpc.personality_service import PersonalityService
 from kfm_server.doors.grpc.reflection import Reflection
 from kfm_server.doors.grpc.session_service import SessionService
@@ -29,7 +30,7 @@ from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.tracing import Tracing
 from kfm_server.runtime.pools.hub import WorkerPools
 
-_FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService)
+_FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService, MemoryService)
 
 
 class BindFailed(OSError):
@@ -47,6 +48,7 @@ class GrpcDoor:
         history: SessionHistory,
         events: Events,
         personalities: PersonalityService,
+        memory: MemoryService,
         dead_letters: DeadLetters,
         config: Configuration,
         pools: WorkerPools,
@@ -61,7 +63,7 @@ class GrpcDoor:
     ) -> None:
         """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token.
 
-        Not for `clients`: turns, sessions, events and personalities are told to other processes only.
+        Not for `clients`: turns, sessions, events, personalities and memory are told to other processes only.
         """
         check_bind(address, token)
         self._address = address
@@ -75,6 +77,7 @@ class GrpcDoor:
             SessionService(history),
             EventService(events, self._drain),
             personalities,
+            memory,
             AdminService(info, dead_letters, config, pools),
             WorkerService(
                 pools.connections,
@@ -155,7 +158,9 @@ def _try_to_bind(address: str, host: str, port: int) -> None:
 class _ForProcesses:
     """A service whose RPCs answer other processes, and refuse clients."""
 
-    def __init__(self, service: "TurnService | SessionService | EventService | PersonalityService") -> None:
+    def __init__(
+        self, service: "TurnService | SessionService | EventService | PersonalityService | MemoryService"
+    ) -> None:
         self.SERVICE = service.SERVICE
         self._service = service
 

@@ -61,6 +61,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CONFIG_INVALID: _ClassVar[Reason]
     REASON_POOL_UNAVAILABLE: _ClassVar[Reason]
     REASON_TOOL_INVALID: _ClassVar[Reason]
+    REASON_MEMORY_NOT_FOUND: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_TURN_NOT_FOUND: Reason
 REASON_STEP_NOT_FOUND: Reason
@@ -115,3 +116,4 @@ REASON_OUTPUT_INVALID: Reason
 REASON_CONFIG_INVALID: Reason
 REASON_POOL_UNAVAILABLE: Reason
 REASON_TOOL_INVALID: Reason
+REASON_MEMORY_NOT_FOUND: Reason

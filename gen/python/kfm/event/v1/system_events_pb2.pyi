@@ -73,3 +73,22 @@ class LifecycleEvent(_message.Message):
     phase: LifecyclePhase
     version: str
     def __init__(self, instance: _Optional[str] = ..., phase: _Optional[_Union[LifecyclePhase, str]] = ..., version: _Optional[str] = ...) -> None: ...
+
+class MemoryChangedEvent(_message.Message):
+    __slots__ = ("principal", "action", "resource", "counts")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    principal: str
+    action: str
+    resource: str
+    counts: _containers.ScalarMap[str, int]
+    def __init__(self, principal: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
