@@ -57,6 +57,13 @@ def model_server() -> Generator[ModelServer]:
 
 ADAPTERS = {"direct": ("openai", "scripted"), "lite": ("litellm", "openai/scripted")}
 """By the first part of a personality's name: provider, and the model as it names it."""
+CHAINED = {
+    "chained": 'fallbacks = ["spare"]\ntimeout = 1.0\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0',
+    "fragile": 'fallbacks = ["spare"]',
+    "spare": "context_tokens = 500000\ninput_usd_per_million = 30.0\noutput_usd_per_million = 40.0",
+    "kept": "cache_seconds = 600.0\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0",
+}
+"""Models of the direct adapter by name, with what else is said of them; personalities `chained-react` and so on."""
 HASTY_SECONDS = 1.0
 """Timeout of a call for personalities whose names begin with `hasty-`."""
 
@@ -86,6 +93,20 @@ output_usd_per_million = 2.0
         )
         for planner in ("react", "plan", "hybrid"):
             sections.append(f'[personalities.{name}-{planner}]\nplanner = "{planner}"\nmodels = ["{name}"]\n')
+    for name, more in CHAINED.items():
+        sections.append(
+            f"""
+[models.{name}]
+provider = "openai"
+model = "{name}"
+base_url = "{model_server.url}"
+api_key = "env:STUB_KEY"
+{more}
+[personalities.{name}-react]
+planner = "react"
+models = ["{name}"]
+"""
+        )
     (home / "config.toml").write_text("\n".join(sections))
     environment = {"LEDGER_FILE": str(home / "ledger.jsonl"), "STUB_KEY": model_server.token}
     server = LiveServer(home, tools=TOOLS, environment=environment)

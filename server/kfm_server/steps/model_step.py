@@ -228,6 +228,8 @@ async def _call(
 def _answered(reply: ModelReply, spec: ModelSpec, record: CallRecord) -> AttemptResult:
     named = {"model": spec.name}
     record = _told(record, reply.usage, reply.request_id, reply.model, spec)
+    if reply.cached:
+        record = replace(record, usage=types.Usage())  # nobody was called
     if reply.finish == "refused":
         why = clean_text(reply.text)[:1000] or "The model declined to answer."
         return AttemptResult(
