@@ -7,6 +7,9 @@ from typing import Any
 import asyncpg
 import pytest
 from kfm_server.memory.filestore import FileVectorStore
+from kfm_server.memory.hashing import HashingEmbedder
+from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
+from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import MemoryInvalid, MemoryUnavailable
@@ -42,16 +45,40 @@ async def tables(connection: Any) -> list[str]:
 
 
 @pytest.mark.requirement("M4")
-async def test_every_table_of_memory_has_a_policy_that_holds_for_its_owner_too(pool: TenantPool) -> None:
-    async with pool.owner() as connection:
+async def test_every_table_of_memory_has_the_policy_and_it_binds_those_who_work_with_it(
+    pool: TenantPool,
+) -> None:
+    async with pool.tenant("evil") as connection:
         for table in await tables(connection):
-            row = await connection.fetchrow(
-                "select relrowsecurity, relforcerowsecurity from pg_class where oid = $1::text::regclass",
-                f"kfm_memory.{table}",
+            name = f"kfm_memory.{table}"
+            assert await connection.fetchval("select row_security_active($1::text)", name), table
+            forced, mine = await connection.fetchrow(
+                "select relforcerowsecurity, pg_has_role(relowner, 'member') from pg_class"
+                " where oid = $1::text::regclass",
+                name,
             )
-            assert tuple(row) == (True, True), table
+            # The search for words reads these two as their owner, and asks for the tenant itself.
+            assert (forced, mine) == (table not in ("chunks", "documents"), False), table
             policies = await connection.fetch("select qual from pg_policies where tablename = $1", table)
             assert [p[0] for p in policies] == ["(tenant_id = current_setting('kfm.tenant'::text, true))"]
+
+
+@pytest.mark.requirement("M4")
+@pytest.mark.parametrize("setting", [None, "", "evil", "acme' or 'a'='a"])
+async def test_the_search_for_words_is_bound_to_the_tenant_by_itself(
+    pool: TenantPool, setting: str | None
+) -> None:
+    base = KnowledgeBase(Library(pool), PgVectorStore(pool), HashingEmbedder())
+    await base.ingest("acme", "house", [SourceDocument("a.md", b"Bread rises.")])
+    search = "select count(*) from kfm_memory.by_words(array['house'], 'bread', '{}', 10)"
+    async with pool.tenant("acme") as connection:
+        assert await connection.fetchval(search) == 1
+    async with pool.tenant("evil") as connection:
+        if setting is None:
+            await connection.execute("reset kfm.tenant")
+        else:
+            await connection.execute("select set_config('kfm.tenant', $1, true)", setting)
+        assert await connection.fetchval(search) == 0
 
 
 @pytest.mark.requirement("M4")
@@ -95,6 +122,9 @@ async def test_a_forged_filter_finds_nothing_of_another_tenant(pool: TenantPool)
         "create table kfm_memory.mine (n int)",
         "select * from kfm.journal",
         "copy kfm_memory.facts to program 'cat'",
+        "alter function kfm_memory.by_words(text[], text, jsonb, int) owner to kfm_memory",
+        "create or replace function kfm_memory.by_words(text[], text, jsonb, int) returns setof text"
+        " language sql as 'select source from kfm_memory.chunks'",
     ],
 )
 async def test_what_goes_around_the_policy_is_refused(pool: TenantPool, attack: str) -> None:

@@ -80,6 +80,7 @@ class KnowledgeBase:
         k: int = 8,
         mode: Mode = "hybrid",
         where: Mapping[str, str] | None = None,
+        also: Sequence[str] = (),
     ) -> list[Passage]:
         """As the port says."""
         if not query.strip() or len(query) > MAX_QUERY:
@@ -89,7 +90,7 @@ class KnowledgeBase:
         if not 1 <= k <= MAX_PASSAGES:
             raise MemoryInvalid(f"k={k} is not 1 to max_passages={MAX_PASSAGES}")
         _check_metadata(where or {})
-        searched = await self._searched(tenant_id, user_id, collections)
+        searched = await self._searched(tenant_id, (user_id, *also), collections)
         depth = max(_CANDIDATES, 4 * k)
         rankings: list[list[str]] = []
         if mode != "keyword":
@@ -258,8 +259,8 @@ class KnowledgeBase:
             raise MemoryUnavailable(str(error)) from error
         return [hit.id for hit in sorted(found, key=lambda hit: -hit.score)][:depth]
 
-    async def _searched(self, tenant_id: str, user_id: str, collections: Sequence[str]) -> list[str]:
-        readable = [c.collection for c in await self.collections(tenant_id, user_id)]
+    async def _searched(self, tenant_id: str, owners: Sequence[str], collections: Sequence[str]) -> list[str]:
+        readable = [c.collection for c in await self._library.collections(tenant_id, ["", *owners])]
         for name in collections:
             if name not in readable:
                 raise MemoryNotFound(f"there is no collection {name[:128]!r}")

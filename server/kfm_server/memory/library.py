@@ -32,6 +32,8 @@ _DOCUMENTS = f"""
 select source, title, media_type, digest, bytes, chunks, updated_at, metadata::text from kfm_memory.documents
 where {_MINE} and source > $3 order by source limit $4
 """
+# Need not wait for the disk: what follows it does, and brings it there.
+_LAZILY = "set local synchronous_commit = off"
 _LOOSEN = (
     "insert into kfm_memory.loose_revisions (tenant_id, collection, revision, chunks) values ($1, $2, $3, $4)"
 )
@@ -58,32 +60,7 @@ select $1, $2, $3 || ':' || (i.n - 1), $4, i.n - 1, i.heading, i.text, $5::text:
 from unnest($6::text[], $7::text[], $8::text[], $9::text[]) with ordinality as i (heading, text, told, words, n)
 """
 _FORGET = f"delete from kfm_memory.documents where {_MINE} and source = $3 returning revision, chunks"
-# A word of the query weighs the more, the fewer chunks have it. Of the chunks with the heaviest words, how often and how
-# near to each other they stand counts too. What a fifth of a large collection has says little: it is not looked at whole.
-_WORDS = """
-with wanted as materialized (
-    select lexeme, quote_literal(lexeme)::tsquery as term from unnest(to_tsvector('english', $3))
-    order by length(lexeme) desc limit 16
-), matched as materialized (
-    select w.lexeme, m.chunk_id from wanted w cross join lateral (
-        select c.chunk_id from kfm_memory.chunks c
-        where c.words @@ w.term and c.tenant_id = $1 and c.collection = any ($2::text[]) {where} limit 20000
-    ) m
-), total as materialized (
-    select coalesce(sum(chunks), 0) as chunks from kfm_memory.documents
-    where tenant_id = $1 and collection = any ($2::text[])
-), weighed as materialized (
-    select lexeme, ln(1 + (select chunks from total) / (1.0 + count(*)))::float8 as weight from matched group by lexeme
-), heaviest as materialized (
-    select chunk_id, sum(weight) as weight from matched join weighed using (lexeme)
-    group by chunk_id order by 2 desc, 1 limit 200
-)
-select h.chunk_id from heaviest h join kfm_memory.chunks c
-    on c.chunk_id = h.chunk_id and c.tenant_id = $1 and c.collection = any ($2::text[])
-order by h.weight * (1 + ts_rank_cd(c.words, (select string_agg(quote_literal(lexeme), ' | ')::tsquery from wanted), 1)) desc,
-    h.chunk_id
-limit $4
-"""
+_WORDS = "select kfm_memory.by_words($1::text[], $2, $3::text::jsonb, $4)"
 _PASSAGES = """
 select c.chunk_id, c.collection, c.source, d.title, c.heading, c.text, c.ordinal, c.metadata::text
 from kfm_memory.chunks c
@@ -197,6 +174,7 @@ class Library:
     async def loosen(self, tenant_id: str, collection: str, revision: Revision) -> None:
         """Say, before the first vector of a revision is written, that nothing has it yet."""
         async with self._pool.tenant(tenant_id) as connection:
+            await connection.execute(_LAZILY)
             await connection.execute(_LOOSEN, tenant_id, collection, revision.revision, revision.chunks)
 
     async def loose(self, tenant_id: str, collection: str) -> list[Revision]:
@@ -208,6 +186,7 @@ class Library:
     async def swept(self, tenant_id: str, collection: str, revision: Revision) -> None:
         """The vectors of a loose revision are gone."""
         async with self._pool.tenant(tenant_id) as connection:
+            await connection.execute(_LAZILY)
             await connection.execute(_BIND, tenant_id, collection, revision.revision)
 
     async def replace(
@@ -266,12 +245,10 @@ class Library:
         where: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Chunks that have words of the query, best first."""
-        statement = _WORDS.format(where="and c.metadata @> $5::text::jsonb" if where else "")
-        arguments: list[Any] = [tenant_id, list(collections), plain_words(query), limit]
-        if where:
-            arguments.append(orjson.dumps(dict(where)).decode())
+        told = orjson.dumps(dict(where or {})).decode()
         async with self._pool.tenant(tenant_id) as connection:
-            return [row[0] for row in await connection.fetch(statement, *arguments)]
+            rows = await connection.fetch(_WORDS, list(collections), plain_words(query), told, limit)
+        return [row[0] for row in rows]
 
     async def passages(
         self, tenant_id: str, collections: Sequence[str], scores: Mapping[str, float]

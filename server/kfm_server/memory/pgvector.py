@@ -165,10 +165,11 @@ class PgVectorStore:
         if where:
             arguments.append(orjson.dumps(dict(where)).decode())
         async with self._tenant(tenant_id) as connection:
-            if not await _check(connection, tenant_id, collection, embedder):
-                return []
             found = await connection.fetch(statement, *arguments)
             if len(found) < k:
+                # This table has rows of the collection only if it is this embedder's: what was found needs no check.
+                if not await _check(connection, tenant_id, collection, embedder):
+                    return []
                 # The index gives up after so many vectors that do not match; what is left is few, or far away.
                 await connection.execute(_EXACTLY)
                 found = await connection.fetch(statement, *arguments)
