@@ -55,6 +55,7 @@ from kfm_server.journal.migrate import MigrationError, migrate
 from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.journal.reaching import DatabaseRefused, why_not
 from kfm_server.journal.retention import Retention
+from kfm_server.personalities.knowledge import PackKnowledge
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.providers.factory import ModelsInvalid, Providers
 from kfm_server.runtime.announcing import Announcer
@@ -151,7 +152,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         memory = await open_memory(stack, settings, dsn, providers, history)
-        bind_knowledge(tools, memory.knowledge)
+        bind_knowledge(tools, memory.knowledge, PackKnowledge(packs.store, memory.knowledge))
         models = model_step(providers.get, tools.catalogue, history)
         call_later = virtual.call_later if virtual is not None else on_the_loop
         local = StepProcessor(

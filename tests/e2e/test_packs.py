@@ -138,3 +138,22 @@ async def test_one_is_shown_with_what_it_is_told(client: Client) -> None:
     assert found.personality.tools[-1] == "which"
     with pytest.raises(PersonalityNotFound):
         await client.personalities.get("nobody")
+
+
+async def test_a_packs_own_knowledge_is_found_in_its_turns_alone(client: Client, server: LiveServer) -> None:
+    manifest = MANIFEST.replace('uses: ["*"]', 'uses: ["*"]\nknowledge: {{files: [knowledge/*.md]}}')
+    write_pack(
+        server.home / "personalities" / "learned",
+        "1.0.0",
+        **{
+            "manifest.yaml": manifest.format(name="learned", version="1.0.0"),
+            "knowledge/owls.md": "# Owls\nThe snowy owl nests on the ground.",
+        },
+    )
+    await pack(client, "learned", lambda p: p.version == "1.0.0")
+    plan = given(call("s", "knowledge_search", query="where does the snowy owl nest"))
+    for personality, finds in (("learned", True), ("teller", False)):
+        turn = await client.turns.start(plan, personality=personality)
+        result = await turn.result()
+        said = json.dumps([p.data_json or p.text for p in result.output])
+        assert ("nests on the ground" in said) == finds, (personality, said)

@@ -11,7 +11,7 @@ from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
 from kfm_server.memory.service import MemoryService
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.history import SessionHistory
-from kfm_server.ports.memory import Knowledge
+from kfm_server.ports.memory import Knowledge, PackLibrary
 from kfm_server.ports.vectors import VectorStore, VectorsUnavailable
 from kfm_server.providers.factory import Providers
 from kfm_server.settings import Settings, SettingsError
@@ -45,8 +45,8 @@ async def open_memory(
     return MemoryService(history, Facts(pool), KnowledgeBase(Library(pool), vectors, embedder))
 
 
-def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge) -> None:
-    """Let the tool knowledge_search search this."""
+def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge, packs: PackLibrary) -> None:
+    """Let the tool knowledge_search search this, and what packs bring."""
     tool = tools.tools.get(KnowledgeSearch.spec.name)
     if isinstance(tool, KnowledgeSearch):
-        tool.bind(knowledge)
+        tool.bind(knowledge, packs)

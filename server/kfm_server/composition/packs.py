@@ -10,6 +10,7 @@ from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore, Rows
 from kfm_server.personalities.tools import SandboxedTools
 from kfm_server.personalities.trust import Trust, TrustError, known_keys
+from kfm_server.sandbox.probing import probe
 from kfm_server.sandbox.processes import ProcessSandbox
 from kfm_server.settings import Settings, SettingsError
 
@@ -22,6 +23,7 @@ class PackParts:
     """What the rest of a server needs of packs."""
 
     registry: PackRegistry
+    store: PackStore
     tools: SandboxedTools
 
     def personalities(self, settings: Settings) -> Mapping[str, Personality]:
@@ -48,6 +50,12 @@ async def open_packs(stack: AsyncExitStack, settings: Settings, rows: Rows) -> P
     sandbox = await stack.enter_async_context(ProcessSandbox.open())
     store = PackStore(home.absolute() / "packs", rows)
     own = Path(settings.packs) if settings.packs else home / "personalities"
-    registry = PackRegistry((SHIPPED, own), store, trust, trusted=(SHIPPED,))
+    registry = PackRegistry(
+        (SHIPPED, own), store, trust, trusted=(SHIPPED,), cannot_confine=_why_not_confined
+    )
     await registry.load()
-    return PackParts(registry, SandboxedTools(store, sandbox))
+    return PackParts(registry, store, SandboxedTools(store, sandbox))
+
+
+async def _why_not_confined() -> str:
+    return next((tier.reason for tier in await probe() if tier.tier == "process" and not tier.able), "")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -31,14 +31,17 @@ class PackRegistry:
         store: PackStore,
         trust: Trust,
         trusted: Collection[Path] = (),
-        cannot_confine: str = "",
+        cannot_confine: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """`trusted`: directories whose packs need no signature; `cannot_confine`: why this host cannot run the tools of packs; packs that bring some are refused then."""
+        """`trusted`: directories whose packs are taken as they are. `cannot_confine` is asked once if there are others:
+        why this host cannot run their tools, empty if it can.
+        """
         self._directories = directories
         self._store = store
         self._trust = trust
         self._trusted = frozenset(trusted)
-        self._cannot_confine = cannot_confine
+        self._look = cannot_confine
+        self._cannot_confine: str | None = None
         self._packs: dict[str, Pack] = {}
         self._states: dict[str, PackState] = {}
         self._seen: _Stamps = {}
@@ -51,13 +54,17 @@ class PackRegistry:
 
     async def load(self) -> bool:
         """Read all packs now; answers whether another one is in force than before. Raises JournalUnavailable, OSError."""
+        others = [d for d in self._directories if d not in self._trusted]
+        if self._cannot_confine is None and self._look is not None and any(map(_packs_in, others)):
+            self._cannot_confine = await self._look()
         self._seen = await asyncio.to_thread(_stamps, self._directories)
         found, problems = await asyncio.to_thread(self._read)
         for pack in found.values():
             await self._store.keep(pack)
-        # What cannot be used any more stays as it was, as long as something of this name is there.
-        kept = {name: pack for name, pack in self._packs.items() if name in problems and name not in found}
-        self._packs = dict(sorted({**kept, **found}.items()))
+        # What cannot be used any more stays as it was, as long as something of this name is there: another pack of
+        # the name, in an earlier directory, is no better than the last good one.
+        kept = {name: pack for name, pack in self._packs.items() if name in problems}
+        self._packs = dict(sorted({**found, **kept}.items()))
         before, self.personalities = (
             self.personalities,
             {name: pack.personality for name, pack in self._packs.items()},
@@ -110,15 +117,16 @@ class PackRegistry:
         problems: dict[str, Sequence[Problem]] = {}
         for directory in self._directories:
             for at in _packs_in(directory):
+                name = at.name.encode(errors="replace").decode()
                 try:
                     files = read_directory(at)
-                    in_force = self._packs.get(at.name)
+                    in_force = self._packs.get(name)
                     pack = in_force if in_force is not None and in_force.files == files else check(files)
                     self._admit(at, pack)
-                    found[at.name] = pack
-                    problems.pop(at.name, None)
+                    found[name] = pack
+                    problems.pop(name, None)
                 except PackInvalid as error:
-                    problems[at.name] = error.problems
+                    problems[name] = error.problems
         return found, problems
 
     def _admit(self, at: Path, pack: Pack) -> None:
@@ -126,7 +134,7 @@ class PackRegistry:
         if pack.name != at.name:
             text = f"name: is {pack.name!r}, and its directory is called {at.name!r}"
             raise PackInvalid([Problem("manifest.yaml", 0, text)])
-        if pack.manifest.tools and self._cannot_confine:
+        if at.parent not in self._trusted and pack.manifest.tools and self._cannot_confine:
             text = f"brings tools, and this host cannot confine them: {self._cannot_confine}"
             raise PackInvalid([Problem("manifest.yaml", 0, text)])
         if at.parent not in self._trusted and (why := self._trust.refuses(pack)):
@@ -146,11 +154,17 @@ def _packs_in(directory: Path) -> list[Path]:
 
 
 def _stamps(directories: Sequence[Path]) -> _Stamps:
-    """Every file and directory below, with what changes when it does."""
+    """Every file and directory of packs, with what changes when it does. A pack may be a link; in it none is followed."""
     found: dict[str, tuple[int, int, int]] = {}
     for directory in directories:
-        for folder, folders, files in os.walk(directory):
+        try:
+            packs = _packs_in(directory)
+        except OSError:
+            packs = []  # reading them says it
+        for folder, folders, files in (at for pack in (directory, *packs) for at in os.walk(pack)):
             folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+            if folder == os.fspath(directory):
+                folders.clear()
             for name in (*files, "."):
                 path = os.path.join(folder, name)
                 try:

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from kfm_server.models import Personality
+
 Mode = Literal["hybrid", "vector", "keyword"]
 """How passages are ranked: by both, by likeness of vectors, by words."""
 Kind = Literal["fact", "preference"]
@@ -152,9 +154,11 @@ class Knowledge(Protocol):
         k: int = 8,
         mode: Mode = "hybrid",
         where: Mapping[str, str] | None = None,
+        also: Sequence[str] = (),
     ) -> list[Passage]:
         """The best passages, best first, from these collections or from all that the user may read.
 
+        `also`: further owners whose collections are read, such as the turn's pack.
         Raises MemoryInvalid, MemoryNotFound for a collection that the user may not read.
         """
         ...
@@ -191,6 +195,17 @@ class Library(Knowledge, Protocol):
         self, tenant_id: str, collection: str, after: str = "", limit: int = 100
     ) -> Sequence[StoredDocument]:
         """The documents of a collection, by source, from behind `after`."""
+        ...
+
+
+class PackLibrary(Protocol):
+    """Knowledge that personality packs bring."""
+
+    async def owner_of(self, tenant_id: str, personality: Personality) -> str:
+        """Who owns the collection of what its pack brings, which is there when this returns; empty if it brings nothing.
+
+        Raises MemoryUnavailable.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from kfm_server.ports.memory import (
     MemoryInvalid,
     MemoryNotFound,
     MemoryUnavailable,
+    PackLibrary,
     Passage,
 )
 from kfm_server.ports.tools import ToolCall, ToolError, ToolSpec
@@ -62,24 +63,30 @@ class KnowledgeSearch:
         effect=types.EFFECT_CONTRACT_IDEMPOTENT,
     )
 
-    def __init__(self, knowledge: Knowledge | None = None) -> None:
+    def __init__(self, knowledge: Knowledge | None = None, packs: PackLibrary | None = None) -> None:
         self._knowledge = knowledge
+        self._packs = packs
 
-    def bind(self, knowledge: Knowledge | None) -> None:
-        """Where to search. Tools are made before the database is there."""
+    def bind(self, knowledge: Knowledge | None, packs: PackLibrary | None = None) -> None:
+        """Where to search, and what packs bring to it. Tools are made before the database is there."""
         self._knowledge = knowledge
+        self._packs = packs
 
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Answers `passages`, best first, how many characters were `left_out`, and `text`. Raises ToolError."""
         if self._knowledge is None:
             raise ToolError("Knowledge needs a database, and this process has none.")
         try:
+            also: tuple[str, ...] = ()
+            if self._packs is not None and call.personality is not None:
+                also = (await self._packs.owner_of(call.tenant_id, call.personality),)
             found = await self._knowledge.search(
                 call.tenant_id,
                 call.principal,
                 arguments["query"],
                 collections=tuple(arguments.get("collections", ())),
                 k=arguments.get("limit", DEFAULT_FOUND),
+                also=also,
             )
         except (MemoryInvalid, MemoryNotFound) as error:
             raise ToolError(_sentence(error)) from error

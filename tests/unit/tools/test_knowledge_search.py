@@ -44,6 +44,7 @@ class Shelf:
         k: int = 8,
         mode: Mode = "hybrid",
         where: Mapping[str, str] | None = None,
+        also: Sequence[str] = (),
     ) -> list[Passage]:
         """All of it, to k."""
         self.asked = {"for": (tenant_id, user_id), "query": query, "collections": tuple(collections), "k": k}
