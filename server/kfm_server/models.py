@@ -88,7 +88,9 @@ class Personality:
         if known.get("tools") is not None:
             known["tools"] = tuple(known["tools"])
         if "own_tools" in known:
-            known["own_tools"] = tuple(OwnTool(**tool) for tool in known["own_tools"])
+            known["own_tools"] = tuple(
+                OwnTool(**{k: tool[k] for k in OwnTool.__slots__ if k in tool}) for tool in known["own_tools"]
+            )
         return Personality(**known)
 
     @property

@@ -5,7 +5,9 @@ not taken: a few of them can stand for gigabytes.
 """
 
 import difflib
+import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
 
 import protovalidate
@@ -14,11 +16,11 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from kfm_server.personalities.problems import PackInvalid, Problem
+from kfm_server.personalities.problems import MOST_PROBLEMS, PackInvalid, Problem
 
 M = TypeVar("M", bound=Message)
 Path = tuple[str | int, ...]
-MOST_BYTES = 256 * 1024
+MOST_BYTES = 128 * 1024
 """Largest YAML file."""
 MOST_DEPTH = 32
 """Deepest nesting in one."""
@@ -32,6 +34,11 @@ _SCALARS = {
     FieldDescriptor.CPPTYPE_DOUBLE: ((int, float), "a number"),
 }
 
+_RANGES = {
+    FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
+    FieldDescriptor.CPPTYPE_UINT32: range(2**32),
+}
+
 
 class Document:
     """A YAML file's value, and the line of each place in it."""
@@ -43,14 +50,17 @@ class Document:
         if len(text.encode()) > MOST_BYTES:
             raise PackInvalid([Problem(file, 0, f"has more than {MOST_BYTES} bytes")])
         try:
-            root = _Loader(text).get_single_node()
-            self.value: Any = None if root is None else self._value(root, ())
+            loader = _Loader(text)
+            root = loader.get_single_node()
+            self.value: Any = None if root is None else self._value(loader, root, ())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             why = error.problem or error.context or "is no YAML"
             raise PackInvalid([Problem(file, mark.line + 1 if mark else 0, why)]) from None
-        except (yaml.YAMLError, ValueError) as error:
-            raise PackInvalid([Problem(file, 0, f"is no YAML: {error}")]) from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            why = f"holds the character U+{ord(text[error.position]):04X}, which YAML does not take"
+            raise PackInvalid([Problem(file, line, why)]) from None
 
     def line(self, path: Path) -> int:
         """The line of a place, or of the nearest one around it."""
@@ -63,12 +73,8 @@ class Document:
         at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
         return Problem(self.file, self.line(path), f"{at}: {text}" if at else text)
 
-    def _value(self, node: yaml.Node, path: Path) -> Any:
+    def _value(self, loader: "_Loader", node: yaml.Node, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if len(path) > MOST_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem=f"nests deeper than {MOST_DEPTH}", problem_mark=node.start_mark
-            )
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
             for key_node, value_node in node.value:
@@ -79,16 +85,46 @@ class Document:
                     raise yaml.MarkedYAMLError(
                         problem=f"{key!r} stands twice", problem_mark=key_node.start_mark
                     )
+                _plain(key, key_node)
                 self.lines[(*path, key)] = key_node.start_mark.line + 1
-                found[key] = self._value(value_node, (*path, key))
+                found[key] = self._value(loader, value_node, (*path, key))
             return found
         if isinstance(node, yaml.SequenceNode):
-            return [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
-        return _Loader("").construct_object(node)
+            return [self._value(loader, child, (*path, index)) for index, child in enumerate(node.value)]
+        try:
+            return _plain(loader.construct_object(node), node)
+        except (
+            ValueError,
+            LookupError,
+            AttributeError,
+        ):  # PyYAML's own, at a tag that its value does not fit
+            why = f"is no value of the tag {node.tag}"
+            raise yaml.MarkedYAMLError(problem=why, problem_mark=node.start_mark) from None
+
+
+def _plain(value: Any, node: yaml.Node) -> Any:
+    """A scalar that JSON has, too. Raises MarkedYAMLError."""
+    why = ""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            why = "holds half of a character"
+    elif isinstance(value, int):
+        why = "" if abs(value) < 2**63 else "is a number of more than 64 bits"
+    elif isinstance(value, float):
+        why = "" if math.isfinite(value) else "is no number that JSON has"
+    elif value is not None:
+        why = "is neither a text nor a number, true or false"
+    if why:
+        raise yaml.MarkedYAMLError(problem=why, problem_mark=node.start_mark)
+    return value
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without anchors, and with dates as the texts that they are."""
+    """YAML without anchors, bounded in depth, and with dates as the texts that they are."""
+
+    depth = 0
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, expression) for tag, expression in found if tag != "tag:yaml.org,2002:timestamp"]
@@ -100,15 +136,21 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem="anchors and aliases are not taken", problem_mark=self.peek_event().start_mark
             )
-        return super().compose_node(parent, index)
+        if self.depth > MOST_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"nests deeper than {MOST_DEPTH}", problem_mark=self.peek_event().start_mark
+            )
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def read_message(kind: type[M], document: Document) -> M:
     """The document as a message. Raises PackInvalid with all that is wrong."""
     value = document.value if document.value is not None else {}
-    problems = [
-        document.problem(path, why) for path, why in _misfits(cast("Descriptor", kind.DESCRIPTOR), value, ())
-    ]
+    misfits = _misfits(cast("Descriptor", kind.DESCRIPTOR), value, ())
+    problems = [document.problem(path, why) for path, why in islice(misfits, MOST_PROBLEMS)]
     if problems:
         raise PackInvalid(problems)
     message = kind()
@@ -126,6 +168,10 @@ def _misfits(kind: Descriptor, value: Any, path: Path) -> Iterator[tuple[Path, s
     if not isinstance(value, dict):
         yield path, "must be a mapping"
         return
+    for oneof in kind.oneofs:
+        given = [field.name for field in oneof.fields if field.name in value]
+        if len(given) > 1:
+            yield (*path, given[1]), f"stands beside {given[0]}, and only one of them may be there"
     for key, inner in value.items():
         here = (*path, key)
         field = kind.fields_by_name.get(key)
@@ -133,7 +179,7 @@ def _misfits(kind: Descriptor, value: Any, path: Path) -> Iterator[tuple[Path, s
             near = difflib.get_close_matches(key, list(kind.fields_by_name), 1)
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(kind.fields_by_name)}"
             yield here, f"unknown key; {meant}"
-        elif inner is None:
+        elif inner is None and not (field.message_type and field.message_type.full_name == _FREE[1]):
             yield here, "has no value"
         else:
             yield from _field_misfits(field, inner, here)
@@ -163,6 +209,8 @@ def _item_misfits(field: FieldDescriptor, value: Any, path: Path) -> Iterator[tu
         wanted, told = _SCALARS[field.cpp_type]
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             yield path, f"must be {told}"
+        elif wanted is int and value not in _RANGES[field.cpp_type]:
+            yield path, "is no number of its range"
     elif message.full_name not in _FREE:
         yield from _misfits(message, value, path)
     elif message.full_name == _FREE[0] and not isinstance(value, dict):

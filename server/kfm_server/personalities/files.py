@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -16,11 +17,15 @@ MOST_FILES = 2_000
 MOST_FILE_BYTES = 16 * 1024 * 1024
 """Bytes of one file."""
 MOST_BYTES = 64 * 1024 * 1024
-"""Bytes of a pack, unpacked."""
+"""Bytes of a pack, and of its archive."""
+MOST_FOLDERS = 12
+"""Folders around a file."""
 SIGNATURE = "signature.json"
 """Not part of what is signed."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,120}")
 _LEFT_OUT = frozenset({"__pycache__"})
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_CANNOT = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError)
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Files = Mapping[str, bytes]
@@ -43,7 +48,10 @@ def read_directory(directory: Path) -> Files:
             if entry.name.startswith(".") or entry.name in _LEFT_OUT:
                 continue
             check_path(path)
-            mode = entry.stat(follow_symlinks=False).st_mode
+            try:
+                mode = entry.stat(follow_symlinks=False).st_mode
+            except OSError as error:
+                raise _wrong(path, f"cannot be read: {error.strerror}") from None
             if stat.S_ISDIR(mode):
                 visit(Path(entry.path), f"{path}/")
             elif stat.S_ISREG(mode):
@@ -60,29 +68,37 @@ def read_directory(directory: Path) -> Files:
 def read_archive(content: bytes) -> Files:
     """All files of a zip archive. Raises PackInvalid: for paths that lead outside, links, and what is too large."""
     try:
+        if len(content) > MOST_BYTES:
+            raise _wrong("archive", f"has more than {MOST_BYTES} bytes")
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
         raise _wrong("archive", "is no zip archive") from None
     found: dict[str, bytes] = {}
     size = 0
     with archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             check_path(info.filename)
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise _wrong(info.filename, "is no plain file; links are not taken")
             if info.filename in found:
                 raise _wrong(info.filename, "stands in the archive twice")
+            if info.compress_type not in _METHODS:  # of others zipfile does not bound what it unpacks at once
+                raise _wrong(info.filename, "is packed in another way than zip's deflate")
             try:
                 with archive.open(info) as opened:
                     body = opened.read(MOST_FILE_BYTES + 1)
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+            except _CANNOT as error:
                 raise _wrong(info.filename, f"cannot be unpacked: {error}") from None
             _check_file(info.filename, len(body))
             size += len(body)
             found[info.filename] = body
             _check_size(len(found), size)
+    for path in found:
+        for folder in PurePosixPath(path).parents:
+            if str(folder) in found:
+                raise _wrong(str(folder), "is a file and a folder")
     return dict(sorted(found.items()))
 
 
@@ -121,13 +137,21 @@ def digest_of(files: Files) -> str:
 def check_path(path: str) -> None:
     """Require a plain relative path. Raises PackInvalid."""
     parts = PurePosixPath(path).parts
-    if "\\" in path or path != "/".join(parts) or not all(map(_NAME.fullmatch, parts)):
+    if not parts or path != "/".join(parts) or not all(map(_NAME.fullmatch, parts)):
         raise _wrong(path[:200], "is no name of a file in a pack: letters, digits, `_`, `.`, `-` and spaces")
+    if len(parts) > MOST_FOLDERS:
+        raise _wrong(path[:200], f"lies in more than {MOST_FOLDERS} folders")
+    if not _LEFT_OUT.isdisjoint(parts):
+        raise _wrong(path[:200], "is no name of a file in a pack: Python puts its own there")
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _read(file: Path, path: str) -> bytes:
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb", opener=_no_link) as opened:
             content = opened.read(MOST_FILE_BYTES + 1)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror}") from None

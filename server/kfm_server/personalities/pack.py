@@ -23,6 +23,8 @@ from kfm_server.tool_catalogue import compiled
 
 MANIFEST = "manifest.yaml"
 DEFAULT_SECONDS, DEFAULT_MIB = 10.0, 256
+MOST_SOURCE = 256 * 1024
+"""Bytes of a tool's file: reading it takes some thousand times its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Pack:
     def knowledge(self) -> Iterator[tuple[str, bytes]]:
         """The files that its manifest names as knowledge, by path."""
         for path, content in self.files.items():
-            if any(fnmatch.fnmatchcase(path, pattern) for pattern in self.manifest.knowledge.files):
+            if any(_is_named(path, pattern) for pattern in self.manifest.knowledge.files):
                 yield path, content
 
 
@@ -183,6 +185,9 @@ def _tool_problems(manifest: pb.Manifest, document: Document, files: Files) -> I
 def _source_problems(
     tool: pb.PackTool, document: Document, at: tuple[str, int], files: Files
 ) -> Iterator[Problem]:
+    if len(files[tool.source]) > MOST_SOURCE:
+        yield Problem(tool.source, 0, f"has more than {MOST_SOURCE} bytes, the most that a tool may have")
+        return
     try:
         tree = ast.parse(text_of(tool.source, files[tool.source]))
     except PackInvalid as error:
@@ -197,20 +202,37 @@ def _source_problems(
         yield document.problem((*at, "function"), f"{tool.source} has no function {name} at its top")
         return
     found = functions[name].args
-    takes = {a.arg for a in (*found.posonlyargs, *found.args, *found.kwonlyargs)}
-    asked = set(_schema(document, at[1]).get("properties", {}))
+    properties = _schema(document, at[1]).get("properties")
+    asked: set[str] = set(cast("dict[str, Any]", properties)) if isinstance(properties, dict) else set()
+    takes = {a.arg for a in (*found.args, *found.kwonlyargs)}
+    given = [*found.args[: len(found.args) - len(found.defaults)], *found.posonlyargs]
+    given += [a for a, default in zip(found.kwonlyargs, found.kw_defaults, strict=True) if default is None]
+    line = functions[name].lineno
     if found.kwarg is None and (missing := asked - takes):
-        yield Problem(
-            tool.source,
-            functions[name].lineno,
-            f"{name} takes no {', '.join(sorted(missing))}, which the tool's input_schema names",
-        )
+        told = ", ".join(sorted(missing))
+        yield Problem(tool.source, line, f"{name} takes no {told}, which the tool's input_schema names")
+    if wants := sorted({a.arg for a in given} - asked):
+        told = ", ".join(wants)
+        yield Problem(tool.source, line, f"{name} needs {told}, which the tool's input_schema does not name")
+    if found.posonlyargs:
+        yield Problem(tool.source, line, f"{name} takes arguments by place, and it is called by name")
 
 
 def _knowledge_problems(manifest: pb.Manifest, document: Document, files: Files) -> Iterator[Problem]:
     for index, pattern in enumerate(manifest.knowledge.files):
-        if not fnmatch.filter(files, pattern):
+        if not any(_is_named(path, pattern) for path in files):
             yield document.problem(("knowledge", "files", index), "no file of the pack is named like this")
+
+
+def _is_named(path: str, pattern: str) -> bool:
+    """`*` is any name in a folder, `**` any folders, none of them included."""
+    names, at = path.split("/"), {0}
+    for part in pattern.split("/"):
+        if part == "**":
+            at = {later for start in at for later in range(start, len(names) + 1)}
+        else:
+            at = {i + 1 for i in at if i < len(names) and fnmatch.fnmatchcase(names[i], part)}
+    return len(names) in at
 
 
 def _case_problems(tests: pb.PackTests, document: Document, manifest: pb.Manifest) -> Iterator[Problem]:

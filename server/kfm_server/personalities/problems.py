@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_PROBLEMS = 100
+"""Problems of one pack that are told."""
+MOST_CHARACTERS = 1_000
+"""Of one of them."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -13,12 +18,13 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}" if self.line else f"{self.file}: {self.text}"
+        told = f"{self.file}:{self.line}: {self.text}" if self.line else f"{self.file}: {self.text}"
+        return told[:MOST_CHARACTERS].encode(errors="replace").decode()  # a disk's names need not be Unicode
 
 
 class PackInvalid(Exception):
-    """A pack that cannot be used; `problems` has all that was found, at least one."""
+    """A pack that cannot be used; `problems` has what was found, at least one and the first MOST_PROBLEMS."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems)[:MOST_PROBLEMS])
+        super().__init__("; ".join(map(str, self.problems)))

@@ -9,26 +9,32 @@ from collections.abc import Mapping
 from kfm_server.personalities.problems import PackInvalid, Problem
 
 MOST_CHARACTERS = 65_536
-"""Longest system prompt, rendered."""
-_VARIABLE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+"""Longest system prompt, rendered; the file may be twice as long."""
+_VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 
 
 def render(file: str, template: str, variables: Mapping[str, str]) -> str:
     """The text with its variables put in, once: what a value holds is not looked at. Raises PackInvalid."""
     problems: list[Problem] = []
+    too_long = Problem(file, 0, f"has more than {MOST_CHARACTERS} characters when rendered")
+    room = MOST_CHARACTERS
+    if len(template) > 2 * MOST_CHARACTERS:
+        raise PackInvalid([too_long])
 
     def value(match: re.Match[str]) -> str:
-        name = match[1]
+        nonlocal room
+        name = match[1].strip()
         if name in variables:
-            return variables[name]
+            room -= len(variables[name])
+            return variables[name] if room >= 0 else ""
         line = template.count("\n", 0, match.start()) + 1
         known = ", ".join(sorted(variables))
         problems.append(Problem(file, line, f"there is no variable {name!r}; there are {known}"))
         return ""
 
     text = _VARIABLE.sub(value, template).strip()
-    if len(text) > MOST_CHARACTERS:
-        problems.append(Problem(file, 0, f"has more than {MOST_CHARACTERS} characters when rendered"))
+    if room < 0 or len(text) > MOST_CHARACTERS:
+        problems.append(too_long)
     if problems:
         raise PackInvalid(problems)
     return text

@@ -10,6 +10,8 @@ from kfm_server.personalities.problems import PackInvalid, Problem
 READ_SKILL = "read_skill"
 """The tool by which a model reads one; personalities with skills have it."""
 SKILL = "SKILL.md"
+MOST_CHARACTERS = {"name": 64, "description": 1024}
+"""Of what a model is told of a skill from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,22 @@ def read_skills(files: Files) -> Sequence[Skill]:
 
 
 def _read(path: str, files: Files) -> Skill:
-    text = text_of(path, files[path])
-    head, front, body = text.partition("---\n")[2].partition("\n---")
-    if not text.startswith("---\n") or not front:
+    text = text_of(path, files[path]).removeprefix("\ufeff").replace("\r\n", "\n")
+    head, front, body = text.removeprefix("---").partition("\n---")
+    if not text.startswith("---\n") or not front or body.partition("\n")[0].strip():
         raise PackInvalid(
             [Problem(path, 1, "begins with no frontmatter: `---`, name and description, `---`")]
         )
-    document = Document(path, "\n" + head)  # its lines count from the file's first
+    document = Document(path, head)  # it begins with the end of the first line: lines count from there
     value = document.value if isinstance(document.value, dict) else {}
-    problems = [
-        document.problem((), f"its frontmatter needs {key}: a text")
-        for key in ("name", "description")
-        if not isinstance(value.get(key), str) or not value[key].strip()
-    ]
+    told: dict[str, str] = {}
+    problems: list[Problem] = []
+    for key, most in MOST_CHARACTERS.items():
+        told[key] = " ".join(value[key].split()) if isinstance(value.get(key), str) else ""
+        if not told[key]:
+            problems.append(document.problem((), f"its frontmatter needs {key}: a text"))
+        elif len(told[key]) > most:
+            problems.append(document.problem((key,), f"has more than {most} characters"))
     if problems:
         raise PackInvalid(problems)
     folder = path.removesuffix(SKILL)
@@ -67,4 +72,4 @@ def _read(path: str, files: Files) -> Skill:
                 texts[other.removeprefix(folder)] = content.decode()
             except UnicodeDecodeError:
                 continue  # an image, say: nothing that a model reads
-    return Skill(value["name"].strip(), value["description"].strip(), body.strip(), texts)
+    return Skill(told["name"], told["description"], body.strip(), texts)

@@ -64,7 +64,7 @@ def signature_of(pack: Pack) -> bytes | None:
     try:
         found = json.loads(pack.files[SIGNATURE])
         return base64.b64decode(found["ed25519"], validate=True)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
 
 
