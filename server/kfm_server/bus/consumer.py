@@ -198,6 +198,7 @@ class Consumer:
             try:
                 async with asyncio.timeout(pause):
                     await self._quick.wait()
+                    await asyncio.sleep(shortest)  # what is expected is not there at once
             except TimeoutError:
                 pass
 

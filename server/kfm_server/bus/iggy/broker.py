@@ -28,7 +28,7 @@ from kfm_server.ports.iggy_settings import IggySettings
 
 T = TypeVar("T")
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 """Connections for each of the topics on whose messages turns wait."""
 
 
@@ -40,6 +40,8 @@ class IggyBroker:
         self._writers: dict[tuple[str, int], IggyConnection] = {}
         """A connection waits for every answer: nobody is to wait for another topic's, nor a step for all others."""
         self._readers: dict[tuple[str, int], IggyConnection] = {}
+        self._probers: dict[str, IggyConnection] = {}
+        """For heads: whoever waits for results is not to wait for the lag of pools."""
         self._control = IggyConnection(settings)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._made = False
@@ -60,8 +62,10 @@ class IggyBroker:
                 await broker.ready()
             yield broker
         finally:
-            for used in (*broker._writers.values(), *broker._readers.values(), broker._control):
-                used.close()
+            for some in (broker._writers, broker._readers, broker._probers):
+                for used in some.values():
+                    used.close()
+            broker._control.close()
             await asyncio.sleep(CLOSING)
 
     async def ready(self) -> None:
@@ -91,7 +95,8 @@ class IggyBroker:
     async def heads(self, topic: str) -> Mapping[int, int]:
         self._known(topic, 0)
         await self.ready()
-        found = await get_topic(self._control, self._settings.stream, topic)
+        prober = self._probers.setdefault(topic, IggyConnection(self._settings))
+        found = await get_topic(prober, self._settings.stream, topic)
         if found is None:
             raise self._gone(topic)
         if len(found.partitions) != self._partitions:  # another topic of that name, or still being made

@@ -107,7 +107,7 @@ class IggyConnection:
         try:
             async with asyncio.timeout(deadline), self._turn:
                 mine = True
-                if self._on_its_way is not None:
+                if self._on_its_way is not None and not self._on_its_way.done():
                     await asyncio.wait([self._on_its_way])
                 if self._client is None:
                     self._client = client_of(self._settings)
