@@ -160,7 +160,7 @@ def test_methods_whose_output_nobody_bounds_are_refused(method: int) -> None:
 
 def test_the_same_files_make_the_same_digest_and_the_same_archive(tmp_path: Path) -> None:
     write(FILES, tmp_path / "one")
-    write(dict(reversed(FILES.items())), tmp_path / "two")
+    write(dict(reversed(list(FILES.items()))), tmp_path / "two")
     os.utime(tmp_path / "two" / "manifest.yaml", (0, 0))
     (tmp_path / "two" / "manifest.yaml").chmod(0o755)
     one, two = read_directory(tmp_path / "one"), read_directory(tmp_path / "two")

@@ -1,0 +1,237 @@
+"""The packs of a process: read again when their directories change, and never a worse one in place of a good one."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfm_server.personalities.files import to_archive, write
+from kfm_server.personalities.pack import load
+from kfm_server.personalities.registry import PackRegistry
+from kfm_server.personalities.store import PackStore
+from kfm_server.personalities.trust import Trust, known_keys, new_key, private_key, sign
+
+pytestmark = pytest.mark.requirement("K2")
+SECONDS = 10.0
+WITH_TOOL = "tools:\n  - {name: t, description: d, source: tools/t.py, input_schema: {type: object}}\n"
+
+
+class Rows:
+    """The two statements of packs over a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+
+    async def __call__(self, name: str, *given: Any) -> Sequence[Any]:
+        if name == "keep_pack":
+            digest, pack, version, archive = given
+            self.kept.setdefault(digest, {"name": pack, "version": version, "archive": archive})
+            return []
+        assert name == "pack"
+        return [self.kept[given[0]]] if given[0] in self.kept else []
+
+
+class Room:
+    """A registry over two directories."""
+
+    def __init__(self, home: Path, **how: Any) -> None:
+        self.shipped, self.own = home / "shipped", home / "own"
+        for directory in (self.shipped, self.own):
+            directory.mkdir(parents=True, exist_ok=True)
+        self.rows = Rows()
+        self.store = PackStore(home / "packs", self.rows)
+        trust = how.pop("trust", Trust({}))
+        self.registry = PackRegistry(
+            (self.shipped, self.own), self.store, trust, trusted=(self.shipped,), **how
+        )
+
+    def put(self, name: str, version: str, more: str = "", directory: Path | None = None) -> Path:
+        """Write a pack whole, as `kfm personality install` does."""
+        at = (directory or self.own) / name
+        shutil.rmtree(at, ignore_errors=True)
+        manifest = f"name: {name}\nversion: {version}\ndescription: d\n{more}"
+        write({"manifest.yaml": manifest.encode(), "tools/t.py": b"def t(): pass\n"}, at)
+        return at
+
+    def versions(self) -> dict[str, str]:
+        """What is in force."""
+        return {name: personality.version for name, personality in self.registry.personalities.items()}
+
+    def problems(self) -> dict[str, tuple[str, ...]]:
+        """What is told, of those with problems."""
+        return {state.name: state.problems for state in self.registry.states() if state.problems}
+
+
+async def test_a_broken_edit_keeps_the_last_good_one_and_a_mend_takes_it(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    at = room.put("a", "1.0.0")
+    assert await room.registry.load()
+    (at / "manifest.yaml").unlink()
+    assert not await room.registry.load()
+    assert (room.versions(), room.problems()) == ({"a": "1.0.0"}, {"a": ("manifest.yaml: is missing",)})
+    room.put("a", "1.1.0")
+    assert await room.registry.load()
+    assert (room.versions(), room.problems()) == ({"a": "1.1.0"}, {})
+
+
+async def test_one_that_never_was_good_is_told_and_not_in_force(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.put("a", "one")
+    assert not await room.registry.load()
+    assert room.versions() == {}
+    assert room.problems()["a"][0].startswith("manifest.yaml:2: version: does not match")
+    (state,) = room.registry.states()
+    assert (state.version, state.digest) == ("", "")
+
+
+async def test_what_is_removed_is_gone_and_its_turns_still_find_it(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    at = room.put("a", "1.0.0")
+    await room.registry.load()
+    digest = room.registry.personalities["a"].pack
+    shutil.rmtree(at)
+    assert await room.registry.load()
+    assert (room.versions(), room.registry.states()) == ({}, ())
+    another = PackStore(tmp_path / "elsewhere", room.rows)
+    found = await another.find(digest)
+    assert found is not None
+    assert found.digest == digest
+    assert load(another.directory(digest)).digest == digest
+    assert await another.find("0" * 64) is None
+
+
+async def test_of_two_with_one_name_the_users_counts_and_a_broken_one_does_not_bring_the_other_back(
+    tmp_path: Path,
+) -> None:
+    room = Room(tmp_path)
+    room.put("a", "1.0.0", directory=room.shipped)
+    at = room.put("a", "2.0.0")
+    await room.registry.load()
+    assert room.versions() == {"a": "2.0.0"}
+    (at / "manifest.yaml").write_text("name: [")
+    assert not await room.registry.load()
+    assert room.versions() == {"a": "2.0.0"}
+    assert room.problems()["a"]
+    shutil.rmtree(at)
+    assert await room.registry.load()
+    assert (room.versions(), room.problems()) == ({"a": "1.0.0"}, {})
+
+
+async def test_a_broken_copy_at_the_start_leaves_the_shipped_one_in_force_and_is_told(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.put("a", "1.0.0", directory=room.shipped)
+    room.put("a", "two")
+    await room.registry.load()
+    assert room.versions() == {"a": "1.0.0"}
+    assert room.problems()["a"]
+
+
+async def test_a_pack_in_a_directory_of_another_name_is_refused(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.put("a", "1.0.0").rename(room.own / "b")
+    os.mkdir(os.fsencode(room.own) + b"/\xff")
+    (room.own / "a file").touch()
+    (room.own / ".half").mkdir()
+    await room.registry.load()
+    assert room.versions() == {}
+    assert room.problems()["b"] == ("manifest.yaml: name: is 'a', and its directory is called 'b'",)
+    assert set(room.problems()) == {"b", "?"}
+    assert all(text.encode() for told in room.problems().values() for text in told)
+
+
+async def test_tools_are_refused_where_nothing_confines_them_and_packs_without_tools_are_not(
+    tmp_path: Path,
+) -> None:
+    async def why() -> str:
+        return "no namespaces"
+
+    room = Room(tmp_path, cannot_confine=why)
+    room.put("shipped", "1.0.0", WITH_TOOL, room.shipped)
+    room.put("plain", "1.0.0")
+    room.put("tools", "1.0.0", WITH_TOOL)
+    await room.registry.load()
+    assert room.versions() == {"plain": "1.0.0", "shipped": "1.0.0"}
+    assert "cannot confine them: no namespaces" in room.problems()["tools"][0]
+
+
+@pytest.mark.requirement("K4")
+async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(tmp_path: Path) -> None:
+    private, public = new_key()
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "us.pem").write_bytes(public)
+    room = Room(tmp_path, trust=Trust(known_keys(tmp_path / "keys"), "signed"))
+    room.put("shipped", "1.0.0", directory=room.shipped)
+    at = room.put("mine", "1.0.0")
+    await room.registry.load()
+    assert room.versions() == {"shipped": "1.0.0"}
+    assert "only signed packs are taken here; known keys: us" in room.problems()["mine"][0]
+    (at / "signature.json").write_bytes(sign(load(at), private_key(private)))
+    assert await room.registry.load()
+    assert room.versions() == {"mine": "1.0.0", "shipped": "1.0.0"}
+    assert {s.name: s.signed_by for s in room.registry.states()} == {"mine": "us", "shipped": ""}
+    (at / "tools" / "t.py").write_text("def t(): return 'other'\n")
+    assert not await room.registry.load()
+    assert room.problems()["mine"] == (
+        "signature.json: is of no known key, or of other files; known keys: us",
+    )
+    assert room.registry.personalities["mine"].pack in room.rows.kept, "the signed one stays in force"
+
+
+async def test_changes_are_seen_once_they_are_over_and_half_of_one_is_never_taken(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    at = room.put("a", "1.0.0")
+    room.put("linked", "1.0.0", directory=tmp_path / "elsewhere")
+    (room.own / "linked").symlink_to(tmp_path / "elsewhere" / "linked")
+    await room.registry.load()
+    taken: list[dict[str, str]] = []
+    changed = asyncio.Event()
+
+    def note() -> None:
+        taken.append(room.versions())
+        changed.set()
+
+    async def next_change() -> None:
+        async with asyncio.timeout(SECONDS):
+            await changed.wait()
+            changed.clear()
+
+    watching = asyncio.create_task(room.registry.run(note, poll=0.01))
+    try:
+        half = room.own / ".b.half"
+        half.mkdir()
+        (half / "manifest.yaml").write_text("name: b\n")
+        (at / "manifest.yaml").write_text("name: a\nversion: 1.1.0\ndescription: d\n")
+        await next_change()
+        (half / "manifest.yaml").write_text("name: b\nversion: 1.0.0\ndescription: d\n")
+        half.rename(room.own / "b")
+        await next_change()
+        (tmp_path / "elsewhere" / "linked" / "manifest.yaml").write_text(
+            "name: linked\nversion: 2.0.0\ndescription: d\n"
+        )
+        await next_change()
+    finally:
+        watching.cancel()
+    a, b = {"a": "1.1.0"}, {"b": "1.0.0"}
+    assert taken == [a | {"linked": "1.0.0"}, a | b | {"linked": "1.0.0"}, a | b | {"linked": "2.0.0"}]
+
+
+async def test_files_that_somebody_changed_after_they_were_kept_are_not_run(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.put("a", "1.0.0")
+    await room.registry.load()
+    digest = room.registry.personalities["a"].pack
+    (room.store.directory(digest) / "tools" / "t.py").write_text("def t(): return 'other'\n")
+    with pytest.raises(OSError, match="was changed: remove it"):
+        await PackStore(tmp_path / "packs", room.rows).find(digest)
+
+
+async def test_what_an_older_release_kept_and_this_one_refuses_is_not_found(tmp_path: Path) -> None:
+    rows = Rows()
+    rows.kept["1" * 64] = {"archive": to_archive({"manifest.yaml": b"nme: a\n"})}
+    rows.kept["2" * 64] = {"archive": b"no archive"}
+    store = PackStore(tmp_path, rows)
+    assert await store.find("1" * 64) is None
+    assert await store.find("2" * 64) is None
