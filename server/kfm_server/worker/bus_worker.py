@@ -43,7 +43,7 @@ _BEFORE_COMMIT = failpoints.declare("worker.bus.commit.before")
 ASSIGNMENT_SECONDS: Final = 0.2
 """Between two looks at which partitions are ours."""
 COMMIT_SECONDS: Final = 0.5
-IDLE_SECONDS: Final = (0.002, 0.01)
+IDLE_SECONDS: Final = (0.003, 0.01)
 """Between two looks at the heads, at first and after a while without work."""
 _AWAY_SECONDS: Final = 0.5
 _READ: Final = 64
@@ -203,10 +203,11 @@ class BusWorker:
             if await self._tell(message.partition, envelope, sent, result):
                 lane.open.discard(message.offset)
         finally:
+            if self._running == self._capacity:
+                self._changed.set()  # there is a place again
             self._running -= 1
             if not self._running:
                 self.empty.set()
-            self._changed.set()
 
     async def _tell(
         self, partition: int, envelope: Envelope, sent: ev.StepEvent, result: AttemptResult
