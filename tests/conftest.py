@@ -1,5 +1,6 @@
 """One embedded Postgres for the whole run; a database of its own for each test that asks."""
 
+import contextlib
 import gc
 import itertools
 import os
@@ -45,13 +46,13 @@ async def postgres(postgres_home: Path) -> AsyncGenerator[embedded.EmbeddedPostg
     await server.stop()
 
 
-@pytest.fixture
-async def empty_database(postgres: embedded.EmbeddedPostgres) -> AsyncGenerator[str]:
-    """The DSN of a fresh database without tables; dropped after the test."""
+@contextlib.asynccontextmanager
+async def fresh_database(postgres: embedded.EmbeddedPostgres, template: str) -> AsyncGenerator[str]:
+    """The DSN of a copy of a database that nobody is connected to; dropped in the end."""
     name = f"test_{next(_numbers)}"
     admin = await asyncpg.connect(postgres.dsn)
     try:
-        await admin.execute(f"create database {name}")
+        await admin.execute(f"create database {name} template {template}")
         yield postgres.dsn.replace("/kfm?", f"/{name}?")
         await admin.execute(f"drop database if exists {name} with (force)")
     finally:
@@ -59,10 +60,25 @@ async def empty_database(postgres: embedded.EmbeddedPostgres) -> AsyncGenerator[
 
 
 @pytest.fixture
-async def database(empty_database: str) -> str:
+async def empty_database(postgres: embedded.EmbeddedPostgres) -> AsyncGenerator[str]:
+    """The DSN of a fresh database without tables."""
+    async with fresh_database(postgres, "template1") as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+async def migrated(postgres: embedded.EmbeddedPostgres) -> AsyncGenerator[str]:
+    """The name of a migrated database with 16 partitions, to be copied."""
+    async with fresh_database(postgres, "template1") as dsn:
+        await migrate(dsn, partitions=16)
+        yield dsn.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture
+async def database(postgres: embedded.EmbeddedPostgres, migrated: str) -> AsyncGenerator[str]:
     """The DSN of a fresh, migrated database with 16 partitions."""
-    await migrate(empty_database, partitions=16)
-    return empty_database
+    async with fresh_database(postgres, migrated) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")

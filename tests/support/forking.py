@@ -28,7 +28,7 @@ KFM = (sys.executable, "-m", "kfm_server.doors.cli.main")
 """How a command line for `kfm` begins."""
 
 
-_AT_IMPORT = frozenset(("KFM_FAILPOINTS", "PYTHONVERBOSE"))
+_AT_IMPORT = ("KFM_FAILPOINTS", "PYTHONPATH", "PYTHONVERBOSE")
 Process = subprocess.Popen[bytes] | Forked
 
 
@@ -43,7 +43,11 @@ def started(
 
     It is not with another release (`python`, `directory`), nor where the environment rules over imports.
     """
-    same = python == sys.executable and directory == ROOT and not _AT_IMPORT & environment.keys()
+    same = (
+        python == sys.executable
+        and directory == ROOT
+        and all(environment.get(v) == os.environ.get(v) for v in _AT_IMPORT)
+    )
     if Forker.running is not None and same:
         with open(os.devnull, "rb") as nothing:
             files = (nothing.fileno(), output.fileno(), output.fileno())

@@ -155,7 +155,8 @@ class _Running:
         if not structlog.is_configured():
             structlog.configure(
                 wrapper_class=structlog.make_filtering_bound_logger(log_level),
-                logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+                # The standard error of the moment: a test framework changes it, and closes those that it made.
+                logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
             )
         self.clock = VirtualClock()
         self._serve = serve(Config.load(settings, environment={}), self.clock)
