@@ -80,7 +80,7 @@ OTHERS = {
     "signal the server": "os.kill(server, signal.SIGKILL)",
     "signal the test": "os.kill(test, signal.SIGKILL)",
     "a thread of the first process": "syscall(234, 1, 1, 9) if os.uname().machine == 'x86_64' else syscall(131, 1, 1, 9)",
-    "a handle on the first process": "os.pidfd_open(1)",
+    "a signal by a handle": "signal.pidfd_send_signal(os.pidfd_open(1), signal.SIGINT)",
     "trace the first process": "syscall(101, 16, 1, 0, 0) if os.uname().machine == 'x86_64' else syscall(117, 16, 1, 0, 0)",
     "limits of the first process": "resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))",
     "priority of the first process": "os.setpriority(os.PRIO_PROCESS, 1, 19)",

@@ -15,12 +15,12 @@ NEWEST: Final = 467
 DENIED: Final[dict[str, tuple[int, int]]] = {
     # memory and state of other processes
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424),
+    "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424),
     "process_madvise": (440, 440), "process_mrelease": (448, 448), "migrate_pages": (256, 238),
     "move_pages": (279, 239), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "setpriority": (141, 140), "ioprio_set": (251, 30),
     # the view of the system
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
+    "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
     "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
     "statmount": (457, 457), "listmount": (458, 458), "open_tree_attr": (467, 467),
@@ -44,7 +44,7 @@ DENIED: Final[dict[str, tuple[int, int]]] = {
     "acct": (163, 89), "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266),
     "adjtimex": (159, 171), "syslog": (103, 116), "quotactl": (179, 60), "quotactl_fd": (443, 443),
 }  # fmt: skip
-_FORKS: Final = ((57, 58), ())
+_MOUNTS: Final = {"mount": (165, 40), "umount2": (166, 39)}
 _CLONE, _CLONE3, _PRLIMIT = (56, 220), 435, (302, 261)
 _NAMESPACES: Final = 0x7E020080  # every CLONE_NEW*
 
@@ -53,32 +53,27 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
 
 
-def program(*, forks: bool) -> bytes:
-    """The filter; without `forks` nothing can be started: neither a process nor a thread.
+def program() -> bytes:
+    """The filter. Raises OSError on a machine whose system calls are not known here.
 
-    Raises OSError on a machine whose system calls are not known here.
+    It lets `mount` and `fork` pass: the first process needs them, and a call has neither the right to the one nor,
+    by its limit of processes, more of the other than it was granted.
     """
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"the system calls of {machine} are not known")
     name, column = _ARCHITECTURES[machine]
-    denied = [numbers[column] for numbers in DENIED.values() if numbers[column] >= 0]
     code = [_step(_LOAD, _ARCHITECTURE), *_unless(name, _KILL), _step(_LOAD, _NUMBER)]
     code += [_step(_ABOVE, NEWEST, 0, 1), _step(_RETURN, _ERRNO | errno.ENOSYS)]
-    for number in denied:
+    for number in (numbers[column] for numbers in DENIED.values() if numbers[column] >= 0):
         code += _refused(number, errno.EPERM)
     code += _refused(
         _CLONE3, errno.ENOSYS
     )  # its flags cannot be read from here: the C library falls back to clone
-    # Of others' limits, only one's own.
     own = [_step(_LOAD, _ARGUMENT), *_unless(0, _ERRNO | errno.EPERM), _step(_RETURN, _ALLOW)]
-    code += [_step(_EQUAL, _PRLIMIT[column], 0, len(own)), *own]
-    if forks:
-        code += [_step(_EQUAL, _CLONE[column], 0, 3), _step(_LOAD, _ARGUMENT)]
-        code += [_step(_ANY_OF, _NAMESPACES, 0, 1), _step(_RETURN, _ERRNO | errno.EPERM)]
-    else:
-        for number in (_CLONE[column], *_FORKS[column]):
-            code += _refused(number, errno.EAGAIN)
+    code += [_step(_EQUAL, _PRLIMIT[column], 0, len(own)), *own]  # of limits, only one's own
+    code += [_step(_EQUAL, _CLONE[column], 0, 3), _step(_LOAD, _ARGUMENT)]
+    code += [_step(_ANY_OF, _NAMESPACES, 0, 1), _step(_RETURN, _ERRNO | errno.EPERM)]
     return b"".join((*code, _step(_RETURN, _ALLOW)))
 
 
@@ -92,11 +87,11 @@ def install(instructions: bytes) -> None:
 
 
 def deny(*names: str) -> bytes:
-    """A filter that refuses only these, as a host would that has them forbidden."""
+    """A filter that refuses only these, as a host would that has them forbidden. KeyError for one that is not known."""
     name, column = _ARCHITECTURES[os.uname().machine]
     code = [_step(_LOAD, _ARCHITECTURE), *_unless(name, _KILL), _step(_LOAD, _NUMBER)]
     for denied in names:
-        code += _refused(DENIED[denied][column], errno.EPERM)
+        code += _refused((DENIED | _MOUNTS)[denied][column], errno.EPERM)
     return b"".join((*code, _step(_RETURN, _ALLOW)))
 
 

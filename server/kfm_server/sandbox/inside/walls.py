@@ -31,14 +31,10 @@ def go_in(read_only: Sequence[str]) -> None:
     _new_namespaces(root)
     first = os.fork()
     if first:
-        _wait_for(first)
+        _wait_for(first, root)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _own_root([os.path.dirname(os.__file__), *read_only])
-    if root:
-        _leave_root()
-    kernel.set_capabilities(_CAP_KILL | _CAP_SYS_ADMIN)
-    if root:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # forgotten with the change of user
+    _become_nobody(root)
 
 
 def _new_namespaces(root: bool) -> None:
@@ -89,12 +85,12 @@ def _write(path: str, text: str) -> None:
         os.close(file)
 
 
-def _wait_for(first: int) -> None:
+def _wait_for(first: int, root: bool) -> None:
     def end(*_: object) -> None:
         os.kill(first, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, end)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    _become_nobody(root)
     os.closerange(0, 1024)
     os.waitpid(first, 0)  # it is gone once all of its namespace are
     os._exit(0)
@@ -146,9 +142,12 @@ def _bind(path: str) -> None:
     kernel.mount(host, path, flags=kernel.MS_BIND | kernel.MS_REC)
 
 
-def _leave_root() -> None:
-    """Nobody from here on, with the rights over these namespaces that the next steps need."""
-    kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+def _become_nobody(root: bool) -> None:
+    """Nobody from here on, with what rights over these namespaces the next steps need; gone with whoever waits for it."""
+    if root:
+        kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    kernel.set_capabilities(_CAP_KILL | _CAP_SYS_ADMIN)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # forgotten with a change of user

@@ -55,15 +55,16 @@ def main(read_only: list[str]) -> NoReturn:
     try:
         walls.go_in(read_only)
         rules = landlock.ruleset(os.path.dirname(walls.SCRATCH))
-        filters = {forks: seccomp.program(forks=forks) for forks in (False, True)}
         _settle()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.install(seccomp.program())
     except OSError as error:
         _send(json.dumps({"refused": error.strerror or str(error)}).encode())
         os._exit(1)
     _send(b'{"ready":true}')
     while True:
         request = json.loads(_receive())
-        for frame in _call(request, rules, filters):
+        for frame in _call(request, rules):
             _send(frame)
 
 
@@ -76,11 +77,12 @@ def _settle() -> None:
     sys.dont_write_bytecode = True
     sys.path[:] = [p for p in sys.path if p.startswith(os.path.dirname(os.__file__)) and "-packages" not in p]
     sys.path_importer_cache.clear()
+    job.rehearse()
     gc.collect()
     gc.freeze()
 
 
-def _call(request: dict[str, Any], rules: int, filters: dict[bool, bytes]) -> tuple[bytes, bytes, bytes]:
+def _call(request: dict[str, Any], rules: int) -> tuple[bytes, bytes, bytes]:
     deadline = time.monotonic() + request["wall_seconds"]
     options = f"size={request['scratch_bytes']},nr_inodes=1024,mode=700"
     kernel.mount(
@@ -90,7 +92,7 @@ def _call(request: dict[str, Any], rules: int, filters: dict[bool, bytes]) -> tu
     printed, printed_in = os.pipe()
     pid = os.fork()
     if pid == 0:
-        job.run(request, rules, filters, result_in, printed_in)
+        job.run(request, rules, result_in, printed_in)
     os.close(result_in)
     os.close(printed_in)
     limit, told, output = _watch(pid, result, printed, deadline, request["output_bytes"])
