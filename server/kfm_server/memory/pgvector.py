@@ -59,13 +59,14 @@ from unnest($4::text[], $5::halfvec[], $6::text[]) as i (id, vector, metadata)
 on conflict (tenant_id, collection, id) do update set vector = excluded.vector, metadata = excluded.metadata
 """
 _MINE = "tenant_id = $1 and collection = $2"
-# The index answers in about the right order while it looks for more: hence the second sort.
+# Behind a filter the index goes on in rounds, and the first to match are not always the nearest: hence four times as many,
+# and the second sort.
 _SEARCH = """
 with nearest as materialized (
     select id, vector <=> $3 as distance, metadata from kfm_memory.{table}
-    where tenant_id = $1 and collection = $2 {where} order by vector <=> $3 limit $4
+    where tenant_id = $1 and collection = $2 {where} order by vector <=> $3 limit 4 * $4
 )
-select id, distance, metadata::text from nearest order by distance, id
+select id, distance, metadata::text from nearest order by distance, id limit $4
 """
 _EXACTLY = "set local enable_indexscan = off"
 

@@ -11,6 +11,8 @@ from kfm_server.ports.memory import MemoryInvalid, MemoryUnavailable
 
 ROLE: Final = "kfm_memory"
 _ACQUIRE_SECONDS = 5.0
+# In one round trip; hexadecimal digits need no quoting, whatever the tenant is called.
+_BEGIN = "begin; select set_config('kfm.tenant', convert_from(decode('{}', 'hex'), 'UTF8'), true)"
 _CALL_SECONDS = 60.0
 _AWAY = (OSError, TimeoutError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _AWAY_STATES = ("08", "40", "53", "55", "57", "58", "XX", "25006")
@@ -52,9 +54,15 @@ class TenantPool:
             raise MemoryInvalid("no tenant is named")
         async with self._faults():
             pool = await self._opened()
-            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
-                await connection.fetchval("select set_config('kfm.tenant', $1, true)", tenant_id)
-                yield connection
+            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                await connection.execute(_BEGIN.format(tenant_id.encode("utf-8", "surrogatepass").hex()))
+                try:
+                    yield connection
+                except BaseException:
+                    if not connection.is_closed():
+                        await connection.execute("rollback")
+                    raise
+                await connection.execute("commit")
 
     @asynccontextmanager
     async def owner(self) -> AsyncGenerator[Any]:
