@@ -36,6 +36,7 @@ BY_FULL_NAME: dict[str, Any] = {
         for name in ("PutDocument", "ListDocuments", "RemoveDocument", "DropCollection")
     },
     "kfm.memory.v1.SearchKnowledgeRequest.collections": ("handbook", "travel"),
+    "kfm.provider.v1.PromptTool.name": "calculator",
     "kfm.pack.v1.Manifest.name": "analyst",
     "kfm.pack.v1.Manifest.version": "1.2.3",
     "kfm.pack.v1.Manifest.planner": "react",

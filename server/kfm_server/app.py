@@ -44,6 +44,7 @@ from kfm_server.doors.grpc.limits import Limits
 from kfm_server.doors.grpc.memory_service import MemoryService
 from kfm_server.doors.grpc.owner_watch import OwnerWatch
 from kfm_server.doors.grpc.personality_service import PersonalityService
+from kfm_server.doors.grpc.provider_service import ProviderService
 from kfm_server.doors.grpc.server import GrpcDoor
 from kfm_server.doors.http.app import HttpDoor
 from kfm_server.endpoints import Endpoints, told
@@ -70,6 +71,7 @@ from kfm_server.runtime.pools.hub import WorkerPools
 from kfm_server.runtime.sessions import Sessions
 from kfm_server.runtime.turn_manager import TurnManager
 from kfm_server.settings import Change, Config, ConfigReloader, Settings, SettingsError
+from kfm_server.steps.gateway import Gateway
 from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from kfm_server.tasks import task_group
@@ -85,6 +87,7 @@ log = structlog.get_logger(__name__)
 CAPABILITIES = (
     "config.reload",
     "events.watch",
+    "models.gateway",
     "models.litellm",
     "models.openai",
     "models.scripted",
@@ -148,7 +151,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         world = world_now(settings)
         owner = new_id("proc")
         tracing = tracing_of(settings.telemetry, owner)
-        providers = Providers(settings.models)
+        now = clock.monotonic if virtual is None else lambda: clock.now_us() / 1_000_000
+        providers = Providers(settings.models, now)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         memory = await open_memory(stack, settings, dsn, providers, history)
@@ -286,6 +290,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
                 packs.registry,
             ),
             memory=MemoryService(memory, announcer.announce),
+            models=ProviderService(Gateway(providers.get, now), providers.listed),
             dead_letters=DeadLetterDesk(bus, decided),
             config=reloader,
             pools=pools,

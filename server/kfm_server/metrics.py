@@ -60,6 +60,11 @@ MODEL_FALLBACKS = Counter(
 MODEL_CACHE = Counter(
     "kfm_model_cache_total", "Calls looked up in the cache of replies.", ["model", "outcome"]
 )
+MODEL_FLIGHTS = Counter(
+    "kfm_model_flights_total",
+    "Calls with an idempotency key: start, hit, conflict, complete or fail.",
+    ["event"],
+)
 MODEL_TOKENS = Counter("kfm_model_tokens_total", "Tokens of model calls.", ["model", "direction"])
 MODEL_COST = Counter("kfm_model_cost_usd_total", "US dollars that model calls cost.", ["model"])
 MODEL_SECONDS = Histogram(

@@ -94,4 +94,4 @@ def test_reflection_has_our_comments_and_the_sdk_has_none_of_our_options() -> No
     sdk = (ROOT / "sdk/python/xenocomm/_gen/image.binpb").read_bytes()
     assert b"kfm.options" not in sdk
     assert b"buf/validate" not in sdk
-    assert len(sdk) < 32_000
+    assert len(sdk) < 40_000

@@ -254,6 +254,8 @@ async def test_reflection_knows_every_symbol_and_carries_comments(version: str) 
             "kfm.session.v1.SessionService",
             "kfm.personality.v1.PersonalityService",
             "kfm.event.v1.EventService",
+            "kfm.memory.v1.MemoryService",
+            "kfm.provider.v1.ProviderService",
             "kfm.worker.v1.WorkerService",
             "kfm.admin.v1.AdminService",
             "grpc.health.v1.Health",

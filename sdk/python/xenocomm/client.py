@@ -10,6 +10,7 @@ from xenocomm.connection import Connection
 from xenocomm.dead_letters import DeadLetters
 from xenocomm.events import Events
 from xenocomm.memory import Memory
+from xenocomm.models import Models
 from xenocomm.personalities import Personalities
 from xenocomm.raw import Raw, recorded
 from xenocomm.server import Server
@@ -25,7 +26,7 @@ class Client:
     """A client of one server. Use it as `async with Client() as kfm:`, in one event loop.
 
     Nothing is sent before the first call. `kfm.turns` starts and finds turns, `kfm.sessions` has what was said,
-    `kfm.personalities` who may answer, `kfm.memory` what they know, `kfm.events` what happens anywhere; `kfm.server` and `kfm.dead_letters` are for
+    `kfm.personalities` who may answer, `kfm.memory` what they know, `kfm.models` what answers, `kfm.events` what happens anywhere; `kfm.server` and `kfm.dead_letters` are for
     operators.
     """
 
@@ -70,6 +71,7 @@ class Client:
         self.turns = Turns(transport)
         self.sessions = Sessions(transport)
         self.memory = Memory(transport)
+        self.models = Models(transport)
         self.personalities = Personalities(transport)
         self.events = Events(transport)
         self.server = Server(transport)

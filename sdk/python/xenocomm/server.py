@@ -16,6 +16,7 @@ KNOWN_CAPABILITIES = frozenset(
         "config.reload",
         "events.watch",
         "mcp",
+        "models.gateway",
         "models.litellm",
         "models.openai",
         "models.scripted",

@@ -24,6 +24,7 @@ from xenocomm.dead_letters import DeadLetters
 from xenocomm.events import Events, EventWatch
 from xenocomm.handle import TurnHandle
 from xenocomm.memory import Memory
+from xenocomm.models import Models
 from xenocomm.paging import Listing
 from xenocomm.personalities import Personalities
 from xenocomm.server import Server
@@ -219,6 +220,7 @@ ACTIVE: tuple[type[Any], ...] = (
     EventWatch,
     Listing,
     Memory,
+    Models,
     Personalities,
     Server,
     Sessions,

@@ -10,6 +10,7 @@ from xenocomm._gen.types import (
     DeadLetter,
     Document,
     DocumentChange,
+    EmbedResponse,
     Envelope,
     ExplainTurnResponse,
     ExportUserResponse,
@@ -21,14 +22,18 @@ from xenocomm._gen.types import (
     Limits,
     ListWorkersResponse,
     Message,
+    Model,
     Pack,
     Passage,
     Personality,
+    Prompt,
     RankingMode,
     ReloadConfigResponse,
+    Reply,
     Session,
     SettleAs,
     Start,
+    StreamGenerateResponse,
     Turn,
     TurnState,
     TurnUpdate,
@@ -40,6 +45,7 @@ from xenocomm.deltas import Delta, Kind
 from xenocomm.events import Events, EventWatch
 from xenocomm.handle import TurnHandle
 from xenocomm.memory import Memory
+from xenocomm.models import Models
 from xenocomm.paging import Listing, Page
 from xenocomm.personalities import Personalities
 from xenocomm.raw import Raw
@@ -85,6 +91,7 @@ class SyncClient:
     turns: SyncTurns
     sessions: SyncSessions
     memory: SyncMemory
+    models: SyncModels
     personalities: SyncPersonalities
     events: SyncEvents
     server: SyncServer
@@ -203,6 +210,17 @@ class SyncMemory:
         """All that is kept of a user outside of turns, one thing after the other."""
     def erase_user(self, user: str) -> dict[str, int]:
         """Erase all that is kept of a user outside of turns; answers how many of each sort."""
+
+class SyncModels:
+    aio: Models
+    def list(self) -> list[Model]:
+        """All, in the order of the configuration."""
+    def generate(self, model: str, prompt: Prompt | str, *, idempotency_key: str = "") -> Reply:
+        """One whole reply. Calls with the same key are one call; without one, each has its own."""
+    def stream(self, model: str, prompt: Prompt | str) -> BlockingIterator[StreamGenerateResponse]:
+        """The reply in pieces as they come, and whole as the last one. Leaving it ends the call."""
+    def embed(self, model: str, texts: Sequence[str]) -> EmbedResponse:
+        """A vector of each text, in order, and what that cost."""
 
 class SyncPersonalities:
     aio: Personalities

@@ -42,10 +42,9 @@ class Providers:
         self._models: dict[str, tuple[GuardedProvider, ModelSpec]] = {}
         self.reconfigure(models)
 
-    @property
-    def models(self) -> Mapping[str, tuple[GuardedProvider, ModelSpec]]:
-        """All, by name, in the order of the configuration."""
-        return self._models
+    def listed(self) -> list[tuple[ModelSpec, Breaker]]:
+        """All, in the order of the configuration, with the breakers of their endpoints."""
+        return [(spec, guarded.breaker) for guarded, spec in self._models.values()]
 
     def get(self, name: str) -> tuple[GuardedProvider, ModelSpec]:
         """A model's provider and what is known of it. Raises UnknownModel."""

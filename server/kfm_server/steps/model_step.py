@@ -28,6 +28,7 @@ from kfm_server.ports.models import (
 )
 from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
 from kfm_server.recipe import FailedCall, Recipe
+from kfm_server.steps.accounting import count_call, used_by
 from kfm_server.steps.context import render
 from kfm_server.steps.fallback import is_to_blame, next_model
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
@@ -40,10 +41,6 @@ from kfm_server.turns.usage import usd
 ModelLookup = Callable[[str], tuple[ModelProvider, ModelSpec]]
 """A configured model by name. Raises LookupError."""
 
-MOST_TOKENS = 10**9
-"""Most tokens that one call is believed to have read or written: what a provider tells may be nonsense."""
-MOST_COST_NANOS = 9 * 10**15
-"""Most that one call is said to cost: what the thousand calls of a turn cost has to fit into 64 bits."""
 LEAST_OUTPUT = 16
 """A call is not made if the limits leave fewer tokens than this for its answer."""
 
@@ -61,7 +58,7 @@ def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistor
         recipe = attempt.recipe
         assert recipe is not None
         try:
-            chain = _chain(models, recipe.model)
+            chain = chain_of(models, recipe.model)
         except LookupError:
             return failed("REASON_MODEL_NOT_FOUND", f"The model {recipe.model!r} is not configured any more.")
         context = attempt.context
@@ -112,7 +109,7 @@ class _NotAsked(Exception):
         self.error = error
 
 
-def _chain(models: ModelLookup, name: str) -> dict[str, tuple[ModelProvider, ModelSpec]]:
+def chain_of(models: ModelLookup, name: str) -> dict[str, tuple[ModelProvider, ModelSpec]]:
     """The model and those that it falls back to, by name, in order. Raises LookupError for the first one alone."""
     first = models(name)
     chain = {first[1].name: first}
@@ -142,7 +139,7 @@ async def _attempt(
         spent = TokenUsage(estimated_input(request), estimated_tokens("".join(said)), known=False)
         invocation.call = _told(record, spent, "", "", spec)
         status = "failed" if invocation.expired() else "cancelled"
-        _count(spec.name, status, invocation.call, time.perf_counter() - began)
+        count_call(spec.name, status, invocation.call.usage, time.perf_counter() - began)
         raise
     except ProviderError as error:
         if error.metadata.get("breaker") == "open":
@@ -153,7 +150,8 @@ async def _attempt(
         result = _answered(reply, spec, record)
         if reply.cached:
             return result
-    _count(spec.name, _STATUSES[result.status], result.call, time.perf_counter() - began)
+    usage = result.call.usage if result.call else None
+    count_call(spec.name, _STATUSES[result.status], usage, time.perf_counter() - began)
     return result
 
 
@@ -163,17 +161,6 @@ def _all_open(refused: Mapping[str, ProviderError]) -> AttemptResult:
     told = {"model": name, "retry_after_ms": str(error.retry_after_ms), **error.metadata}
     failure = Failure(error.reason, error.message, retryable=True, metadata=told)
     return AttemptResult(events.STEP_STATUS_FAILED, failure=failure)
-
-
-def _count(model: str, status: str, call: CallRecord | None, seconds: float) -> None:
-    """Count a call, by the configured name of its model, where it was made."""
-    usage = call.usage if call else None
-    metrics.MODEL_CALLS.labels(model, status).inc()
-    metrics.MODEL_SECONDS.labels(model).observe(seconds)
-    if usage is not None:
-        metrics.MODEL_TOKENS.labels(model, "input").inc(usage.input_tokens)
-        metrics.MODEL_TOKENS.labels(model, "output").inc(usage.output_tokens)
-        metrics.MODEL_COST.labels(model).inc(usage.cost_nanos / 1e9)
 
 
 def _allowed(recipe: Recipe, spec: ModelSpec, request: ModelRequest) -> tuple[int, str]:
@@ -280,17 +267,9 @@ def _told(
     record: CallRecord, usage: TokenUsage | None, request_id: str, model: str, spec: ModelSpec
 ) -> CallRecord:
     """The record of the call with what the provider said of it, and what that costs."""
-    used: types.Usage | None = None
-    if usage is not None:
-        read, written = (
-            min(max(tokens, 0), MOST_TOKENS) for tokens in (usage.input_tokens, usage.output_tokens)
-        )
-        cost = read * (spec.input_nanos or 0) + written * (spec.output_nanos or 0)
-        cost = min(cost, MOST_COST_NANOS)
-        used = types.Usage(input_tokens=read, output_tokens=written, cost_nanos=cost, model_calls=1)
     return replace(
         record,
-        usage=used,
+        usage=used_by(usage, spec) if usage is not None else None,
         provider_request_id=clean_text(request_id)[:256],
         model=clean_text(model)[:256] or record.model,
     )

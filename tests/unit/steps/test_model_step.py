@@ -13,7 +13,8 @@ from kfm_server.ports.models import ModelDelta, ModelReply, ModelRequest, Provid
 from kfm_server.ports.steps import Attempt, AttemptResult
 from kfm_server.recipe import Recipe
 from kfm_server.runtime.attempts import no_progress
-from kfm_server.steps.model_step import MOST_TOKENS, model_step
+from kfm_server.steps.accounting import MOST_TOKENS
+from kfm_server.steps.model_step import model_step
 from kfm_server.steps.step_processor import StepProcessor
 from prometheus_client import REGISTRY
 

@@ -72,6 +72,7 @@ __all__ = [
     "AnswerStepResponse",
     "AttemptRef",
     "AuditEvent",
+    "Breaker",
     "BusyMode",
     "CLASSES",
     "Cancel",
@@ -89,6 +90,7 @@ __all__ = [
     "DropDeadLetterResponse",
     "EVENTS",
     "EffectContract",
+    "EmbedResponse",
     "Envelope",
     "EraseUserResponse",
     "Error",
@@ -97,9 +99,12 @@ __all__ = [
     "ExportUserResponse",
     "Fact",
     "FactKind",
+    "FailedCall",
+    "Finish",
     "ForgetResponse",
     "ForkTurnResponse",
     "Gap",
+    "GenerateResponse",
     "GetConfigResponse",
     "GetDeadLetterResponse",
     "GetPersonalityResponse",
@@ -120,6 +125,7 @@ __all__ = [
     "ListDocumentsResponse",
     "ListFactsResponse",
     "ListMessagesResponse",
+    "ListModelsResponse",
     "ListPacksResponse",
     "ListPersonalitiesResponse",
     "ListSessionsResponse",
@@ -128,6 +134,7 @@ __all__ = [
     "ListWorkersResponse",
     "MemoryChangedEvent",
     "Message",
+    "Model",
     "Outcome",
     "Pack",
     "Part",
@@ -139,6 +146,10 @@ __all__ = [
     "PlanEvent",
     "PlanStep",
     "Pool",
+    "Prompt",
+    "PromptMessage",
+    "PromptRole",
+    "PromptTool",
     "PutDocumentResponse",
     "RankingMode",
     "Reconnect",
@@ -146,6 +157,7 @@ __all__ = [
     "RememberResponse",
     "RemoveDocumentResponse",
     "ReplayDeadLetterResponse",
+    "Reply",
     "ResumeTurnResponse",
     "RetryTurnResponse",
     "Role",
@@ -165,8 +177,10 @@ __all__ = [
     "StepResultEvent",
     "StepState",
     "StepStatus",
+    "StreamGenerateResponse",
     "SubmitTurnResponse",
     "ToolDefinition",
+    "ToolUse",
     "Turn",
     "TurnChange",
     "TurnControlEvent",
@@ -177,6 +191,7 @@ __all__ = [
     "TurnUpdate",
     "TurnVerb",
     "Usage",
+    "Vector",
     "Wait",
     "WaitReason",
     "WaitTurnResponse",
@@ -424,6 +439,58 @@ class DocumentChange(IntEnum):
 
 
 _DocumentChange: dict[int, DocumentChange] = {int(e): e for e in DocumentChange}
+
+
+class PromptRole(IntEnum):
+    """PromptRole says who speaks."""
+
+    UNSPECIFIED = 0
+    """Not set."""
+    SYSTEM = 1
+    """Instructions."""
+    USER = 2
+    """The user."""
+    ASSISTANT = 3
+    """The model."""
+    TOOL = 4
+    """A tool's result."""
+
+
+_PromptRole: dict[int, PromptRole] = {int(e): e for e in PromptRole}
+
+
+class Finish(IntEnum):
+    """Finish says why a reply ended."""
+
+    UNSPECIFIED = 0
+    """Not set."""
+    STOP = 1
+    """By itself."""
+    LENGTH = 2
+    """At the bound on output tokens."""
+    TOOL_CALLS = 3
+    """To call tools."""
+    REFUSED = 4
+    """The model declined."""
+
+
+_Finish: dict[int, Finish] = {int(e): e for e in Finish}
+
+
+class Breaker(IntEnum):
+    """Breaker says whether an endpoint is asked."""
+
+    UNSPECIFIED = 0
+    """Not set."""
+    CLOSED = 1
+    """It is."""
+    HALF_OPEN = 2
+    """One call tries it."""
+    OPEN = 3
+    """It failed again and again, and is left alone for a while."""
+
+
+_Breaker: dict[int, Breaker] = {int(e): e for e in Breaker}
 
 
 class Role(IntEnum):
@@ -2314,6 +2381,449 @@ class ListPersonalitiesResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    """ToolUse is a call of a tool that a model asks for.
+
+    Attributes:
+        id: Its id within the conversation.
+        name: The tool's name.
+        arguments_json: The arguments as the model wrote them: they may be no JSON.
+    """
+
+    id: str = ""
+    name: str = ""
+    arguments_json: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ToolUse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.id,
+            m.name,
+            m.arguments_json,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.ToolUse")()
+        m.id = self.id
+        m.name = self.name
+        m.arguments_json = self.arguments_json
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMessage:
+    """PromptMessage is one message of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said.
+        tool_uses: What an assistant's message calls.
+        tool_use_id: Which of them a tool's message answers.
+    """
+
+    role: PromptRole | int = PromptRole(0)
+    text: str = ""
+    tool_uses: tuple[ToolUse, ...] = ()
+    tool_use_id: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PromptMessage:
+        """Read it from its protobuf message."""
+        return cls(
+            _PromptRole.get(m.role, m.role),
+            m.text,
+            tuple([ToolUse.from_pb(v) for v in m.tool_uses]),
+            m.tool_use_id,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.PromptMessage")()
+        m.role = self.role
+        m.text = self.text
+        m.tool_uses.extend([v.to_pb() for v in self.tool_uses])
+        m.tool_use_id = self.tool_use_id
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTool:
+    """PromptTool is a tool as the model is told of it. The caller performs what the model asks for.
+
+    Attributes:
+        name: Name.
+        description: What it is for.
+        input_schema_json: JSON Schema of its arguments, an object; empty is one of no arguments.
+    """
+
+    name: str = ""
+    description: str = ""
+    input_schema_json: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PromptTool:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.description,
+            m.input_schema_json,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.PromptTool")()
+        m.name = self.name
+        m.description = self.description
+        m.input_schema_json = self.input_schema_json
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Prompt is all that an answer depends on.
+
+    Attributes:
+        messages: The conversation, oldest first.
+        tools: Tools that the model may ask for.
+        output_schema_json: JSON Schema, an object, that the reply's text is to fit. The provider is asked for it; the caller checks.
+        max_output_tokens: Most tokens of the answer; 0 is the model's own bound, which also bounds it.
+        temperature: Unset is the model's own.
+    """
+
+    messages: tuple[PromptMessage, ...] = ()
+    tools: tuple[PromptTool, ...] = ()
+    output_schema_json: str = ""
+    max_output_tokens: int = 0
+    temperature: float | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Prompt:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([PromptMessage.from_pb(v) for v in m.messages]),
+            tuple([PromptTool.from_pb(v) for v in m.tools]),
+            m.output_schema_json,
+            m.max_output_tokens,
+            m.temperature if m.HasField("temperature") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.Prompt")()
+        m.messages.extend([v.to_pb() for v in self.messages])
+        m.tools.extend([v.to_pb() for v in self.tools])
+        m.output_schema_json = self.output_schema_json
+        m.max_output_tokens = self.max_output_tokens
+        if self.temperature is not None:
+            m.temperature = self.temperature
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """FailedCall is a call that was made in vain before another model answered.
+
+    Attributes:
+        model: The configured name of the model.
+        error: How it failed.
+        usage: What it cost all the same; unset if nothing is known to be.
+    """
+
+    model: str = ""
+    error: Error | None = None
+    usage: Usage | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> FailedCall:
+        """Read it from its protobuf message."""
+        return cls(
+            m.model,
+            Error.from_pb(m.error) if m.HasField("error") else None,
+            Usage.from_pb(m.usage) if m.HasField("usage") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.FailedCall")()
+        m.model = self.model
+        if self.error is not None:
+            m.error.CopyFrom(self.error.to_pb())
+        if self.usage is not None:
+            m.usage.CopyFrom(self.usage.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Reply is a whole reply.
+
+    Attributes:
+        text: What the model said.
+        reasoning: What it thought, where the provider tells.
+        tool_uses: The tools that it asks for.
+        finish: Why it ended.
+        usage: What the call used and cost.
+        usage_estimated: The provider did not count: the tokens are estimated.
+        model: The configured name of the model that answered.
+        provider_model: The same model as its provider names it.
+        provider_request_id: The provider's id of the call.
+        cached: It came from memory, and cost nothing.
+        failed: What was asked before it, in vain.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_uses: tuple[ToolUse, ...] = ()
+    finish: Finish | int = Finish(0)
+    usage: Usage | None = None
+    usage_estimated: bool = False
+    model: str = ""
+    provider_model: str = ""
+    provider_request_id: str = ""
+    cached: bool = False
+    failed: tuple[FailedCall, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Reply:
+        """Read it from its protobuf message."""
+        return cls(
+            m.text,
+            m.reasoning,
+            tuple([ToolUse.from_pb(v) for v in m.tool_uses]),
+            _Finish.get(m.finish, m.finish),
+            Usage.from_pb(m.usage) if m.HasField("usage") else None,
+            m.usage_estimated,
+            m.model,
+            m.provider_model,
+            m.provider_request_id,
+            m.cached,
+            tuple([FailedCall.from_pb(v) for v in m.failed]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.Reply")()
+        m.text = self.text
+        m.reasoning = self.reasoning
+        m.tool_uses.extend([v.to_pb() for v in self.tool_uses])
+        m.finish = self.finish
+        if self.usage is not None:
+            m.usage.CopyFrom(self.usage.to_pb())
+        m.usage_estimated = self.usage_estimated
+        m.model = self.model
+        m.provider_model = self.provider_model
+        m.provider_request_id = self.provider_request_id
+        m.cached = self.cached
+        m.failed.extend([v.to_pb() for v in self.failed])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateResponse:
+    """GenerateResponse has it.
+
+    Attributes:
+        reply: The reply.
+    """
+
+    reply: Reply | None = None
+
+    @classmethod
+    def from_pb(cls, m: Any) -> GenerateResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            Reply.from_pb(m.reply) if m.HasField("reply") else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.GenerateResponse")()
+        if self.reply is not None:
+            m.reply.CopyFrom(self.reply.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class StreamGenerateResponse:
+    """StreamGenerateResponse is a piece of it.
+
+    Attributes:
+        text: Text.
+        reasoning: Thoughts.
+        tool_arguments: Arguments of a tool's call.
+        reply: The whole.
+    """
+
+    text: str | None = None
+    reasoning: str | None = None
+    tool_arguments: str | None = None
+    reply: Reply | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is not None) + (self.reasoning is not None) + (self.tool_arguments is not None) + (self.reply is not None) > 1:
+            raise InvalidArgument("StreamGenerateResponse takes one of text, reasoning, tool_arguments, reply")
+
+    @classmethod
+    def from_pb(cls, m: Any) -> StreamGenerateResponse:
+        """Read it from its protobuf message."""
+        piece = m.WhichOneof("piece")
+        return cls(
+            m.text if piece == "text" else None,
+            m.reasoning if piece == "reasoning" else None,
+            m.tool_arguments if piece == "tool_arguments" else None,
+            Reply.from_pb(m.reply) if piece == "reply" else None,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.StreamGenerateResponse")()
+        if self.text is not None:
+            m.text = self.text
+        if self.reasoning is not None:
+            m.reasoning = self.reasoning
+        if self.tool_arguments is not None:
+            m.tool_arguments = self.tool_arguments
+        if self.reply is not None:
+            m.reply.CopyFrom(self.reply.to_pb())
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Vector is what a text became.
+
+    Attributes:
+        values: Its numbers.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Vector:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple(m.values),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.Vector")()
+        m.values.extend(self.values)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResponse:
+    """EmbedResponse has them.
+
+    Attributes:
+        vectors: One for each text, in order.
+        usage: What the call used and cost.
+        provider_model: The model as its provider names it.
+    """
+
+    vectors: tuple[Vector, ...] = ()
+    usage: Usage | None = None
+    provider_model: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> EmbedResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Vector.from_pb(v) for v in m.vectors]),
+            Usage.from_pb(m.usage) if m.HasField("usage") else None,
+            m.provider_model,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.EmbedResponse")()
+        m.vectors.extend([v.to_pb() for v in self.vectors])
+        if self.usage is not None:
+            m.usage.CopyFrom(self.usage.to_pb())
+        m.provider_model = self.provider_model
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Model is a configured model.
+
+    Attributes:
+        name: Its configured name.
+        provider: By which adapter it is called: openai, litellm or scripted.
+        provider_model: The provider's name of it.
+        context_tokens: Most tokens that it takes, the answer included.
+        max_output_tokens: Most tokens that it writes.
+        fallbacks: The models that are asked when its provider fails, in order.
+        breaker: Whether its endpoint is asked, by this process.
+        failures: Calls that failed in a row.
+    """
+
+    name: str = ""
+    provider: str = ""
+    provider_model: str = ""
+    context_tokens: int = 0
+    max_output_tokens: int = 0
+    fallbacks: tuple[str, ...] = ()
+    breaker: Breaker | int = Breaker(0)
+    failures: int = 0
+
+    @classmethod
+    def from_pb(cls, m: Any) -> Model:
+        """Read it from its protobuf message."""
+        return cls(
+            m.name,
+            m.provider,
+            m.provider_model,
+            m.context_tokens,
+            m.max_output_tokens,
+            tuple(m.fallbacks),
+            _Breaker.get(m.breaker, m.breaker),
+            m.failures,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.Model")()
+        m.name = self.name
+        m.provider = self.provider
+        m.provider_model = self.provider_model
+        m.context_tokens = self.context_tokens
+        m.max_output_tokens = self.max_output_tokens
+        m.fallbacks.extend(self.fallbacks)
+        m.breaker = self.breaker
+        m.failures = self.failures
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ListModelsResponse:
+    """ListModelsResponse has them.
+
+    Attributes:
+        models: The models, in the order of the configuration.
+    """
+
+    models: tuple[Model, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ListModelsResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            tuple([Model.from_pb(v) for v in m.models]),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.provider.v1.ListModelsResponse")()
+        m.models.extend([v.to_pb() for v in self.models])
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """Session is a conversation.
 
@@ -4169,6 +4679,18 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.personality.v1.Pack": Pack,
     "kfm.personality.v1.ListPacksResponse": ListPacksResponse,
     "kfm.personality.v1.ListPersonalitiesResponse": ListPersonalitiesResponse,
+    "kfm.provider.v1.ToolUse": ToolUse,
+    "kfm.provider.v1.PromptMessage": PromptMessage,
+    "kfm.provider.v1.PromptTool": PromptTool,
+    "kfm.provider.v1.Prompt": Prompt,
+    "kfm.provider.v1.FailedCall": FailedCall,
+    "kfm.provider.v1.Reply": Reply,
+    "kfm.provider.v1.GenerateResponse": GenerateResponse,
+    "kfm.provider.v1.StreamGenerateResponse": StreamGenerateResponse,
+    "kfm.provider.v1.Vector": Vector,
+    "kfm.provider.v1.EmbedResponse": EmbedResponse,
+    "kfm.provider.v1.Model": Model,
+    "kfm.provider.v1.ListModelsResponse": ListModelsResponse,
     "kfm.session.v1.Session": Session,
     "kfm.session.v1.Message": Message,
     "kfm.session.v1.GetSessionResponse": GetSessionResponse,

@@ -21,6 +21,7 @@ from kfm_server.doors.grpc.interceptor import AnyHandler, Call, Edge, Router, ro
 from kfm_server.doors.grpc.limits import Gate, Limits
 from kfm_server.doors.grpc.memory_service import MemoryService
 from kfm_server.doors.grpc.personality_service import PersonalityService
+from kfm_server.doors.grpc.provider_service import ProviderService
 from kfm_server.doors.grpc.reflection import Reflection
 from kfm_server.doors.grpc.session_service import SessionService
 from kfm_server.doors.grpc.turn_service import Turns, TurnService
@@ -30,7 +31,7 @@ from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.tracing import Tracing
 from kfm_server.runtime.pools.hub import WorkerPools
 
-_FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService, MemoryService)
+_FOR_CLIENTS = (TurnService, SessionService, EventService, PersonalityService, MemoryService, ProviderService)
 
 
 class BindFailed(OSError):
@@ -49,6 +50,7 @@ class GrpcDoor:
         events: Events,
         personalities: PersonalityService,
         memory: MemoryService,
+        models: ProviderService,
         dead_letters: DeadLetters,
         config: Configuration,
         pools: WorkerPools,
@@ -63,7 +65,7 @@ class GrpcDoor:
     ) -> None:
         """`image` is the contract's FileDescriptorSet with source information. BindRefused beyond loopback without a token.
 
-        Not for `clients`: turns, sessions, events, personalities and memory are told to other processes only.
+        Not for `clients`: turns, sessions, events, personalities, memory and models are told to other processes only.
         """
         check_bind(address, token)
         self._address = address
@@ -78,6 +80,7 @@ class GrpcDoor:
             EventService(events, self._drain),
             personalities,
             memory,
+            models,
             AdminService(info, dead_letters, config, pools),
             WorkerService(
                 pools.connections,
@@ -159,7 +162,8 @@ class _ForProcesses:
     """A service whose RPCs answer other processes, and refuse clients."""
 
     def __init__(
-        self, service: "TurnService | SessionService | EventService | PersonalityService | MemoryService"
+        self,
+        service: "TurnService | SessionService | EventService | PersonalityService | MemoryService | ProviderService",
     ) -> None:
         self.SERVICE = service.SERVICE
         self._service = service

@@ -1,0 +1,186 @@
+"""Calls of models from outside of turns: with the limits, errors, breakers, cache, prices and metrics that steps have."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from kfm.type.v1 import type_pb2 as types
+
+from kfm_server import metrics
+from kfm_server.models import ModelSpec
+from kfm_server.ports.gateway import Answer, Lost
+from kfm_server.ports.models import (
+    Embeddings,
+    ModelDelta,
+    ModelProvider,
+    ModelReply,
+    ModelRequest,
+    ProviderError,
+    TokenUsage,
+    digest_of,
+    estimated_input,
+    estimated_tokens,
+)
+from kfm_server.recipe import FailedCall
+from kfm_server.steps.accounting import count_call, used_by
+from kfm_server.steps.fallback import is_to_blame, next_model
+from kfm_server.steps.flights import Flights
+from kfm_server.steps.model_step import ModelLookup, chain_of
+
+
+class Gateway:
+    """See ports.gateway.ModelGateway."""
+
+    def __init__(self, models: ModelLookup, now: Callable[[], float] = time.monotonic) -> None:
+        """`models`: a configured model by name, raising LookupError; `now`: seconds, by which kept answers age."""
+        self._models = models
+        self._flights = Flights[Answer](
+            now, _size_of, lambda event, _: metrics.MODEL_FLIGHTS.labels(event).inc()
+        )
+
+    async def generate(self, model: str, request: ModelRequest) -> Answer:
+        """One reply. Calls with the same `request.key` are one. Raises LookupError, ProviderError, KeyTaken, FlightsFull."""
+        if not request.key:
+            return await self._whole(model, request)
+        digest = f"{model}\n{digest_of(request)}"
+        key = f"{request.tenant}\n{request.key}"
+        return await self._flights.fly(key, digest, lambda: self._whole(model, request))
+
+    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelDelta | Answer]:
+        """The reply in pieces, then whole; a call that fails after its first piece fails the stream. Raises as `generate`."""
+        chain = chain_of(self._models, model)
+        specs = [spec for _, spec in chain.values()]
+        failed: list[FailedCall] = []
+        lost: list[Lost] = []
+        spec = specs[0]
+        while True:
+            if spec.name != model:
+                metrics.MODEL_FALLBACKS.labels(model, spec.name).inc()
+            began = False
+            try:
+                async with aclosing(_one(chain[spec.name][0], spec, _for(spec, request))) as pieces:
+                    async for piece in pieces:
+                        began = True
+                        yield replace(piece, lost=tuple(lost)) if isinstance(piece, Answer) else piece
+                return
+            except _InVain as in_vain:
+                lost.append(in_vain.lost)
+            error = lost[-1].error
+            call = FailedCall(
+                spec.name, error.reason, error.metadata.get("http_status", ""), error.retry_after_ms
+            )
+            failed.append(call)
+            # Each model once: who asked is the one to retry.
+            other = next_model(specs, failed, {one.model for one in lost})
+            if began or other is None or not is_to_blame(call):
+                raise error
+            spec = other
+
+    async def embed(self, model: str, texts: Sequence[str]) -> tuple[Embeddings, types.Usage]:
+        """A vector of each text, and what that cost. Raises LookupError, ProviderError."""
+        provider, spec = self._models(model)
+        began = time.perf_counter()
+        usage: types.Usage | None = None
+        status = "failed"
+        try:
+            async with asyncio.timeout(spec.timeout_seconds):
+                found = await provider.embed(spec.model, texts)
+            usage, status = used_by(found.usage, spec), "succeeded"
+            return found, usage
+        except TimeoutError:
+            raise _late(spec) from None
+        except ProviderError as error:
+            status = "refused" if error.metadata.get("breaker") == "open" else "failed"
+            error.metadata["model"] = spec.name
+            raise
+        except asyncio.CancelledError:
+            status = "cancelled"
+            raise
+        finally:
+            if status != "refused":
+                count_call(spec.name, status, usage, time.perf_counter() - began)
+
+    async def _whole(self, model: str, request: ModelRequest) -> Answer:
+        async with aclosing(self.stream(model, request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Answer):
+                    return piece
+        raise AssertionError("a stream ends with its answer")
+
+
+class _InVain(Exception):
+    """One call failed."""
+
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(lost.error.message)
+        self.lost = lost
+
+
+async def _one(
+    provider: ModelProvider, spec: ModelSpec, request: ModelRequest
+) -> AsyncGenerator[ModelDelta | Answer]:
+    """One call of one model within its time, counted however it ends. Raises _InVain."""
+    now = asyncio.get_running_loop().time
+    began, said = now(), list[str]()
+    until = began + spec.timeout_seconds
+    request = replace(request, expired=lambda: now() >= until)
+    status, usage = "cancelled", None
+    try:
+        async with aclosing(provider.stream(request)) as pieces:
+            while True:
+                async with asyncio.timeout_at(until):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    raise ProviderError(
+                        "REASON_PROVIDER_UNAVAILABLE", "The model's answer was cut off.", True
+                    )
+                if isinstance(piece, ModelReply):
+                    usage = types.Usage() if piece.cached else used_by(piece.usage, spec)
+                    status = "cached" if piece.cached else "succeeded"
+                    yield Answer(piece, spec.name, usage)
+                    return
+                said.append(piece.text)
+                yield piece
+    except TimeoutError:
+        usage, status = used_by(_spent(request, said), spec), "failed"
+        raise _InVain(Lost(spec.name, _late(spec), usage)) from None
+    except ProviderError as error:
+        status = "refused" if error.metadata.get("breaker") == "open" else "failed"
+        usage = used_by(error.usage, spec) if error.usage is not None else None
+        error.metadata["model"] = spec.name
+        raise _InVain(Lost(spec.name, error, usage)) from None
+    finally:
+        if status == "cancelled":
+            usage = used_by(_spent(request, said), spec)
+        if status not in ("cached", "refused"):  # of those, nobody was asked
+            count_call(spec.name, status, usage, now() - began)
+
+
+def _for(spec: ModelSpec, request: ModelRequest) -> ModelRequest:
+    """The request as this model takes it."""
+    most = spec.max_output_tokens
+    return replace(
+        request,
+        model=spec.model,
+        max_output_tokens=min(request.max_output_tokens or most, most),
+        temperature=spec.temperature if request.temperature is None else request.temperature,
+    )
+
+
+def _spent(request: ModelRequest, said: Sequence[str]) -> TokenUsage:
+    return TokenUsage(estimated_input(request), estimated_tokens("".join(said)), known=False)
+
+
+def _late(spec: ModelSpec) -> ProviderError:
+    message = f"The model {spec.name} did not answer within {spec.timeout_seconds:g} s."
+    return ProviderError(
+        "REASON_PROVIDER_UNAVAILABLE", message, True, metadata={"limit": "timeout", "model": spec.name}
+    )
+
+
+def _size_of(answer: Answer) -> int:
+    reply = answer.reply
+    texts = (reply.text, reply.reasoning, *(use.arguments_json for use in reply.tool_uses))
+    return 1024 + sum(len(text.encode(errors="replace")) for text in texts)
