@@ -55,6 +55,7 @@ class MemoryService:
 
     async def Remember(self, call: Call, request: pb.RememberRequest) -> pb.RememberResponse:
         """Kept when this returns."""
+        _check_texts(request)
         user = _user(call, request.user_id)
         fact = await _told(
             self._memory.facts.remember(
@@ -66,6 +67,7 @@ class MemoryService:
 
     async def ListFacts(self, call: Call, request: pb.ListFactsRequest) -> pb.ListFactsResponse:
         """A page, by kind and key."""
+        _check_texts(request)
         after = _after(request.page_token, 2)
         limit = request.page_size or _PAGE
         found = await _told(
@@ -82,6 +84,7 @@ class MemoryService:
 
     async def Forget(self, call: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
         """Gone when this returns."""
+        _check_texts(request)
         user = _user(call, request.user_id)
         found = await _told(
             self._memory.facts.forget(call.ctx.tenant_id, user, _KINDS[request.kind], request.key)
@@ -92,7 +95,7 @@ class MemoryService:
 
     async def PutDocument(self, call: Call, request: pb.PutDocumentRequest) -> pb.PutDocumentResponse:
         """Found by searches when this returns."""
-        check_text("source", request.source)
+        _check_texts(request)
         document = SourceDocument(request.source, request.body, request.media_type, request.title)
         report = await _told(
             self._memory.knowledge.ingest(
@@ -111,6 +114,7 @@ class MemoryService:
 
     async def ListDocuments(self, call: Call, request: pb.ListDocumentsRequest) -> pb.ListDocumentsResponse:
         """A page, by source."""
+        _check_texts(request)
         (after,) = _after(request.page_token, 1)
         limit = request.page_size or _PAGE
         found = await _told(
@@ -123,6 +127,7 @@ class MemoryService:
         self, call: Call, request: pb.RemoveDocumentRequest
     ) -> pb.RemoveDocumentResponse:
         """Gone when this returns."""
+        _check_texts(request)
         found = await _told(
             self._memory.knowledge.remove(call.ctx.tenant_id, request.collection, request.source)
         )
@@ -134,6 +139,7 @@ class MemoryService:
         self, call: Call, request: pb.ListCollectionsRequest
     ) -> pb.ListCollectionsResponse:
         """Those that the user may read, by name."""
+        _check_texts(request)
         found = await _told(
             self._memory.knowledge.collections(call.ctx.tenant_id, _user(call, request.user_id))
         )
@@ -143,6 +149,7 @@ class MemoryService:
         self, call: Call, request: pb.DropCollectionRequest
     ) -> pb.DropCollectionResponse:
         """Gone when this returns."""
+        _check_texts(request)
         count = await _told(self._memory.knowledge.drop(call.ctx.tenant_id, request.collection))
         if count:
             await self._changed(call, "drop", request.collection, documents=count)
@@ -152,6 +159,7 @@ class MemoryService:
         self, call: Call, request: pb.SearchKnowledgeRequest
     ) -> pb.SearchKnowledgeResponse:
         """The best first."""
+        _check_texts(request)
         found = await _told(
             self._memory.knowledge.search(
                 call.ctx.tenant_id,
@@ -168,6 +176,7 @@ class MemoryService:
         self, call: Call, request: pb.ExportUserRequest
     ) -> AsyncGenerator[pb.ExportUserResponse, None]:
         """One thing after the other."""
+        _check_texts(request)
         try:
             async for found in self._memory.export_user(call.ctx.tenant_id, request.user_id):
                 yield pb.ExportUserResponse(kind=found.kind, value_json=canonical_json(dict(found.value)))
@@ -176,6 +185,7 @@ class MemoryService:
 
     async def EraseUser(self, call: Call, request: pb.EraseUserRequest) -> pb.EraseUserResponse:
         """Erased, and recorded, when this returns."""
+        _check_texts(request)
         done = await _told(self._memory.erase_user(call.ctx.tenant_id, request.user_id))
         await self._changed(call, "erase", request.user_id, **done.counts)
         return pb.EraseUserResponse(erased=done.counts)
@@ -208,11 +218,17 @@ def _typed(error: Exception) -> Exception:
         return Unavailable(retry_after_ms=1000)
     if isinstance(error, MemoryNotFound):
         return NothingFound(str(error))
-    return InvalidArgument(str(error))
+    return InvalidArgument(str(error), violations=[("", "memory", str(error))])
+
+
+def _check_texts(request: Message) -> None:
+    """Refuse NUL in any of its texts. InvalidArgument."""
+    for field, value in request.ListFields():
+        if isinstance(value, str):
+            check_text(field.name, value)
 
 
 def _user(call: Call, user_id: str) -> str:
-    check_text("user_id", user_id)
     return user_id or call.ctx.principal
 
 
