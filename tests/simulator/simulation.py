@@ -324,6 +324,7 @@ def simulate(seed: int) -> Outcome:
     finally:
         _bury(loop)
         gc.enable()
+        structlog.reset_defaults()
     memory = simulation.database.memory
     digest = hashlib.sha256()
     events = 0
