@@ -1,10 +1,12 @@
 """One embedded Postgres for the whole run; a database of its own for each test that asks."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
@@ -27,6 +29,11 @@ hypothesis.settings.register_profile("kfm", deadline=None)  # a busy machine is 
 hypothesis.settings.load_profile("kfm")
 _numbers = itertools.count(1)
 _told: set[str] = set()
+_LOOK = """
+import asyncio
+from kfm_server.sandbox.probing import probe
+print(*(tier.reason for tier in asyncio.run(probe()) if tier.tier == "process" and not tier.able))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -115,3 +122,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for told in sorted(_told | {iggy_support.summary()} - {""}):
         terminalreporter.section("Iggy", yellow="NO REAL" in told)
         terminalreporter.line(told)
+
+
+@functools.cache
+def _not_confined() -> str:
+    """Why this host cannot confine processes; empty if it can."""
+    looked = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, check=True)
+    return looked.stdout.strip()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What needs a host that confines processes is skipped on another one, with the reason."""
+    if item.get_closest_marker("confined") and (why := _not_confined()):
+        pytest.skip(f"NO SANDBOX: this host cannot confine processes: {why}")

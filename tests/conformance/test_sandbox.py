@@ -25,7 +25,7 @@ from kfm_server.sandbox.interpreter import InterpreterSandbox
 from kfm_server.sandbox.processes import ProcessSandbox
 from kfm_server.sandbox.reading import MAX_CALL, MAX_TEXT
 
-pytestmark = [pytest.mark.requirement("K3"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K3"), pytest.mark.timeout(60)]
 
 TOOLS = '''
 """Tools of a pack."""

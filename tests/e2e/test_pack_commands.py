@@ -7,7 +7,7 @@ import pytest
 from kfm_server.doors.cli.personalities import app
 from typer.testing import CliRunner, Result
 
-pytestmark = pytest.mark.requirement("K4")
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K4")]
 
 
 def kfm(*words: str | Path, code: int = 0) -> Result:

@@ -15,7 +15,7 @@ from xenocomm._gen.types import Outcome, Pack
 from tests.support.live import LiveServer
 from tests.support.plans import Gate, call, given, started, until
 
-pytestmark = [pytest.mark.requirement("K1", "K2"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K1", "K2"), pytest.mark.timeout(120)]
 SECONDS = 20.0
 MANIFEST = """\
 name: {name}

@@ -14,7 +14,7 @@ from tests.support.live import LiveServer
 from tests.support.model_server import ModelServer
 from tests.support.plans import call, given
 
-pytestmark = [pytest.mark.requirement("K1", "K3"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K1", "K3"), pytest.mark.timeout(120)]
 PACKS = {pack.name: pack for pack in (load(at) for at in sorted(SHIPPED.iterdir()) if at.is_dir())}
 MESSAGES = [
     pytest.param(pack, case, id=f"{pack.name}: {case.name}")
