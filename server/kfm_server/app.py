@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
@@ -79,9 +78,6 @@ from kfm_server.tools.pool_tools import PoolTools
 from kfm_server.turns.decide.draft import World
 from kfm_server.worker.program import Worker, leave
 from kfm_server.worker.relay import WorkerRelay
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger(__name__)
 CAPABILITIES = (
