@@ -79,7 +79,7 @@ class Load:
                 await asyncio.sleep(0.02)
 
     async def until_they_succeed(self) -> None:
-        """Run turns until the last of each client have succeeded: every process knows the worker's tools then."""
+        """Run turns until the last of each client have succeeded."""
         async with asyncio.timeout(TURN_SECONDS), asyncio.TaskGroup() as group:
             running = group.create_task(self.run(), name="load")
             while not running.done():

@@ -82,7 +82,7 @@ class Site:
         return True
 
     async def ready(self) -> None:
-        """Wait, bounded, until the runtimes share the partitions evenly and the workers are known where clients are."""
+        """Wait, bounded, until the runtimes share the partitions evenly, every server knows the pool's tools, and the workers are known where clients are."""
         workers = sum(isinstance(process, LiveWorker) for process in self.processes.values())
         async with asyncio.timeout(SECONDS):
             connection: Any = await asyncpg.connect(self.dsn)
@@ -91,6 +91,9 @@ class Site:
                     await asyncio.sleep(0.05)
             finally:
                 await connection.close()
+            for server in self.processes.values():
+                if isinstance(server, LiveServer):
+                    await _knows_pool_tools(server.grpc)
             async with Client(self.endpoint, timeout=SECONDS) as kfm:
                 while len((await kfm.server.workers(POOL)).workers) < workers:  # noqa: ASYNC110 (as above)
                     await asyncio.sleep(0.05)
@@ -98,6 +101,14 @@ class Site:
     def log_tail(self, cell: Cell) -> str:
         """What the cell's process said last."""
         return self.processes[cell.process].log_tail(20)
+
+
+async def _knows_pool_tools(endpoint: str) -> None:
+    """Servers look for what was told to another one once a second; a plan that names a tool before is refused."""
+    wanted = {tool for tool in CALLED if tool.startswith("pool_")}
+    async with Client(endpoint, timeout=SECONDS) as kfm:
+        while not any(wanted <= set(pool.tools) for pool in (await kfm.server.workers(POOL)).pools):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def _shares(connection: Any) -> list[int]:
