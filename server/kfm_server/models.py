@@ -10,6 +10,8 @@ from kfm_server.canonical import canonical_json, parse_json
 from kfm_server.secret import NO_SECRET, Secret
 
 PlannerName = Literal["rules", "plan", "react", "hybrid"]
+EVERY_TOOL = "*"
+"""Stands for all tools of the server that are not reserved; `ask_person` is none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Personality:
     """How an agent plans and what it is told: `[personalities.NAME]` of config.toml, or a pack.
 
     models: names of configured models, the weakest first, empty is all of them; tools: names of the server's that it
-    may call, None is all; version, pack, own_tools: of its pack, with the digest of the pack's files. A turn keeps it
+    may call, None is all, and so is EVERY_TOOL beside names that it does not stand for; version, pack, own_tools: of its pack, with the digest of the pack's files. A turn keeps it
     as it began: what the pack becomes later is another value.
     """
 

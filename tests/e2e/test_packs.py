@@ -21,7 +21,7 @@ MANIFEST = """\
 name: {name}
 version: {version}
 description: Tells which version of it runs.
-uses: ["*"]
+uses: ["*", ask_person]
 prompts: {{system: prompts/system.md}}
 tools:
   - name: which
@@ -135,13 +135,14 @@ async def test_one_is_shown_with_what_it_is_told(client: Client) -> None:
     found = await client.personalities.get("teller")
     assert found.pack is not None and found.personality is not None
     assert found.instructions == f"You are teller, version {found.pack.version}."
+    assert {"ask_person", "calculator", "todo_store"} < set(found.personality.tools)
     assert found.personality.tools[-1] == "which"
     with pytest.raises(PersonalityNotFound):
         await client.personalities.get("nobody")
 
 
 async def test_a_packs_own_knowledge_is_found_in_its_turns_alone(client: Client, server: LiveServer) -> None:
-    manifest = MANIFEST.replace('uses: ["*"]', 'uses: ["*"]\nknowledge: {{files: [knowledge/*.md]}}')
+    manifest = MANIFEST.replace("\nprompts", "\nknowledge: {{files: [knowledge/*.md]}}\nprompts")
     write_pack(
         server.home / "personalities" / "learned",
         "1.0.0",

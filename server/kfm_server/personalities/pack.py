@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from kfm.pack.v1 import manifest_pb2 as pb
 
 from kfm_server.canonical import canonical_json
-from kfm_server.models import OwnTool, Personality, PlannerName
+from kfm_server.models import EVERY_TOOL, OwnTool, Personality, PlannerName
 from kfm_server.personalities.documents import Document, read_message, text_of
 from kfm_server.personalities.files import Files, digest_of, read_directory
 from kfm_server.personalities.problems import PackInvalid, Problem
@@ -136,7 +136,7 @@ def _personality(
         planner=cast("PlannerName", manifest.planner or "hybrid"),
         models=tuple(manifest.models),
         instructions=instructions,
-        tools=None if "*" in manifest.uses else tuple(manifest.uses),
+        tools=None if [*manifest.uses] == [EVERY_TOOL] else tuple(manifest.uses),
         max_repairs=manifest.max_repairs if manifest.HasField("max_repairs") else 2,
         version=manifest.version,
         pack=digest,

@@ -4,8 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from kfm.type.v1 import type_pb2 as types
 from kfm_server.models import DEFAULT_PERSONALITY, OwnTool, Personality
 from kfm_server.personalities.pack import check
+from kfm_server.tool_catalogue import ToolEntry
+from kfm_server.turns.planners.agent import tools_of
 
 pytestmark = pytest.mark.requirement("K2")
 TOOL = OwnTool("which", "Which it is.", '{"type":"object"}')
@@ -35,6 +38,23 @@ def test_what_a_newer_release_adds_is_left_out_and_what_an_older_one_lacks_is_th
     newer |= {"mood": "good", "own_tools": [newer["own_tools"][0] | {"network": True}]}
     assert Personality.decode(json.dumps(newer)).own_tools == (TOOL,)
     assert Personality.decode('{"name":"b"}') == Personality("b")
+
+
+def test_all_of_the_servers_tools_and_what_all_does_not_stand_for_can_be_used_together() -> None:
+    def used(uses: str) -> Personality:
+        return check(
+            {"manifest.yaml": f"name: a\nversion: 1.0.0\ndescription: d\nuses: {uses}\n".encode()}
+        ).personality
+
+    assert used('["*"]').tools is None
+    both = used('["*", ask_person, secrets]')
+    assert "ask_person" in (both.tools or ())
+    catalogue = {
+        name: ToolEntry(name, name, types.EFFECT_CONTRACT_PURE, {"type": "object"}, reserved=reserved)
+        for name, reserved in (("calculator", False), ("secrets", True), ("others", True))
+    }
+    assert tools_of(both, catalogue).keys() == {"calculator", "secrets"}
+    assert Personality.decode(both.encode()) == both
 
 
 def test_every_file_of_a_pack_changes_the_digest_and_its_signature_does_not() -> None:

@@ -6,7 +6,7 @@ from kfm.catalogue.errors import PersonalityNotFound
 from kfm.personality.v1 import personality_service_pb2
 
 from kfm_server.doors.grpc.interceptor import Call
-from kfm_server.models import Personality
+from kfm_server.models import EVERY_TOOL, Personality
 from kfm_server.ports.packs import NO_PACKS, Packs, PackState
 
 _pb = personality_service_pb2
@@ -59,7 +59,9 @@ class PersonalityService:
         return _pb.ListPacksResponse(packs=[_pack(state) for state in self._packs.states()])
 
     def _message(self, name: str, personality: Personality, default: str) -> _pb.Personality:
-        named = sorted(self._tools()) if personality.tools is None else personality.tools
+        named = personality.tools or ()
+        if personality.tools is None or EVERY_TOOL in named:
+            named = sorted({*self._tools(), *named} - {EVERY_TOOL})
         return _pb.Personality(
             name=name,
             description=personality.description,

@@ -8,7 +8,7 @@ from google.protobuf import duration_pb2
 from kfm.type.v1 import type_pb2 as types
 
 from kfm_server.canonical import parse_json
-from kfm_server.models import ModelSpec, Personality
+from kfm_server.models import EVERY_TOOL, ModelSpec, Personality
 from kfm_server.tool_catalogue import ToolEntry
 from kfm_server.turns.planners.complexity import message_complexity
 from kfm_server.turns.planners.types import PLAN_NOT_POSSIBLE, Planned, Refused, ToolCatalogue
@@ -40,7 +40,7 @@ def begin(
 
 def tools_of(personality: Personality, tools: ToolCatalogue) -> ToolCatalogue:
     """The tools that a personality may call."""
-    if personality.tools is not None:
+    if personality.tools is not None and EVERY_TOOL not in personality.tools:
         tools = {name: tools[name] for name in personality.tools if name in tools}
     return with_own(personality, tools)
 
