@@ -90,3 +90,4 @@ async def test_an_equal_call_is_answered_from_memory_for_nothing_and_says_so(
     assert 1 <= len(hits) == 3 - model_server.count()
     assert all(hit.usage.cost_nanos == hit.usage.input_tokens == hit.usage.model_calls == 0 for hit in hits)
     assert {turn.output[0].text for turn in turns} == {"Here you are."}
+    assert sum(turn.usage.model_calls for turn in turns if turn.usage) == model_server.count()

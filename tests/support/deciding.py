@@ -112,9 +112,10 @@ class Desk:
         attempt: int = 1,
         tokens: int = 10,
         cut: bool = False,
+        cached: bool = False,
     ) -> None:
-        """The model of a step of turn_1 answered, with these calls (tool, arguments)."""
-        self.reply_of("turn_1", key, text, *calls, attempt=attempt, tokens=tokens, cut=cut)
+        """The model of a step of turn_1 answered, with these calls (tool, arguments); `cached`: it was not asked."""
+        self.reply_of("turn_1", key, text, *calls, attempt=attempt, tokens=tokens, cut=cut, cached=cached)
 
     def reply_of(
         self,
@@ -125,6 +126,7 @@ class Desk:
         attempt: int = 1,
         tokens: int = 10,
         cut: bool = False,
+        cached: bool = False,
     ) -> None:
         """The same of another turn."""
         asked = tuple(AskedCall(name, arguments) for name, arguments in calls)
@@ -133,7 +135,9 @@ class Desk:
             status=ev.STEP_STATUS_SUCCEEDED,
             output_json=canonical_json(Reply(text, asked, cut).value()),
             metrics=ev.StepMetrics(
-                usage=types.Usage(
+                usage=types.Usage()
+                if cached
+                else types.Usage(
                     input_tokens=tokens, output_tokens=tokens, cost_nanos=tokens, model_calls=1
                 ),
                 provider_request_id=f"req-{key}-{attempt}",

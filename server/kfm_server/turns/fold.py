@@ -169,7 +169,7 @@ def _ended(turn: Turn, envelope: Envelope, payload: ev.StepResultEvent) -> Chang
             usage=metrics.usage if metrics.HasField("usage") else None,
             model=metrics.model,
             provider_request_id=metrics.provider_request_id,
-            called=error is None or not _uncalled(step, payload),
+            called=not _uncalled(step, payload),
         )
         history = (*history[:-1], last)
     # What never started is not counted: a database that is away again and again must not use up the tries.
@@ -230,9 +230,12 @@ _REFUSED_BEFORE_THE_CALL = frozenset(
 def _uncalled(step: Step, payload: ev.StepResultEvent) -> bool:
     if payload.error.reason in NEVER_STARTED:
         return True
+    if step.definition.kind not in MODEL_KINDS or payload.synthesised:
+        return False
+    if payload.metrics.HasField("usage") and not payload.metrics.usage.model_calls:
+        return True  # a reply kept from an equal call
     refused = payload.error.reason in _REFUSED_BEFORE_THE_CALL and not payload.metrics.prompt_digest
-    refused |= payload.error.metadata.get("breaker") == "open"
-    return step.definition.kind in MODEL_KINDS and refused and not payload.synthesised
+    return refused or payload.error.metadata.get("breaker") == "open"
 
 
 def _control(turn: Turn, envelope: Envelope, payload: ev.TurnControlEvent) -> Changes:

@@ -198,6 +198,17 @@ def test_a_call_that_was_refused_before_it_was_made_is_no_call(digest: str, call
     assert d.finish().usage.model_calls == calls
 
 
+def test_an_answer_from_the_cache_uses_up_nothing() -> None:
+    d = desk()
+    d.say("turn_1", "add", max_model_calls=1)
+    d.reply("m1", "", SUM, cached=True)
+    d.ended("turn_1", "m1.c1", 1)
+    d.reply("m2", "done")
+    end = d.finish()
+    assert end.outcome == ev.OUTCOME_SUCCEEDED
+    assert (end.usage.model_calls, end.usage.input_tokens, end.usage.tool_calls) == (1, 10, 1)
+
+
 def test_a_call_whose_process_died_stays_counted_whatever_ends_it() -> None:
     d = desk()
     d.say("turn_1", "add", max_model_calls=1)
