@@ -140,6 +140,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
         packs = await open_packs(stack, settings, journal.rows)
+        config.require_default(lambda: packs.registry.personalities)
 
         def world_now(settings: Settings) -> World:
             return world_of(tools, settings, packs.personalities(settings))

@@ -34,6 +34,7 @@ class Config:
         self._read = read
         self._reading = read()
         self._tools: Collection[str] | None = None
+        self._packs: Callable[[], Collection[str]] | None = None
         self.loaded_at = time.time()
         self.last_error = ""
         self.asked = asyncio.Event()
@@ -98,11 +99,18 @@ class Config:
         self._reading.check_tools(known)
         self._tools = known
 
+    def require_default(self, packs: Callable[[], Collection[str]]) -> None:
+        """From now on the default personality has to be a configured one or a pack. SettingsError if it is neither already."""
+        self._reading.check_default(packs())
+        self._packs = packs
+
     def read_again(self) -> Reading:
         """A new reading, checked, not in force. Blocks on files. Raises SettingsError."""
         found = self._read()
         if self._tools is not None:
             found.check_tools(self._tools)
+        if self._packs is not None:
+            found.check_default(self._packs())
         return found
 
     def would_be(self, found: Reading) -> Reading:

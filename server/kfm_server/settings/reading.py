@@ -61,6 +61,13 @@ class Reading:
                     )
         _refuse(problems)
 
+    def check_default(self, packs: Collection[str]) -> None:
+        """SettingsError if the default personality is neither configured nor one of these packs."""
+        default, known = self.settings.default_personality, {*self.settings.personalities, *packs}
+        if default not in known:
+            place, near = self.values["default_personality"].place, close(default, dict.fromkeys(known))
+            _refuse([f"{place}: default_personality names {default}, which there is not{near}"])
+
 
 def read(
     flags: Mapping[str, object], environment: Mapping[str, str], path: Path, *, required: bool
@@ -325,12 +332,6 @@ def _cross_check(
     if embedder.value and embedder.value not in models:
         near = close(embedder.value, models)
         problems.append(f"{embedder.place}: the embedder {embedder.value} is no model that there is{near}")
-    default = values["default_personality"]
-    if default.value not in personalities:
-        near = close(default.value, personalities)
-        problems.append(
-            f"{default.place}: default_personality names {default.value}, which there is not{near}"
-        )
 
 
 def _first_set(values: Mapping[str, Value], *names: str) -> str:

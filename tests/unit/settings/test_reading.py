@@ -134,7 +134,6 @@ max_cost_usd = 0.25
         ("[personalities.x]\nplanner = 'raect'", "config.toml:2: personalities.x.planner='raect': not one of rules, plan, react, hybrid"),
         ("[personalities.x]\nplanner = 'react'", "personality x has the planner react and no model"),
         ("[personalities.x]\ntools = ['a', 'a']", "a list that has a name twice"),
-        ("default_personality = 'asistant'", "default_personality names asistant, which there is not; did you mean assistant?"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_place(read: Read, text: str, said: str) -> None:
@@ -295,3 +294,19 @@ def test_the_digest_tells_configurations_apart_and_knows_no_secret(read: Read) -
     one = read(f'{MODEL}api_key = "first"').digest
     assert read(f'{MODEL}api_key = "second"').digest == one
     assert read(f"{MODEL}temperature = 0.5").digest != one
+
+
+def test_the_default_personality_is_a_configured_one_or_a_pack(read: Read, tmp_path: Path) -> None:
+    packs = {"teller"}
+    read("").require_default(lambda: ())
+    config = read("default_personality = 'teller'")
+    config.require_default(lambda: packs)
+    (tmp_path / "config.toml").write_text("\ndefault_personality = 'tellr'")
+    with pytest.raises(
+        SettingsError, match=r":2: default_personality names tellr, which there is not; did you mean teller"
+    ):
+        config.read_again()
+    packs.add("tellr")
+    assert config.read_again().settings.default_personality == "tellr"
+    with pytest.raises(SettingsError, match="default_personality names tellr, which there is not"):
+        read("default_personality = 'tellr'").require_default(lambda: ())
