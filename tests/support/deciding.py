@@ -137,9 +137,7 @@ class Desk:
             metrics=ev.StepMetrics(
                 usage=types.Usage()
                 if cached
-                else types.Usage(
-                    input_tokens=tokens, output_tokens=tokens, cost_nanos=tokens, model_calls=1
-                ),
+                else types.Usage(input_tokens=tokens, output_tokens=tokens, cost_nanos=tokens, model_calls=1),
                 provider_request_id=f"req-{key}-{attempt}",
             ),
         )

@@ -38,14 +38,17 @@ class FlightsFull(Exception):
 
 
 class ModelGateway(Protocol):
-    """Each call goes along the model's chain once; nothing is retried."""
+    """Each call goes along the model's chain once; nothing is retried. A failure's metadata has its `cost_nanos`."""
 
     async def generate(self, model: str, request: ModelRequest) -> Answer:
         """One reply. Calls with the same `request.key` are one. Raises LookupError, ProviderError, KeyTaken, FlightsFull."""
         ...
 
     def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelDelta | Answer]:
-        """The reply in pieces, then whole; a call that fails after its first piece fails the stream. Raises LookupError, ProviderError."""
+        """The reply in pieces, then whole; a call that fails after its first piece fails the stream. Raises as `generate`.
+
+        Who meets a call with the same key gets its reply in one piece.
+        """
         ...
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[Embeddings, types.Usage]:

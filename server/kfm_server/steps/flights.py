@@ -1,7 +1,8 @@
 """Equal calls under way are one call: by idempotency key, and for a while after its answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
@@ -20,7 +21,9 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Flight(Generic[T]):
+class Flight(Generic[T]):
+    """One call of a key; `answer` is set once, by who makes it."""
+
     digest: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     answer: T | None = None
@@ -45,12 +48,16 @@ class Flights(Generic[T]):
         """`now`: seconds; `size_of`: bytes of an answer; `hook`: told of each event with its key."""
         self._now, self._size_of, self._hook = now, size_of, hook
         self._most, self._most_bytes, self._keep = max_flights, max_kept_bytes, keep_seconds
-        self._flights: dict[str, _Flight[T]] = {}
-        self._kept: dict[str, _Flight[T]] = {}  # oldest first
+        self._flights: dict[str, Flight[T]] = {}
+        self._kept: dict[str, Flight[T]] = {}  # oldest first
         self._bytes = 0
 
-    async def fly(self, key: str, digest: str, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer of `call`, or of the call that was made under this key before. Raises what that raises, KeyTaken, FlightsFull."""
+    @asynccontextmanager
+    async def flight(self, key: str, digest: str) -> AsyncGenerator[Flight[T]]:
+        """The call of this key: has it an `answer`, then that is to be taken, else the body makes the call and sets it.
+
+        Raises what the call that was met raised, KeyTaken, FlightsFull.
+        """
         self._forget()
         while (flight := self._flights.get(key) or self._kept.get(key)) is not None:
             if flight.digest != digest:
@@ -62,13 +69,14 @@ class Flights(Generic[T]):
                 raise flight.error
             if flight.answer is not None:
                 self._hook("hit", key)
-                return flight.answer
+                yield flight
+                return
         if len(self._flights) >= self._most:
             raise FlightsFull
-        flight = self._flights[key] = _Flight[T](digest)
+        flight = self._flights[key] = Flight[T](digest)
         self._hook("start", key)
         try:
-            answer = flight.answer = await call()
+            yield flight
         except Exception as error:
             flight.error = error
             raise
@@ -76,10 +84,10 @@ class Flights(Generic[T]):
             del self._flights[key]
             flight.ended.set()
             self._hook("complete" if flight.answer is not None else "fail", key)
-        self._keep_answer(key, flight, answer)
-        return answer
+            if flight.answer is not None:
+                self._keep_answer(key, flight, flight.answer)
 
-    def _keep_answer(self, key: str, flight: _Flight[T], answer: T) -> None:
+    def _keep_answer(self, key: str, flight: Flight[T], answer: T) -> None:
         flight.size, flight.until = self._size_of(answer), self._now() + self._keep
         self._kept[key] = flight
         self._bytes += flight.size

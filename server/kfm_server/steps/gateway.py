@@ -42,14 +42,47 @@ class Gateway:
 
     async def generate(self, model: str, request: ModelRequest) -> Answer:
         """One reply. Calls with the same `request.key` are one. Raises LookupError, ProviderError, KeyTaken, FlightsFull."""
-        if not request.key:
-            return await self._whole(model, request)
-        digest = f"{model}\n{digest_of(request)}"
-        key = f"{request.tenant}\n{request.key}"
-        return await self._flights.fly(key, digest, lambda: self._whole(model, request))
+        async with aclosing(self._flown(model, request, streams=False)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Answer):
+                    return piece
+        raise AssertionError("a call ends with its answer")
 
     async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelDelta | Answer]:
-        """The reply in pieces, then whole; a call that fails after its first piece fails the stream. Raises as `generate`."""
+        """The reply in pieces, then whole; a call that fails after its first piece fails the stream. Raises as `generate`.
+
+        Who meets a call with the same key gets its reply in one piece.
+        """
+        async with aclosing(self._flown(model, request, streams=True)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _flown(
+        self, model: str, request: ModelRequest, *, streams: bool
+    ) -> AsyncGenerator[ModelDelta | Answer]:
+        """One call for all that have its key."""
+        if not request.key:
+            async with aclosing(self._asked(model, request, streams=streams)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        key, digest = f"{request.tenant}\n{request.key}", f"{model}\n{digest_of(request)}"
+        async with self._flights.flight(key, digest) as flight:
+            if flight.answer is not None:
+                if flight.answer.reply.text:
+                    yield ModelDelta("text", flight.answer.reply.text)
+                yield flight.answer
+                return
+            async with aclosing(self._asked(model, request, streams=streams)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Answer):
+                        flight.answer = piece
+                    yield piece
+
+    async def _asked(
+        self, model: str, request: ModelRequest, *, streams: bool
+    ) -> AsyncGenerator[ModelDelta | Answer]:
+        """Along the chain, each model once: who asked is the one to retry. `streams`: pieces are told as they come."""
         chain = chain_of(self._models, model)
         specs = [spec for _, spec in chain.values()]
         failed: list[FailedCall] = []
@@ -62,8 +95,11 @@ class Gateway:
             try:
                 async with aclosing(_one(chain[spec.name][0], spec, _for(spec, request))) as pieces:
                     async for piece in pieces:
-                        began = True
-                        yield replace(piece, lost=tuple(lost)) if isinstance(piece, Answer) else piece
+                        if isinstance(piece, Answer):
+                            yield replace(piece, lost=tuple(lost))
+                        elif streams:
+                            began = True
+                            yield piece
                 return
             except _InVain as in_vain:
                 lost.append(in_vain.lost)
@@ -72,9 +108,10 @@ class Gateway:
                 spec.name, error.reason, error.metadata.get("http_status", ""), error.retry_after_ms
             )
             failed.append(call)
-            # Each model once: who asked is the one to retry.
             other = next_model(specs, failed, {one.model for one in lost})
             if began or other is None or not is_to_blame(call):
+                cost = sum(one.usage.cost_nanos for one in lost if one.usage is not None)
+                error.metadata["cost_nanos"] = str(cost)
                 raise error
             spec = other
 
@@ -101,13 +138,6 @@ class Gateway:
         finally:
             if status != "refused":
                 count_call(spec.name, status, usage, time.perf_counter() - began)
-
-    async def _whole(self, model: str, request: ModelRequest) -> Answer:
-        async with aclosing(self.stream(model, request)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    return piece
-        raise AssertionError("a stream ends with its answer")
 
 
 class _InVain(Exception):

@@ -30,6 +30,14 @@ def flights(clock: Clock, told: list[FlightEvent], **bounds: int) -> Flights[str
     return Flights(clock, len, lambda event, key: told.append(event), **bounds)  # pyright: ignore[reportArgumentType]
 
 
+async def fly(flying: Flights[str], key: str, digest: str, call: Callable[[], Awaitable[str]]) -> str:
+    """The answer of the key's call, which is this one if there is none yet."""
+    async with flying.flight(key, digest) as flight:
+        if flight.answer is None:
+            flight.answer = await call()
+        return flight.answer
+
+
 def answers(text: str) -> Callable[[], Awaitable[str]]:
     async def call() -> str:
         return text
@@ -41,10 +49,10 @@ async def test_equal_calls_under_way_are_one_and_another_request_is_a_conflict()
     told: list[FlightEvent] = []
     flying, call = flights(Clock(), told), Calls()
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(flying.fly("k", "d", call)) for _ in range(3)]
+        tasks = [group.create_task(fly(flying, "k", "d", call)) for _ in range(3)]
         await call.began.wait()
         with pytest.raises(KeyTaken):
-            await flying.fly("k", "other", call)
+            await fly(flying, "k", "other", call)
         call.answer.set_result("yes")
     assert [task.result() for task in tasks] == ["yes"] * 3
     assert call.made == 1
@@ -54,10 +62,10 @@ async def test_equal_calls_under_way_are_one_and_another_request_is_a_conflict()
 async def test_an_answer_is_kept_for_who_asks_again_and_only_so_long() -> None:
     clock, told = Clock(), list[FlightEvent]()
     flying = flights(clock, told)
-    assert await flying.fly("k", "d", answers("first")) == "first"
-    assert await flying.fly("k", "d", answers("second")) == "first"
+    assert await fly(flying, "k", "d", answers("first")) == "first"
+    assert await fly(flying, "k", "d", answers("second")) == "first"
     clock.seconds += 60
-    assert await flying.fly("k", "d", answers("third")) == "third"
+    assert await fly(flying, "k", "d", answers("third")) == "third"
     assert told == ["start", "complete", "hit", "start", "complete"]
 
 
@@ -65,12 +73,12 @@ async def test_a_failure_is_everybodys_and_nobodys_who_comes_later() -> None:
     told: list[FlightEvent] = []
     flying, call = flights(Clock(), told), Calls()
     async with asyncio.timeout(5):
-        tasks = [asyncio.ensure_future(flying.fly("k", "d", call)) for _ in range(2)]
+        tasks = [asyncio.ensure_future(fly(flying, "k", "d", call)) for _ in range(2)]
         await call.began.wait()
         call.answer.set_exception(ConnectionError("away"))
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [ConnectionError] * 2 and call.made == 1
-    assert await flying.fly("k", "d", answers("well")) == "well"
+    assert await fly(flying, "k", "d", answers("well")) == "well"
     assert told == ["start", "fail", "hit", "start", "complete"]
 
 
@@ -79,9 +87,9 @@ async def test_a_caller_that_leaves_does_not_take_the_others_with_it() -> None:
     flying, first, second = flights(Clock(), told), Calls(), Calls()
     second.answer.set_result("from the second")
     async with asyncio.timeout(5):
-        leader = asyncio.ensure_future(flying.fly("k", "d", first))
+        leader = asyncio.ensure_future(fly(flying, "k", "d", first))
         await first.began.wait()
-        follower = asyncio.ensure_future(flying.fly("k", "d", second))
+        follower = asyncio.ensure_future(fly(flying, "k", "d", second))
         await asyncio.sleep(0)
         leader.cancel()
         assert await follower == "from the second"
@@ -91,12 +99,12 @@ async def test_a_caller_that_leaves_does_not_take_the_others_with_it() -> None:
 async def test_keys_and_bytes_are_bounded_and_what_is_under_way_is_never_dropped() -> None:
     flying, call = flights(Clock(), [], max_flights=2, max_kept_bytes=10), Calls()
     async with asyncio.timeout(5):
-        under_way = [asyncio.ensure_future(flying.fly(f"k{n}", "d", call)) for n in range(2)]
+        under_way = [asyncio.ensure_future(fly(flying, f"k{n}", "d", call)) for n in range(2)]
         await call.began.wait()
         await asyncio.sleep(0)
         with pytest.raises(FlightsFull):
-            await flying.fly("k9", "d", answers("no"))
+            await fly(flying, "k9", "d", answers("no"))
         call.answer.set_result("123456")
         await asyncio.gather(*under_way)
-    assert await flying.fly("k0", "d", answers("new")) == "new", "it was dropped for the younger one"
-    assert await flying.fly("k1", "d", answers("new")) == "123456"
+    assert await fly(flying, "k0", "d", answers("new")) == "new", "it was dropped for the younger one"
+    assert await fly(flying, "k1", "d", answers("new")) == "123456"

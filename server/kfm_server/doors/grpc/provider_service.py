@@ -52,6 +52,9 @@ _BREAKERS: Final = {
 }
 
 
+_FAILURES: Final = (LookupError, ProviderError, KeyTaken, FlightsFull)
+
+
 class ProviderService:
     """The bodies of kfm.provider.v1.ProviderService, by the names of its RPCs."""
 
@@ -68,7 +71,7 @@ class ProviderService:
             answer = await self._gateway.generate(
                 request.model, _request(call, request.prompt, request.idempotency_key)
             )
-        except (LookupError, ProviderError, KeyTaken, FlightsFull) as error:
+        except _FAILURES as error:
             raise _told(error, request.model) from None
         return pb.GenerateResponse(reply=_reply(answer))
 
@@ -81,7 +84,7 @@ class ProviderService:
             async with aclosing(self._gateway.stream(request.model, asked)) as pieces:
                 async for piece in pieces:
                     yield _piece(piece)
-        except (LookupError, ProviderError) as error:
+        except _FAILURES as error:
             raise _told(error, request.model) from None
 
     async def Embed(self, call: Call, request: pb.EmbedRequest) -> pb.EmbedResponse:
