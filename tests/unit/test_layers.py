@@ -13,6 +13,7 @@ CONTRACT = ROOT / "gen" / "python"
 
 VOCABULARY = frozenset(
     {
+        "breaker",
         "canonical",
         "clock",
         "context",
@@ -50,6 +51,7 @@ EXCEPTIONS = {
     ("doors/cli/packs.py", "personalities"): "packs are made, checked and installed without a server",
     ("doors/cli/pack_cases.py", "personalities"): "and so are their cases run",
     ("doors/cli/pack_cases.py", "sandbox"): "in the sandbox that a server would use",
+    ("doors/cli/doctor.py", "sandbox"): "what this machine can confine is found by trying",
     (
         "doors/cli/main.py",
         "starting",

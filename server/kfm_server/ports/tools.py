@@ -51,11 +51,16 @@ class ToolCall:
 
 
 class ToolError(Exception):
-    """A tool's own failure, told to the user as it stands. `retryable`: another attempt may succeed."""
+    """A tool's own failure, told to the user as it stands. `retryable`: another attempt may succeed.
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    unsure: whether the call had its effect is not known, as after a connection that broke. The effect contract says
+    what follows: a call that may be repeated has failed, of another one the outcome is unknown until somebody settles it.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False, unsure: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.unsure = unsure
 
 
 class Tool(Protocol):

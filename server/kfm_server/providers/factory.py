@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from kfm_server import metrics
+from kfm_server.breaker import Breaker
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import ModelProvider, ProviderError
-from kfm_server.providers.breaker import Breaker
 from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.litellm_adapter import LiteLLMProvider, load
 from kfm_server.providers.reply_cache import ReplyCache
@@ -45,6 +45,10 @@ class Providers:
     def listed(self) -> list[tuple[ModelSpec, Breaker]]:
         """All, in the order of the configuration, with the breakers of their endpoints."""
         return [(spec, guarded.breaker) for guarded, spec in self._models.values()]
+
+    def reachable(self) -> bool:
+        """No breaker of a model is open."""
+        return all(breaker.state != "open" for breaker in self._breakers.values())
 
     def get(self, name: str) -> tuple[GuardedProvider, ModelSpec]:
         """A model's provider and what is known of it. Raises UnknownModel."""

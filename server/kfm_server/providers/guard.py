@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
 
 from kfm_server import metrics
+from kfm_server.breaker import Breaker, BreakerOpen, Outcome
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import (
     Embeddings,
@@ -17,7 +18,6 @@ from kfm_server.ports.models import (
     never,
 )
 from kfm_server.providers import errors
-from kfm_server.providers.breaker import Breaker, BreakerOpen, Outcome
 from kfm_server.providers.reply_cache import ReplyCache
 
 

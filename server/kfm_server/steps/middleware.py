@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -126,7 +126,18 @@ def facts(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue, packs: PackTools | None = None) -> Middleware:
+def nothing_awaited(tool: str) -> str:
+    """For who awaits no tools."""
+    del tool
+    return ""
+
+
+def with_tool(
+    tools: Mapping[str, Tool],
+    catalogue: ToolCatalogue,
+    packs: PackTools | None = None,
+    awaited: Callable[[str], str] = nothing_awaited,
+) -> Middleware:
     """Finds the tool, one of the turn's own pack first, and holds it to the contract that the plan pinned."""
 
     def layer(following: Handler) -> Handler:
@@ -137,6 +148,13 @@ def with_tool(tools: dict[str, Tool], catalogue: ToolCatalogue, packs: PackTools
             if keeps is not None and (own := own_tools(keeps).get(attempt.tool)) is not None:
                 entry, tool = own, packs.tool(keeps, attempt.tool) if packs is not None else None
             if tool is None or entry is None:
+                if source := awaited(attempt.tool):
+                    return failed(
+                        "REASON_TOOL_UNAVAILABLE",
+                        f"The tool {attempt.tool} comes from {source}, which has not answered yet.",
+                        retryable=True,
+                        tool=attempt.tool,
+                    )
                 return failed(
                     "REASON_TOOL_NOT_FOUND", f"There is no tool {attempt.tool[:80]!r}.", tool=attempt.tool
                 )

@@ -1,6 +1,6 @@
 """The step processor: performs one attempt of one step. It never retries and never appends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from kfm_server.steps.middleware import (
     Middleware,
     compose,
     failed,
+    given_up,
+    nothing_awaited,
     with_arguments,
     with_bound,
     with_deadline,
@@ -50,6 +52,7 @@ class StepProcessor:
         log: Any = None,
         models: Handler | None = None,
         packs: PackTools | None = None,
+        awaited: Callable[[str], str] = nothing_awaited,
         max_result_bytes: int = MAX_RESULT_BYTES,
         layers: Sequence[Middleware] = (),
         traced: bool = False,
@@ -57,12 +60,13 @@ class StepProcessor:
         """Compose the chain.
 
         Args:
-            tools: what can be called, by name.
+            tools: what can be called, by name; it may change, and so may the catalogue.
             catalogue: the same tools, as they are planned with.
             clock: tells `start_by` and deadlines.
             log: a structlog logger; bound when the processor is made.
             models: performs model and plan steps (steps/model_step.py); without it there are none.
             packs: finds the tools that personalities bring; without it there are none.
+            awaited: who is to bring the tool of a name and has not answered yet; empty if nobody is.
             max_result_bytes: largest output, as canonical JSON.
             layers: further layers, innermost: they see validated arguments within the deadline.
             traced: an attempt has a span of its own: what it calls gets that one as its parent.
@@ -74,7 +78,7 @@ class StepProcessor:
         call_tool = compose(
             (
                 around,
-                with_tool(dict(tools), catalogue, packs),
+                with_tool(tools, catalogue, packs, awaited),
                 with_arguments(),
                 with_bound(max_result_bytes),
                 within,
@@ -140,6 +144,8 @@ async def _call(invocation: Invocation) -> AttemptResult:
         invocation.output = await coroutine
     except ToolError as error:
         reason = "REASON_TOOL_UNAVAILABLE" if error.retryable else "REASON_TOOL_FAILED"
-        return failed(reason, clean_text(str(error))[:4096], retryable=error.retryable, tool=attempt.tool)
+        status = given_up(attempt) if error.unsure else events.STEP_STATUS_FAILED
+        said = clean_text(str(error))[:4096]
+        return failed(reason, said, retryable=error.retryable, status=status, tool=attempt.tool)
     failpoints.hit(_RESULT)
     return AttemptResult(events.STEP_STATUS_SUCCEEDED)

@@ -37,6 +37,9 @@ class ToolRegistry:
         for entry in entries.values():
             _check_compensation(entry, entries)
         self._entries = entries
+        self._tools = found
+        self._supplied: dict[str, dict[str, Tool]] = {}
+        self._awaited: dict[str, str] = {}
         self.tools: Mapping[str, Tool] = MappingProxyType(found)
         """The tools by name."""
         self.catalogue: ToolCatalogue = MappingProxyType(entries)
@@ -63,6 +66,47 @@ class ToolRegistry:
             self._entries.update(found)
             self.digest = digest
         return changed
+
+    def expect(self, source: str, prefix: str) -> None:
+        """Tools whose names begin with the prefix will be supplied by the source."""
+        self._awaited[prefix] = source
+
+    def awaited(self, name: str) -> str:
+        """Which source is to supply the tool of this name and has supplied nothing yet; empty if none is."""
+        return next(
+            (
+                source
+                for prefix, source in self._awaited.items()
+                if name.startswith(prefix) and source not in self._supplied
+            ),
+            "",
+        )
+
+    def supply(self, source: str, tools: Iterable[Tool]) -> tuple[bool, list[str]]:
+        """Take tools that the server itself performs, in place of those that the source supplied before.
+
+        Answers whether anything has changed, and why some cannot be offered: the others are.
+        """
+        before = self._supplied.get(source, {})
+        for name in before:
+            del self._tools[name], self._entries[name]
+        taken: dict[str, Tool] = {}
+        refused: list[str] = []
+        for tool in tools:
+            try:
+                entry = _entry(tool.spec)
+                if entry.name in self._entries:
+                    raise ToolsInvalid(f"{entry.name}: there is another tool of this name")
+                _check_compensation(entry, self._entries)
+            except ToolsInvalid as error:
+                refused.append(str(error))
+                continue
+            taken[entry.name] = self._tools[entry.name] = tool
+            self._entries[entry.name] = entry
+        self._supplied[source] = taken
+        digest = catalogue_digest(self._entries)
+        changed, self.digest = digest != self.digest, digest
+        return changed, refused
 
 
 def load_tools(names: str) -> list[Tool]:

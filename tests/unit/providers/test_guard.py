@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from kfm_server.breaker import FAILURES, Breaker
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import (
     Embeddings,
@@ -19,11 +20,10 @@ from kfm_server.ports.models import (
     ToolUse,
 )
 from kfm_server.providers import errors
-from kfm_server.providers.breaker import FAILURES, Breaker
 from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.reply_cache import ReplyCache
 
-from tests.unit.providers.test_breaker import Clock
+from tests.unit.test_breaker import Clock
 
 pytestmark = pytest.mark.requirement("P2")
 

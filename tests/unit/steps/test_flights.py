@@ -7,7 +7,7 @@ import pytest
 from kfm_server.ports.gateway import FlightsFull, KeyTaken
 from kfm_server.steps.flights import FlightEvent, Flights
 
-from tests.unit.providers.test_breaker import Clock
+from tests.unit.test_breaker import Clock
 
 pytestmark = pytest.mark.requirement("P2")
 

@@ -39,8 +39,9 @@ class Scripted:
         self,
         body: Callable[[dict[str, Any], ToolCall], Awaitable[Any]],
         effect: types.EffectContract = types.EFFECT_CONTRACT_PURE,
+        name: str = "scripted",
     ) -> None:
-        self.spec = ToolSpec("scripted", "Does what the test says.", _SCHEMA, effect)
+        self.spec = ToolSpec(name, "Does what the test says.", _SCHEMA, effect)
         self.calls: list[ToolCall] = []
         self._body = body
 
@@ -166,6 +167,41 @@ async def test_a_tools_own_error_is_told_as_it_stands(retryable: bool, reason: s
         "No such todo.",
         retryable,
     )
+
+
+@pytest.mark.parametrize(
+    ("effect", "status"),
+    [
+        (types.EFFECT_CONTRACT_PURE, events.STEP_STATUS_FAILED),
+        (types.EFFECT_CONTRACT_IDEMPOTENT, events.STEP_STATUS_FAILED),
+        (types.EFFECT_CONTRACT_AT_MOST_ONCE, events.STEP_STATUS_UNKNOWN),
+    ],
+)
+async def test_an_error_that_leaves_the_effect_open_ends_as_the_contract_says(
+    effect: types.EffectContract, status: events.StepStatus
+) -> None:
+    async def body(arguments: dict[str, Any], call: ToolCall) -> Any:
+        raise ToolError("The connection broke.", retryable=True, unsure=True)
+
+    result = await _run(Scripted(body, effect))
+    assert (result.status, _reason(result)) == (status, "REASON_TOOL_UNAVAILABLE")
+
+
+async def test_a_tool_that_its_source_has_not_brought_yet_is_worth_another_attempt() -> None:
+    registry = ToolRegistry([])
+    registry.expect("the MCP server files", "files_")
+    processor = StepProcessor(registry.tools, registry.catalogue, FixedClock(), awaited=registry.awaited)
+
+    async def run(tool: str) -> AttemptResult:
+        return await processor.run(_attempt(tool=tool), lambda message: None)
+
+    early = await run("files_read")
+    assert early.failure is not None
+    assert (_reason(early), early.failure.retryable) == ("REASON_TOOL_UNAVAILABLE", True)
+    assert "the MCP server files, which has not answered yet" in early.failure.message
+    registry.supply("the MCP server files", [Scripted(_nothing, name="files_write")])
+    assert _reason(await run("files_read")) == "REASON_TOOL_NOT_FOUND"
+    assert (await run("files_write")).status == events.STEP_STATUS_SUCCEEDED
 
 
 @pytest.mark.parametrize(

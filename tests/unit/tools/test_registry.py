@@ -71,3 +71,20 @@ def test_a_tool_that_breaks_a_rule_stops_the_start(tools: list[Any], why: str) -
 def test_a_tool_that_states_no_contract_is_taken_as_at_most_once() -> None:
     registry = ToolRegistry([Echo(effect=types.EFFECT_CONTRACT_UNSPECIFIED)])
     assert registry.catalogue["echo"].effect == types.EFFECT_CONTRACT_AT_MOST_ONCE
+
+
+def test_tools_come_and_go_with_their_source_and_spoil_nobody_elses() -> None:
+    registry = ToolRegistry([Echo("echo")])
+    bare = registry.digest
+    changed, refused = registry.supply("a", [Echo("a_one"), Echo("echo"), Echo("a-two"), Echo("a_one")])
+    assert changed and set(registry.tools) == set(registry.catalogue) == {"echo", "a_one"}
+    assert [why.split(":")[0] for why in refused] == ["echo", "'a-two' is no name of a tool", "a_one"]
+    assert registry.supply("a", [Echo("a_one")]) == (False, [])
+    assert registry.supply("b", [Echo("b_one")]) == (True, [])
+    assert registry.supply("a", []) == (True, [])
+    assert set(registry.tools) == {"echo", "b_one"}
+    registry.supply("b", [])
+    assert registry.digest == bare
+    registry.supply("a", [Echo("a_one")])
+    with pytest.raises(ToolsInvalid, match="the server has a tool of this name"):
+        registry.offer("pool", [Echo("a_one").spec])

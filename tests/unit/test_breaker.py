@@ -1,7 +1,7 @@
 """The breaker of an endpoint: opens by failures in a row, lets one probe through, and hears only what is its business."""
 
 import pytest
-from kfm_server.providers.breaker import (
+from kfm_server.breaker import (
     FAILURES,
     MOST_OPEN_SECONDS,
     OPEN_SECONDS,
@@ -104,3 +104,14 @@ def test_what_began_before_it_opened_has_no_say(clock: Clock) -> None:
     call(breaker, *FAILING)
     breaker.leave(early, "answered")
     assert breaker.state == "open"
+
+
+def test_how_soon_it_opens_and_for_how_long_can_be_said(clock: Clock) -> None:
+    breaker = Breaker(clock, failures=2, open_seconds=1.0)
+    call(breaker, "failed", "failed")
+    with pytest.raises(BreakerOpen) as refused:
+        breaker.enter()
+    assert refused.value.seconds == 1.0
+    clock.seconds += 1.0
+    call(breaker, "answered")
+    assert breaker.state == "closed"

@@ -9,7 +9,7 @@ FAILURES: Final = 5
 OPEN_SECONDS: Final = 10.0
 """How long it stays open at first; twice as long after each probe that fails."""
 MOST_OPEN_SECONDS: Final = 160.0
-"""Longest that it stays open."""
+"""Longest that it stays open, unless it is longer at first."""
 
 State = Literal["closed", "half_open", "open"]
 Outcome = Literal["answered", "failed", "left"]
@@ -35,12 +35,17 @@ class Permit:
 class Breaker:
     """The breaker of one endpoint. It waits for nothing and knows no other clock than `now`, in seconds."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self, now: Callable[[], float], *, failures: int = FAILURES, open_seconds: float = OPEN_SECONDS
+    ) -> None:
+        """`failures`: how many in a row open it; `open_seconds`: for how long at first."""
         self._now = now
+        self._most_failures = failures
+        self._first_open_seconds = open_seconds
         self._failures = 0
         self._round = 0  # what began before it last opened or closed has no say any more
         self._open_until: float | None = None
-        self._open_seconds = OPEN_SECONDS
+        self._open_seconds = open_seconds
         self._probing = False
 
     @property
@@ -72,14 +77,16 @@ class Breaker:
         if permit.probe:
             self._probing = False
         if outcome == "answered":
-            self._failures, self._open_seconds = 0, OPEN_SECONDS
+            self._failures, self._open_seconds = 0, self._first_open_seconds
             if permit.probe:
                 self._round += 1
                 self._open_until = None
         elif outcome == "failed":
             self._failures += 1
             if permit.probe:
-                self._open_seconds = min(2 * self._open_seconds, MOST_OPEN_SECONDS)
-            if permit.probe or self._failures >= FAILURES:
+                self._open_seconds = min(
+                    2 * self._open_seconds, max(MOST_OPEN_SECONDS, self._first_open_seconds)
+                )
+            if permit.probe or self._failures >= self._most_failures:
                 self._round += 1
                 self._open_until = self._now() + self._open_seconds
