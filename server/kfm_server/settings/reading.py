@@ -163,7 +163,7 @@ class _Reader:
         if shown is None:
             shown = _shown(key, value)
         else:
-            value, shown = Secret(value), canonical_json(shown)
+            value, shown = Secret(value), canonical_json(str(shown))
         values[name] = Value(value, shown, found.place, key.reloads)
 
 

@@ -38,6 +38,9 @@ def test_password_and_token_are_secrets_that_nothing_shows(tmp_path: Path) -> No
     config = read(tmp_path, '[iggy]\npassword = "pa55-word"\ntoken = "file:token"\n')
     iggy = config.settings.iggy
     assert (iggy.password.reveal(), iggy.token.reveal()) == ("pa55-word", "t0ken-of-ours")
+    placed = read(tmp_path, KFM_IGGY_PASSWORD="file:token")
+    assert placed.settings.iggy.password.reveal() == "t0ken-of-ours"
+    assert placed.values["iggy.password"].shown == '"file:token"'
     shown = repr(iggy) + "".join(value.shown for value in config.values.values())
     assert "pa55" not in shown and "t0ken" not in shown
     assert {iggy.password, iggy.token} <= set(config.settings.secrets)
