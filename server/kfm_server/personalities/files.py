@@ -25,7 +25,11 @@ SIGNATURE = "signature.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,120}")
 _LEFT_OUT = frozenset({"__pycache__"})
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_CANNOT = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError)
+_NO_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError)
+"""What zipfile raises for a directory of an archive that is none: a broken one, one of another version, a wrong name."""
+_NOT_READ = (*_NO_ZIP, zlib.error, EOFError)
+"""What it raises for an entry: also for contents that are broken, and that end early."""
+_ENCRYPTED = 1
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Files = Mapping[str, bytes]
@@ -33,7 +37,7 @@ Files = Mapping[str, bytes]
 
 
 def read_directory(directory: Path) -> Files:
-    """All files. Names that begin with a dot, and `__pycache__`, are left out. Raises PackInvalid."""
+    """All files. Hidden ones, `__pycache__`, and the copies that editors leave (`x~`, `#x#`) are left out. Raises PackInvalid."""
     found: dict[str, bytes] = {}
     size = 0
 
@@ -45,7 +49,7 @@ def read_directory(directory: Path) -> Files:
             raise _wrong(prefix or at.name, f"cannot be read: {error.strerror}") from None
         for entry in entries:
             path = f"{prefix}{entry.name}"
-            if entry.name.startswith(".") or entry.name in _LEFT_OUT:
+            if _is_left_out(entry.name):
                 continue
             check_path(path)
             try:
@@ -67,11 +71,11 @@ def read_directory(directory: Path) -> Files:
 
 def read_archive(content: bytes) -> Files:
     """All files of a zip archive. Raises PackInvalid: for paths that lead outside, links, and what is too large."""
+    if len(content) > MOST_BYTES:
+        raise _wrong("archive", f"has more than {MOST_BYTES} bytes")
     try:
-        if len(content) > MOST_BYTES:
-            raise _wrong("archive", f"has more than {MOST_BYTES} bytes")
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+    except _NO_ZIP:
         raise _wrong("archive", "is no zip archive") from None
     found: dict[str, bytes] = {}
     size = 0
@@ -86,11 +90,13 @@ def read_archive(content: bytes) -> Files:
                 raise _wrong(info.filename, "stands in the archive twice")
             if info.compress_type not in _METHODS:  # of others zipfile does not bound what it unpacks at once
                 raise _wrong(info.filename, "is packed in another way than zip's deflate")
+            if info.flag_bits & _ENCRYPTED:
+                raise _wrong(info.filename, "is encrypted")
             try:
                 with archive.open(info) as opened:
                     body = opened.read(MOST_FILE_BYTES + 1)
-            except _CANNOT as error:
-                raise _wrong(info.filename, f"cannot be unpacked: {error}") from None
+            except _NOT_READ as error:
+                raise _wrong(info.filename, f"cannot be unpacked: {error or 'it ends early'}") from None
             _check_file(info.filename, len(body))
             size += len(body)
             found[info.filename] = body
@@ -143,6 +149,10 @@ def check_path(path: str) -> None:
         raise _wrong(path[:200], f"lies in more than {MOST_FOLDERS} folders")
     if not _LEFT_OUT.isdisjoint(parts):
         raise _wrong(path[:200], "is no name of a file in a pack: Python puts its own there")
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith((".", "#")) or name.endswith("~") or name in _LEFT_OUT
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -64,7 +64,7 @@ def test_a_file_that_becomes_a_link_while_it_is_read_is_not_followed(tmp_path: P
 
 
 def test_names_that_a_pack_cannot_have_are_told_and_hidden_ones_left_out(tmp_path: Path) -> None:
-    for hidden in (".git/x", "__pycache__/x", "tools/.x.swp"):
+    for hidden in (".git/x", "__pycache__/x", "tools/.x.swp", "prompts/x.md~", "#x.md#"):
         (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / hidden).write_text("x")
     assert read_directory(tmp_path) == {}
@@ -156,6 +156,13 @@ def test_methods_whose_output_nobody_bounds_are_refused(method: int) -> None:
         archive.writestr("x", b"y" * 1000)
     with pytest.raises(PackInvalid, match="is packed in another way"):
         read_archive(buffer.getvalue())
+
+
+def test_an_encrypted_archive_is_refused_as_such() -> None:
+    content = bytearray(archive_of(("manifest.yaml", b"name: a")))
+    content[content.index(b"PK\1\2") + 8] |= 1
+    with pytest.raises(PackInvalid, match=r"^manifest\.yaml: is encrypted$"):
+        read_archive(bytes(content))
 
 
 def test_the_same_files_make_the_same_digest_and_the_same_archive(tmp_path: Path) -> None:
