@@ -26,10 +26,10 @@ import asyncpg
 import numpy as np
 from kfm_server.journal import embedded
 from kfm_server.journal.migrate import migrate
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.filestore import FileVectorStore
 from kfm_server.memory.hashing import IDENTITY, HashingEmbedder, hashed
 from kfm_server.memory.knowledge import IngestReport, KnowledgeBase
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import Mode
@@ -71,7 +71,7 @@ async def postgres() -> AsyncGenerator[str]:
 async def quality() -> None:
     """Over the real documents: is a right one among the first ten, and how far up."""
     async with postgres() as dsn, TenantPool.open(dsn) as pool:
-        base = KnowledgeBase(Library(pool), PgVectorStore(pool), HashingEmbedder())
+        base = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), HashingEmbedder())
         say("reading documents")
         began = time.perf_counter()
 
@@ -92,7 +92,7 @@ async def quality() -> None:
             again_seconds=round(time.perf_counter() - again, 1),
             again_unchanged=unchanged.unchanged,
         )
-        there = await Library(pool).digests("acme", "docs")
+        there = await DocumentStore(pool).digests("acme", "docs")
         queries = [
             (text, set(right) & there.keys())
             for text, *right in tomllib.loads(QUERIES.read_text("utf-8"))["queries"]

@@ -103,8 +103,8 @@ def _of_node(
 
 def _description(found: Distribution) -> Iterator[SourceDocument]:
     name, metadata = found.metadata["Name"].lower(), found.metadata
-    body = metadata.get_payload() or metadata.get("Description", "")  # type: ignore[attr-defined]
+    body = metadata.json.get("description", "")
     if isinstance(body, str) and len(body) >= MIN_CHARACTERS:
-        media_type = metadata.get("Description-Content-Type", "text/markdown").partition(";")[0]
+        media_type = str(metadata.json.get("description_content_type", "text/markdown")).partition(";")[0]
         media_type = media_type if media_type in _MEDIA.values() else "text/plain"
         yield SourceDocument(f"pkg:{name}", body.encode("utf-8", "replace"), media_type, name)

@@ -8,10 +8,10 @@ import pytest
 from kfm_server.journal.history import MemorySessionRows
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.memory import facts as limits
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.facts import Facts
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.service import Exported, MemoryService
 from kfm_server.memory.tenants import TenantPool
@@ -26,7 +26,7 @@ async def memory(database: str) -> AsyncGenerator[MemoryService]:
     """Over a fresh database."""
     journal = MemoryJournal()
     async with TenantPool.open(database) as pool:
-        knowledge = KnowledgeBase(Library(pool), PgVectorStore(pool), HashingEmbedder())
+        knowledge = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), HashingEmbedder())
         yield MemoryService(Conversation(journal, MemorySessionRows(journal)), Facts(pool), knowledge)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.filestore import FileVectorStore
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import MemoryInvalid, MemoryUnavailable
@@ -68,7 +68,7 @@ async def test_every_table_of_memory_has_the_policy_and_it_binds_those_who_work_
 async def test_the_search_for_words_is_bound_to_the_tenant_by_itself(
     pool: TenantPool, setting: str | None
 ) -> None:
-    base = KnowledgeBase(Library(pool), PgVectorStore(pool), HashingEmbedder())
+    base = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), HashingEmbedder())
     await base.ingest("acme", "house", [SourceDocument("a.md", b"Bread rises.")])
     search = "select count(*) from kfm_memory.by_words(array['house'], 'bread', '{}', 10)"
     async with pool.tenant("acme") as connection:

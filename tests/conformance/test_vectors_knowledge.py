@@ -1,15 +1,15 @@
 """Knowledge from end to end: documents in, passages out, over both stores of vectors."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
 import pytest
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.filestore import FileVectorStore
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import IngestReport, KnowledgeBase, SourceDocument
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import MAX_PASSAGES, MAX_QUERY, MemoryInvalid, MemoryNotFound, Mode
@@ -63,7 +63,7 @@ async def pool(database: str) -> AsyncGenerator[TenantPool]:
 @pytest.fixture
 def base(pool: TenantPool, vectors: VectorStore) -> KnowledgeBase:
     """Empty."""
-    return KnowledgeBase(Library(pool), vectors, HashingEmbedder())
+    return KnowledgeBase(DocumentStore(pool), vectors, HashingEmbedder())
 
 
 def doc(source: str, body: bytes = KITCHEN, **metadata: str) -> SourceDocument:
@@ -174,9 +174,9 @@ class Other(HashingEmbedder):
         """Made up."""
         return EmbedderIdentity("other", 16)
 
-    async def embed(self, texts: object) -> list[Vector]:
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Of 16 numbers."""
-        return [[*vector[:15], 1.0] for vector in await super().embed(texts)]  # type: ignore[arg-type]
+        return [[*vector[:15], 1.0] for vector in await super().embed(texts)]
 
 
 @pytest.mark.requirement("M2")
@@ -184,7 +184,7 @@ async def test_another_embedder_is_refused_until_the_collection_is_embedded_agai
     base: KnowledgeBase, pool: TenantPool, vectors: VectorStore
 ) -> None:
     await base.ingest("acme", "house", [doc("garden.md", GARDEN), doc("kitchen.md")])
-    other = KnowledgeBase(Library(pool), vectors, Other())
+    other = KnowledgeBase(DocumentStore(pool), vectors, Other())
     with pytest.raises(EmbedderMismatch):
         await other.search("acme", "ann", "bread")
     with pytest.raises(EmbedderMismatch):
@@ -197,35 +197,20 @@ async def test_another_embedder_is_refused_until_the_collection_is_embedded_agai
         await base.search("acme", "ann", "bread")
 
 
-class Dying:
-    """A store of vectors that is away for deletes."""
-
-    def __init__(self, real: VectorStore) -> None:
-        self.real = real
-        self.away = True
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.real, name)
-
-    async def delete(self, *arguments: str) -> int:
-        """Fails while it is away."""
-        if self.away:
-            raise VectorsUnavailable("away")
-        return await self.real.delete(*arguments)  # type: ignore[arg-type]
-
-
 async def test_vectors_that_were_left_behind_are_never_found_and_are_swept(
-    pool: TenantPool, vectors: VectorStore, database: str
+    base: KnowledgeBase, vectors: VectorStore, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dying = Dying(vectors)
-    base = KnowledgeBase(Library(pool), dying, HashingEmbedder())  # type: ignore[arg-type]
+    async def away(*arguments: object) -> int:
+        raise VectorsUnavailable("away for deletes")
+
+    monkeypatch.setattr(vectors, "delete", away)
     await base.ingest("acme", "house", [doc("kitchen.md")])
     await base.ingest("acme", "house", [doc("kitchen.md", b"Bread is out.")])
     assert await vectors.count("acme", "house") == 2
     assert [p.text for p in await base.search("acme", "ann", "bread dough")] == ["Bread is out."]
     connection = await asyncpg.connect(database)
     await connection.execute("update kfm_memory.loose_revisions set at = now() - interval '2 hours'")
-    dying.away = False
+    monkeypatch.undo()
     await base.ingest("acme", "house", [])
     assert await vectors.count("acme", "house") == 1
     assert await connection.fetchval("select count(*) from kfm_memory.loose_revisions") == 0

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
 from kfm_server.memory.tenants import TenantPool
@@ -63,7 +63,7 @@ async def pool(database: str) -> AsyncIterator[TenantPool]:
 async def test_a_turn_finds_what_was_put_in_and_a_model_is_told_that_it_is_data(
     home: Path, database: str, pool: TenantPool, model_server: ModelServer
 ) -> None:
-    base = KnowledgeBase(Library(pool), PgVectorStore(pool), HashingEmbedder())
+    base = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), HashingEmbedder())
     await base.ingest("default", "house", [SourceDocument("recipes.md", RECIPES)])
     await base.ingest("someone-else", "secrets", [SourceDocument("bread.md", b"Bread is secret.")])
     server = serving(home, database, model_server)
@@ -108,7 +108,7 @@ async def test_a_configured_model_embeds_over_http(
     model_server.play()
     provider = OpenAIProvider(model_server.url, Secret(model_server.token))
     embedder = ProviderEmbedder(lambda: EmbeddingModel(provider, "openai", "scripted"))
-    base = KnowledgeBase(Library(pool), PgVectorStore(pool), embedder)
+    base = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), embedder)
     report = await base.ingest("default", "house", [SourceDocument("recipes.md", RECIPES)])
     assert report.added == 1
     stored = await PgVectorStore(pool).embedder("default", "house")

@@ -2,10 +2,10 @@
 
 from contextlib import AsyncExitStack
 
+from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.facts import Facts
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase
-from kfm_server.memory.library import Library
 from kfm_server.memory.pgvector import PgVectorStore
 from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
 from kfm_server.memory.service import MemoryService
@@ -42,7 +42,7 @@ async def open_memory(
         return EmbeddingModel(provider, spec.provider, spec.model)
 
     embedder = ProviderEmbedder(model) if name else HashingEmbedder()
-    return MemoryService(history, Facts(pool), KnowledgeBase(Library(pool), vectors, embedder))
+    return MemoryService(history, Facts(pool), KnowledgeBase(DocumentStore(pool), vectors, embedder))
 
 
 def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge, packs: PackLibrary) -> None:

@@ -181,14 +181,9 @@ class FileVectorStore:
 
     async def _write(self, tenant_id: str, collection: str, work: Callable[[], T]) -> T:
         def whole() -> T:
-            self._database.execute("begin immediate")
-            try:
+            with self._database:  # commits, or rolls back whatever goes wrong
+                self._database.execute("begin immediate")
                 answer = work()
-                self._database.execute("commit")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("rollback")
-                raise
             self._matrices.pop((tenant_id, collection), None)
             return answer
 

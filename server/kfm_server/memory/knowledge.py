@@ -11,9 +11,9 @@ import structlog
 
 from kfm_server.ids import new_id
 from kfm_server.memory.chunking import CHUNK_CHARACTERS, OVERLAP, chunked
-from kfm_server.memory.library import (
+from kfm_server.memory.documents import (
     MAX_DOCUMENTS,
-    Library,
+    DocumentStore,
     NewDocument,
     Revision,
     StoredDocument,
@@ -57,18 +57,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 class KnowledgeBase:
     """The port Knowledge, and what fills it."""
 
-    def __init__(self, library: Library, vectors: VectorStore, embedder: Embedder) -> None:
-        self._library = library
+    def __init__(self, documents: DocumentStore, vectors: VectorStore, embedder: Embedder) -> None:
+        self._documents = documents
         self._vectors = vectors
         self._embedder = embedder
 
     async def collections(self, tenant_id: str, user_id: str) -> Sequence[CollectionInfo]:
         """As the port says."""
-        return await self._library.collections(tenant_id, ["", user_id])
+        return await self._documents.collections(tenant_id, ["", user_id])
 
     async def owned(self, tenant_id: str, user_id: str) -> Sequence[CollectionInfo]:
         """The collections of the user alone."""
-        return await self._library.collections(tenant_id, [user_id]) if user_id else []
+        return await self._documents.collections(tenant_id, [user_id]) if user_id else []
 
     async def search(
         self,
@@ -96,9 +96,9 @@ class KnowledgeBase:
         if mode != "keyword":
             rankings.append(await self._by_vector(tenant_id, searched, query, depth, where))
         if mode != "vector":
-            rankings.append(await self._library.by_words(tenant_id, searched, query, depth, where))
+            rankings.append(await self._documents.by_words(tenant_id, searched, query, depth, where))
         # Some may be of a document that changed meanwhile: they are not there any more.
-        return (await self._library.passages(tenant_id, searched, fused(*rankings)))[:k]
+        return (await self._documents.passages(tenant_id, searched, fused(*rankings)))[:k]
 
     async def ingest(
         self,
@@ -119,9 +119,9 @@ class KnowledgeBase:
         """
         if not _NAME.fullmatch(collection):
             raise MemoryInvalid(f"{collection[:80]!r} is no name of a collection: {_NAME.pattern}")
-        await self._library.ensure(tenant_id, collection, owner)
+        await self._documents.ensure(tenant_id, collection, owner)
         await self._sweep(tenant_id, collection)
-        known = await self._library.digests(tenant_id, collection)
+        known = await self._documents.digests(tenant_id, collection)
         report, seen = IngestReport(), set[str]()
         async for document in _each(documents):
             before = known.get(document.source)
@@ -157,7 +157,7 @@ class KnowledgeBase:
 
     async def remove(self, tenant_id: str, collection: str, source: str) -> bool:
         """Forget a document; answers whether there was one."""
-        old = await self._library.remove(tenant_id, collection, source)
+        old = await self._documents.remove(tenant_id, collection, source)
         if old is not None:
             await self._drop(tenant_id, collection, old)
         return old is not None
@@ -168,17 +168,17 @@ class KnowledgeBase:
             await self._vectors.drop(tenant_id, collection)
         except VectorsUnavailable as error:
             raise MemoryUnavailable(str(error)) from error
-        return await self._library.drop(tenant_id, collection)
+        return await self._documents.drop(tenant_id, collection)
 
     async def documents(
         self, tenant_id: str, collection: str, after: str = "", limit: int = 100
     ) -> Sequence[StoredDocument]:
         """The documents of a collection, by source, from behind `after`."""
-        return await self._library.documents(tenant_id, collection, after, limit)
+        return await self._documents.documents(tenant_id, collection, after, limit)
 
     async def text_of(self, tenant_id: str, collection: str, source: str) -> Sequence[str]:
         """The chunks of a document, in order."""
-        return await self._library.text_of(tenant_id, collection, source)
+        return await self._documents.text_of(tenant_id, collection, source)
 
     async def embed_again(
         self, tenant_id: str, collection: str, told: Callable[[int], None] | None = None
@@ -190,7 +190,7 @@ class KnowledgeBase:
         after, done = "", 0
         try:
             await self._vectors.drop(tenant_id, collection)
-            while chunks := await self._library.texts(tenant_id, collection, after, _EMBEDDED_AT_ONCE):
+            while chunks := await self._documents.texts(tenant_id, collection, after, _EMBEDDED_AT_ONCE):
                 pairs = [(c.chunk_id, c.text, c.metadata) for c in chunks]
                 done += await self._embed(tenant_id, collection, pairs)
                 after = chunks[-1].chunk_id
@@ -206,12 +206,12 @@ class KnowledgeBase:
         title = document.title or read.title
         chunks = await asyncio.to_thread(chunked, source, read)
         revision = Revision(new_id("rev"), len(chunks))
-        await self._library.loosen(tenant_id, collection, revision)
+        await self._documents.loosen(tenant_id, collection, revision)
         for at in range(0, len(chunks), _EMBEDDED_AT_ONCE):
             part = list(zip(revision.vector_ids, chunks, strict=True))[at : at + _EMBEDDED_AT_ONCE]
             pairs = [(id, embedded_text(title, c.heading, c.text), document.metadata) for id, c in part]
             await self._embed(tenant_id, collection, pairs)
-        old = await self._library.replace(
+        old = await self._documents.replace(
             tenant_id,
             collection,
             revision,
@@ -260,7 +260,7 @@ class KnowledgeBase:
         return [hit.id for hit in sorted(found, key=lambda hit: -hit.score)][:depth]
 
     async def _searched(self, tenant_id: str, owners: Sequence[str], collections: Sequence[str]) -> list[str]:
-        readable = [c.collection for c in await self._library.collections(tenant_id, ["", *owners])]
+        readable = [c.collection for c in await self._documents.collections(tenant_id, ["", *owners])]
         for name in collections:
             if name not in readable:
                 raise MemoryNotFound(f"there is no collection {name[:128]!r}")
@@ -278,10 +278,10 @@ class KnowledgeBase:
         except VectorsUnavailable as error:
             log.warning("vectors_left", collection=collection, revision=revision.revision, error=str(error))
             return
-        await self._library.swept(tenant_id, collection, revision)
+        await self._documents.swept(tenant_id, collection, revision)
 
     async def _sweep(self, tenant_id: str, collection: str) -> None:
-        for revision in await self._library.loose(tenant_id, collection):
+        for revision in await self._documents.loose(tenant_id, collection):
             await self._drop(tenant_id, collection, revision)
 
 

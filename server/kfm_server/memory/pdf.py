@@ -7,21 +7,19 @@ from typing import Final
 
 MAX_PAGES: Final = 2000
 """Most pages of a PDF."""
-CPU_SECONDS: Final = 60
-WALL_SECONDS: Final = 120.0
 MEMORY_BYTES: Final = 1 << 30
 """Address space of the process that reads one."""
 REFUSED: Final = 3
 """Its exit code when it says why, on standard output."""
 
 
-def bound() -> None:
+def bound(cpu_seconds: int) -> None:
     """Give up most of what a process may take. Where the system has no such limits, the caller's clock remains."""
     try:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with suppress(ValueError, OSError):  # macOS has none
@@ -31,7 +29,7 @@ def bound() -> None:
 def main() -> int:
     """Title, a null character, and the text of all pages."""
     body = sys.stdin.buffer.read()
-    bound()
+    bound(int(sys.argv[1]))
     import logging
 
     from pypdf import PdfReader

@@ -6,16 +6,22 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from kfm_server.canonical import clean_text
-from kfm_server.memory.pdf import CPU_SECONDS, MAX_PAGES, REFUSED, WALL_SECONDS
+from kfm_server.memory.html import SPACES, markdown_of
+from kfm_server.memory.pdf import MEMORY_BYTES, REFUSED
 from kfm_server.ports.memory import MemoryInvalid
 
 MAX_BYTES: Final = 20 * 1024 * 1024
 """Largest document, as it comes."""
 MAX_TEXT: Final = 8 * 1024 * 1024
 """Longest text of a document, in characters."""
+SMALL_PAGE: Final = 65_536
+"""Characters of an HTML page that are read in this process; that takes under a second, whatever they are."""
+CPU_SECONDS: Final = 60
+"""Longest that the process which reads one PDF or larger page may compute."""
+WALL_SECONDS: Final = 120.0
 MEDIA_TYPES: Final = {
     "md": "text/markdown",
     "markdown": "text/markdown",
@@ -29,17 +35,6 @@ MEDIA_TYPES: Final = {
 }
 """What is read, by the end of a document's name."""
 _TITLE = 200
-_BLOCK_TAGS: Final = """
-address article aside blockquote body dd details div dl dt fieldset figcaption figure footer form header hr html
-li main nav ol p pre section summary table tbody td tfoot th thead tr ul h1 h2 h3 h4 h5 h6
-"""
-_BLOCKS = frozenset(_BLOCK_TAGS.split())
-_SKIPPED = frozenset(
-    {"head", "script", "style", "noscript", "template", "svg", "iframe", "object", "-comment"}
-)
-_HEADING = re.compile(r"h([1-6])")
-_SPACES = re.compile(r"[ \t\r\f\v\n]+")
-_EMPTY_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
 _SETEXT = re.compile(r"^(\S[^\n]{0,198})\n(=|-|~){3,}[ \t]*$", re.MULTILINE)
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 
@@ -72,9 +67,9 @@ async def read_document(source: str, media_type: str, body: bytes) -> ReadDocume
         case "text/plain":
             found = ReadDocument("", _decoded(source, body), False)
         case "text/html" | "application/xhtml+xml":
-            found = await asyncio.to_thread(_html, _decoded(source, body, html=True))
+            found = await _html(source, _decoded(source, body, html=True))
         case "application/pdf":
-            found = await _pdf(source, body)
+            found = ReadDocument(*await _elsewhere("kfm_server.memory.pdf", source, body), False)
         case other:
             known = ", ".join(sorted(set(MEDIA_TYPES.values())))
             raise MemoryInvalid(f"{source[:200]}: the media type {other[:80]!r} is not read; {known} are")
@@ -84,7 +79,7 @@ async def read_document(source: str, media_type: str, body: bytes) -> ReadDocume
     title = (
         found.title or (_title(text) if found.markdown else _plain_title(text)) or source.rpartition("/")[2]
     )
-    return ReadDocument(_SPACES.sub(" ", title).strip()[:_TITLE], text, found.markdown)
+    return ReadDocument(SPACES.sub(" ", title).strip()[:_TITLE], text, found.markdown)
 
 
 def _decoded(source: str, body: bytes, *, html: bool = False) -> str:
@@ -115,57 +110,23 @@ def _plain_title(text: str) -> str:
     return next((line.strip(" #*=-") for line in text[:4000].split("\n") if re.search(r"\w", line)), "")
 
 
-def _html(text: str) -> ReadDocument:
-    """As Markdown. Walks with a stack of its own: a page may be nested deeper than calls can be."""
-    from selectolax.lexbor import LexborHTMLParser
-
-    parser: Any = LexborHTMLParser(text)
-    found = parser.css_first("title")
-    title = found.text() if found is not None else ""
-    written: list[str] = []
-    todo: list[tuple[Any, bool, int]] = [(parser.root, False, 0)] if parser.root is not None else []
-    while todo:
-        node, leaving, pre = todo.pop()
-        tag = node.tag
-        if tag == "-text":
-            told = node.text_content or ""
-            written.append(told if pre else _SPACES.sub(" ", told))
-            continue
-        if tag in _SKIPPED:
-            continue
-        if leaving:
-            written.append(
-                "\n```\n" if tag == "pre" else "\n\n" if tag not in ("li", "tr", "td", "th") else "\n"
-            )
-            continue
-        if tag == "br":
-            written.append("\n")
-        elif tag in ("td", "th"):
-            written.append(" | ")
-        elif tag in _BLOCKS:
-            heading = _HEADING.fullmatch(tag)
-            opened = f"{'#' * int(heading[1])} " if heading else {"li": "- ", "pre": "```\n"}.get(tag, "")
-            written.append(("\n" if tag == "li" else "\n\n") + opened)
-            if tag not in ("td", "th"):
-                todo.append((node, True, pre))
-        inside = pre + (tag == "pre")
-        child = node.last_child
-        while child is not None:
-            todo.append((child, False, inside))
-            child = child.prev
-    lines = "".join(written).split("\n")
-    return ReadDocument(
-        title, _EMPTY_LINES.sub("\n\n", "\n".join(line.rstrip() for line in lines)).strip(), True
-    )
+async def _html(source: str, page: str) -> ReadDocument:
+    """A parser by the rules of HTML may take time by the square of a page: a large one is read where that can be ended."""
+    if len(page) <= SMALL_PAGE:
+        title, text = await asyncio.to_thread(markdown_of, page)
+    else:
+        title, text = await _elsewhere("kfm_server.memory.html", source, page.encode("utf-8", "replace"))
+    return ReadDocument(title, text, True)
 
 
-async def _pdf(source: str, body: bytes) -> ReadDocument:
-    """In a process of its own, with bounds on its time and memory: a PDF is a program of sorts."""
+async def _elsewhere(program: str, source: str, body: bytes) -> tuple[str, str]:
+    """Title and text, by a process with bounds on its time and memory: a document can be a program of sorts."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
         "-m",
-        "kfm_server.memory.pdf",
+        program,
+        str(CPU_SECONDS),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -185,7 +146,8 @@ async def _pdf(source: str, body: bytes) -> ReadDocument:
         raise MemoryInvalid(f"{source[:200]}: {out.decode('utf-8', 'replace')[:300]}")
     if process.returncode:
         raise MemoryInvalid(
-            f"{source[:200]}: this PDF cannot be read within cpu_seconds={CPU_SECONDS}, and the memory for {MAX_PAGES} pages"
+            f"{source[:200]}: this cannot be read within cpu_seconds={CPU_SECONDS} and"
+            f" max_memory={MEMORY_BYTES >> 20} MiB"
         )
     title, _, text = out.decode("utf-8", "replace").partition("\0")
-    return ReadDocument(title, text, False)
+    return title, text

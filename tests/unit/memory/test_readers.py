@@ -56,8 +56,23 @@ async def test_html_becomes_markdown_without_its_scripts() -> None:
 
 
 async def test_a_page_nested_deeper_than_calls_can_be_is_read() -> None:
-    page = b"<div>" * 100_000 + b"deep" + b"</div>" * 100_000
+    page = b"<div>" * 5_000 + b"deep" + b"</div>" * 5_000
+    assert len(page) < readers.SMALL_PAGE
     assert "deep" in (await read_document("page.html", "text/html", page)).text
+
+
+async def test_a_large_page_is_read_as_a_small_one_is() -> None:
+    page = "<title>Räks</title><h1>Top</h1><ul><li>smörgås</ul>".encode()
+    small = await read_document("page.html", "text/html", page)
+    large = await read_document("page.html", "text/html", page + b"\n" * readers.SMALL_PAGE)
+    assert large == small
+    assert "- smörgås" in large.text
+
+
+async def test_a_page_that_takes_too_long_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "CPU_SECONDS", 1)
+    with pytest.raises(MemoryInvalid, match=r"page.html: this cannot be read within cpu_seconds=1 "):
+        await read_document("page.html", "text/html", b"<div>" * 200_000)
 
 
 async def test_the_charset_that_a_page_names_is_used() -> None:

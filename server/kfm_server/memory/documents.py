@@ -120,8 +120,8 @@ def plain_words(text: str) -> str:
     return text.translate(_PUNCTUATION)
 
 
-class Library:
-    """Collections of documents, by tenant. Every method may raise MemoryUnavailable."""
+class DocumentStore:
+    """Collections of documents, by tenant, and their chunks. Every method may raise MemoryUnavailable."""
 
     def __init__(self, pool: TenantPool) -> None:
         self._pool = pool
@@ -144,7 +144,7 @@ class Library:
             raise MemoryNotFound(f"there is no collection {collection!r} of this owner")
 
     async def drop(self, tenant_id: str, collection: str) -> int:
-        """Forget the collection; answers how many documents it had. Its vectors are not the library's."""
+        """Forget the collection; answers how many documents it had. Its vectors are not of this store."""
         async with self._pool.tenant(tenant_id) as connection:
             count = await connection.fetchval(
                 f"select count(*) from kfm_memory.documents where {_MINE}", tenant_id, collection
