@@ -35,6 +35,7 @@ from kfm_server.composition.prepared import (
     turn_defaults,
     world_of,
 )
+from kfm_server.composition.sandboxes import bind_code, open_sandboxes
 from kfm_server.doors.binding import reachable
 from kfm_server.doors.bus import BusDoor
 from kfm_server.doors.grpc.admin_service import ServerInfo
@@ -139,7 +140,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         journal = await stack.enter_async_context(PostgresJournal.open(dsn, on_failure=group.fail))
         leases = await stack.enter_async_context(PostgresLeases.open(dsn, clock=clock))
         bus = await stack.enter_async_context(PostgresBusStore.open_pool(dsn))
-        packs = await open_packs(stack, settings, journal.rows)
+        sandboxes = await open_sandboxes(stack)
+        bind_code(tools, sandboxes)
+        packs = await open_packs(sandboxes, settings, journal.rows)
         config.require_default(lambda: packs.registry.personalities)
 
         def world_now(settings: Settings) -> World:
@@ -293,7 +296,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             pools=pools,
             pool_tools=pool_tools,
             info=ServerInfo(
-                version("kfm-server"), SCHEMA_RELEASE, (*CAPABILITIES, *map("role.{}".format, settings.role))
+                version("kfm-server"),
+                SCHEMA_RELEASE,
+                (*CAPABILITIES, *map("role.{}".format, settings.role)),
+                sandboxes.look,
             ),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
@@ -313,6 +319,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             token=settings.token.reveal(),
             mcp_groups=tuple(filter(None, (settings.mcp_group,))),
             roles=settings.role,
+            sandboxes=sandboxes.look,
         )
         keeper = LeaseKeeper(
             leases=leases,

@@ -105,11 +105,14 @@ async def test_dead_letters_are_listed_shown_and_dropped(server: Running) -> Non
 async def test_doctor_names_each_check(server: Running) -> None:
     code, out, _ = await kfm(server, "doctor")
     assert code == 0
-    names = ["python", "grpcio", "home", "postgres", "server"]
+    tiers = ["sandbox interpreter", "sandbox process"]
+    names = ["python", "grpcio", "home", "postgres", *tiers, "server"]
     assert [c["check"] for c in json.loads(out)] == names
     lines = (await kfm(server, "doctor", "-o", "jsonl"))[1].splitlines()
-    assert [json.loads(line)["ok"] for line in lines] == [True] * len(names)
-    assert (await kfm(server, "doctor", "-o", "id"))[1].split() == names
+    told = {found["check"]: found for found in map(json.loads, lines)}
+    assert all(told[name]["ok"] and told[name]["needed"] for name in names if name not in tiers)
+    assert all(told[name]["detail"] and not told[name]["needed"] for name in tiers)
+    assert (await kfm(server, "doctor", "-o", "id"))[1].splitlines() == names
 
 
 @pytest.mark.parametrize(

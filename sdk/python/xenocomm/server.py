@@ -29,6 +29,8 @@ KNOWN_CAPABILITIES = frozenset(
         "role.api",
         "role.runtime",
         "role.worker",
+        "sandbox.interpreter",
+        "sandbox.process",
         "sessions",
         "turns.fork",
         "turns.output_schema",

@@ -1,17 +1,15 @@
 """Personality packs in this process: where they are read, who is trusted, and the sandbox that their tools run in."""
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kfm_server.composition.sandboxes import Sandboxes
 from kfm_server.models import DEFAULT_PERSONALITY, Personality
 from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore, Rows
 from kfm_server.personalities.tools import SandboxedTools
 from kfm_server.personalities.trust import Trust, TrustError, known_keys
-from kfm_server.sandbox.probing import probe
-from kfm_server.sandbox.processes import ProcessSandbox
 from kfm_server.settings import Settings, SettingsError
 
 SHIPPED = Path(__file__).parent.parent / "personalities" / "shipped"
@@ -40,22 +38,21 @@ class PackParts:
         return found
 
 
-async def open_packs(stack: AsyncExitStack, settings: Settings, rows: Rows) -> PackParts:
+async def open_packs(sandboxes: Sandboxes, settings: Settings, rows: Rows) -> PackParts:
     """Read the packs. Raises SettingsError, OSError, JournalUnavailable; a pack that cannot be used is told, and left out."""
     home = settings.home
     try:
         trust = Trust(known_keys(home / "pack-keys"), settings.pack_trust)
     except TrustError as error:
         raise SettingsError(f"KFM_HOME: pack-keys: {error}") from None
-    sandbox = await stack.enter_async_context(ProcessSandbox.open())
     store = PackStore(home.absolute() / "packs", rows)
     own = Path(settings.packs) if settings.packs else home / "personalities"
     registry = PackRegistry(
-        (SHIPPED, own), store, trust, trusted=(SHIPPED,), cannot_confine=_why_not_confined
+        (SHIPPED, own),
+        store,
+        trust,
+        trusted=(SHIPPED,),
+        cannot_confine=lambda: sandboxes.why_not("process"),
     )
     await registry.load()
-    return PackParts(registry, store, SandboxedTools(store, sandbox))
-
-
-async def _why_not_confined() -> str:
-    return next((tier.reason for tier in await probe() if tier.tier == "process" and not tier.able), "")
+    return PackParts(registry, store, SandboxedTools(store, sandboxes.process))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kfm.catalogue.events import SCHEMA_RELEASE
 
+from kfm_server.composition.sandboxes import code_tools
 from kfm_server.doors.binding import BindRefused, check_advertised, check_bind, reachable
 from kfm_server.models import Personality
 from kfm_server.ports.tools import Tool
@@ -45,7 +46,9 @@ def prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
     with _named("KFM_HTTP_FETCH_ALLOW"):
         fetch = _fetch_tools(tuple(filter(None, map(str.strip, settings.http_fetch_allow.split(",")))))
     with _named("KFM_TOOLS"):
-        tools = build_registry(settings.tools, (*ops_tools(), KnowledgeSearch(), *fetch))
+        tools = build_registry(
+            settings.tools, (*ops_tools(), KnowledgeSearch(), *code_tools(settings.code), *fetch)
+        )
     config.require_tools({*tools.catalogue, ASK_PERSON})
     if settings.role == ("worker",):
         raise SettingsError(f"{told_of(config, 'role')}: worker alone needs no server: run kfm worker")

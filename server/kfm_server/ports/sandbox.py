@@ -9,6 +9,8 @@ Tier = Literal["interpreter", "process"]
 """interpreter: a subset of Python in an interpreter without a system below it; process: CPython behind walls."""
 Limit = Literal["cpu_seconds", "wall_seconds", "memory_bytes", "output_bytes", "scratch_bytes", "processes"]
 """Limits, by their names in a Grant."""
+Wanted = Literal["auto", "interpreter", "process"]
+"""A tier, or the best that the host can confine: `process` before `interpreter`."""
 
 MiB = 1024 * 1024
 

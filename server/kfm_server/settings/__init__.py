@@ -2,11 +2,12 @@
 
 from kfm_server.settings.config import Change, Config
 from kfm_server.settings.reloading import ConfigReloader
-from kfm_server.settings.schema import KEYS, Settings, SettingsError, Telemetry, TurnLimits
+from kfm_server.settings.schema import KEYS, CodeSettings, Settings, SettingsError, Telemetry, TurnLimits
 
 __all__ = [
     "KEYS",
     "Change",
+    "CodeSettings",
     "Config",
     "ConfigReloader",
     "Settings",

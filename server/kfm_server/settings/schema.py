@@ -9,11 +9,13 @@ from typing import Any, Literal, get_args
 
 from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality, PlannerName
 from kfm_server.ports.iggy_settings import IggySettings, Transport
+from kfm_server.ports.sandbox import Wanted
 from kfm_server.secret import NO_SECRET, Secret
 from kfm_server.settings import readers
 from kfm_server.settings.readers import Reader
 
 PackTrust = Literal["any", "signed"]
+CodeTier = Literal["off"] | Wanted
 
 
 class SettingsError(Exception):
@@ -67,6 +69,20 @@ class KnowledgeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeSettings:
+    """`[code]`: what the tool code runs in, and what one call of it may take."""
+
+    sandbox: CodeTier = "auto"
+    """`process` is Python behind walls of the kernel, `interpreter` a subset of it; `auto` the best of them that this host can confine, `off`: there is no such tool"""
+    seconds: int = 5
+    """1 to 600; from the start of a call to its end"""
+    memory_mib: int = 128
+    """64 to 4096; address space"""
+    output_kib: int = 64
+    """1 to 1024; of its value and what it prints, together"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that rules where and how the server runs. Durations in seconds."""
 
@@ -115,6 +131,7 @@ class Settings:
     iggy: IggySettings = field(default_factory=IggySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
+    code: CodeSettings = field(default_factory=CodeSettings)
     models: Mapping[str, ModelSpec] = field(default_factory=lambda: MappingProxyType[str, ModelSpec]({}))
     """by name, in the order of the file"""
     personalities: Mapping[str, Personality] = field(
@@ -214,6 +231,10 @@ KEYS: tuple[Key, ...] = (
     Key("worker.capacity", readers.whole(1, 1000), variable="KFM_WORKER_CAPACITY"),
     Key("knowledge.store", readers.one_of("pgvector", "file"), variable="KFM_KNOWLEDGE_STORE"),
     Key("knowledge.embedder", readers.text(64), variable="KFM_KNOWLEDGE_EMBEDDER"),
+    Key("code.sandbox", readers.one_of("off", *get_args(Wanted)), variable="KFM_CODE_SANDBOX"),
+    Key("code.seconds", readers.whole(1, 600), variable="KFM_CODE_SECONDS"),
+    Key("code.memory_mib", readers.whole(64, 4096), variable="KFM_CODE_MEMORY_MIB"),
+    Key("code.output_kib", readers.whole(1, 1024), variable="KFM_CODE_OUTPUT_KIB"),
     Key(
         "telemetry.otlp_endpoint",
         readers.matching(r"https?://[^/@\s]+/?", "of the form http://host:port, without a path or a user"),
@@ -270,7 +291,7 @@ PERSONALITY_KEYS: tuple[Key, ...] = (
 MOST_NAMED = 256
 """Models, and personalities, that one configuration may have."""
 
-SECTIONS = ("limits", "telemetry", "iggy", "worker", "knowledge")
+SECTIONS = ("limits", "telemetry", "iggy", "worker", "knowledge", "code")
 TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
 
 
@@ -300,6 +321,7 @@ def build(
         iggy=IggySettings(**parts["iggy"]),
         worker=WorkerSettings(**parts["worker"]),
         knowledge=KnowledgeSettings(**parts["knowledge"]),
+        code=CodeSettings(**parts["code"]),
         models=MappingProxyType(dict(models)),
         personalities=MappingProxyType(dict(personalities)),
     )

@@ -1,41 +1,49 @@
 """Runs a piece of Python that a model wrote, in the sandbox."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from kfm.type.v1 import type_pb2 as types
 
-from kfm_server.ports.sandbox import Grant, LimitReached, MiB, Sandbox, SandboxError, Snippet
-from kfm_server.ports.tools import Tool, ToolCall, ToolError, ToolSpec
+from kfm_server.ports.sandbox import Grant, LimitReached, MiB, Sandbox, SandboxError, Snippet, Wanted
+from kfm_server.ports.tools import ToolCall, ToolError, ToolSpec
 
 MAX_SOURCE: Final = 20_000
 """Longest source, in characters."""
-LIMITS: Final = Grant(cpu_seconds=5, wall_seconds=5.0, memory_bytes=64 * MiB, output_bytes=64 * 1024)
-"""What a snippet has: no files, no network; these limits are named when they are reached."""
+LIMITS: Final = Grant(cpu_seconds=6, wall_seconds=5.0, memory_bytes=128 * MiB, output_bytes=64 * 1024)
+"""What a snippet has where nothing else is set: no files, no network; these limits are named when they are reached."""
+Choose = Callable[[], Awaitable[Sandbox]]
 _INT_BITS = 63
 _SHOWN = 500
-_TIERS: Final = {
-    "interpreter": (
-        "A subset of Python: no generators, no third-party packages; of the library json, re, math, datetime, decimal, "
-        "itertools, collections, hashlib, base64, random and a few more."
-    ),
-    "process": "Python with its standard library.",
+_SUBSET = (
+    "a subset of Python: no generators, no third-party packages; of the library json, re, math, datetime, decimal, "
+    "itertools, collections, hashlib, base64, random and a few more"
+)
+_TIERS: Final[dict[Wanted, str]] = {
+    "interpreter": f"It is {_SUBSET}.",
+    "process": "It is Python with its standard library.",
+    "auto": f"It is Python with its standard library; where the host cannot confine that, {_SUBSET}.",
 }
 
 
 class Code:
     """The tool `code`. PURE: a snippet has nothing that it could have an effect on.
 
-    It runs in the tier of the sandbox that it was given, and in no other.
+    It runs in the sandbox that it was given, and in no other.
     """
 
-    def __init__(self, sandbox: Sandbox, grant: Grant = LIMITS) -> None:
-        self._sandbox = sandbox
+    def __init__(self, wanted: Wanted = "auto", grant: Grant = LIMITS) -> None:
+        """`bind` gives it its sandbox; what is told to models does not depend on the host, which others share turns with."""
+        self.wanted: Wanted = wanted
         self._grant = grant
+        self._choose: Choose | None = None
         self.spec = ToolSpec(
             name="code",
             description=(
                 "Runs a piece of Python and answers with the value of the expression it ends with, and with what it "
-                f"printed. {_TIERS[sandbox.tier]} No files, no network; nothing is kept from one call to the next."
+                f"printed. {_TIERS[wanted]} No files, no network; nothing is kept from one call to the next. At most "
+                f"{grant.wall_seconds:g} s, {grant.memory_bytes // MiB} MiB of memory, "
+                f"{grant.output_bytes // 1024} KiB of output."
             ),
             input_schema={
                 "type": "object",
@@ -59,13 +67,20 @@ class Code:
             effect=types.EFFECT_CONTRACT_PURE,
         )
 
+    def bind(self, choose: Choose) -> None:
+        """What answers with its sandbox, at each call. Raises SandboxRefused where there is none."""
+        self._choose = choose
+
     async def call(self, arguments: dict[str, Any], call: ToolCall) -> Any:
         """Run `source`; answers `value`, integers of more than 63 bits as their digits, and `printed`.
 
         Raises ToolError: what the code failed with, or the limit it reached and what it had printed by then.
         """
+        if self._choose is None:
+            raise ToolError("Code needs a sandbox, and this process has none.")
         try:
-            outcome = await self._sandbox.run(
+            sandbox = await self._choose()
+            outcome = await sandbox.run(
                 Snippet(arguments["source"]), arguments.get("inputs", {}), self._grant
             )
             return {"value": _kept(outcome.value), "printed": outcome.printed}
@@ -76,11 +91,6 @@ class Code:
             raise ToolError(str(error)) from None
         except RecursionError:
             raise ToolError("The value is nested too deeply.") from None
-
-
-def code_tools(sandbox: Sandbox, grant: Grant = LIMITS) -> list[Tool]:
-    """The tool, for a registry."""
-    return [Code(sandbox, grant)]
 
 
 def _kept(value: Any) -> Any:

@@ -6,18 +6,28 @@ from typing import Any
 
 import pytest
 from kfm.type.v1 import type_pb2 as types
+from kfm_server.ports.sandbox import Sandbox
 from kfm_server.ports.tools import ToolCall, ToolError
 from kfm_server.sandbox.interpreter import InterpreterSandbox
-from kfm_server.tools.code import MAX_SOURCE, Code, code_tools
+from kfm_server.tools.code import MAX_SOURCE, Code
 from kfm_server.tools.registry import ToolRegistry
 
 pytestmark = [pytest.mark.requirement("T1", "K3"), pytest.mark.timeout(60)]
 
 
+def code_in(sandbox: Sandbox) -> Code:
+    async def chosen() -> Sandbox:
+        return sandbox
+
+    tool = Code(sandbox.tier)
+    tool.bind(chosen)
+    return tool
+
+
 @pytest.fixture
 async def tool() -> AsyncGenerator[Code]:
     async with InterpreterSandbox.open(size=1) as sandbox:
-        yield Code(sandbox)
+        yield code_in(sandbox)
 
 
 async def call(tool: Code, source: str, **inputs: Any) -> Any:
@@ -72,13 +82,13 @@ async def test_a_closed_sandbox_runs_nothing_anywhere_else() -> None:
     sandbox = InterpreterSandbox(size=1)
     await sandbox.close()
     with pytest.raises(ToolError, match="closed"):
-        await call(Code(sandbox), "1")
+        await call(code_in(sandbox), "1")
 
 
 async def test_it_is_pure_and_its_schema_refuses_what_is_no_call(tool: Code) -> None:
     assert tool.spec.effect == types.EFFECT_CONTRACT_PURE
     assert not tool.spec.quick
-    registry = ToolRegistry(code_tools(InterpreterSandbox()))
+    registry = ToolRegistry([Code()])
     assert list(registry.catalogue) == ["code"]
     schema = tool.spec.input_schema
     assert schema["additionalProperties"] is False

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,31 +14,37 @@ from kfm_server.doors.cli.console import UNREACHABLE, Endpoint, Token, client_of
 from kfm_server.doors.cli.own_server import home
 from kfm_server.doors.cli.printing import Form, Output
 
+if TYPE_CHECKING:
+    from xenocomm import Client
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found. needed: nothing works without it."""
 
     check: str
     ok: bool
     detail: str
+    needed: bool = True
 
 
 def doctor(output: Output = None, endpoint: Endpoint = None, token: Token = None) -> None:
-    """Check this machine and the server. Exit code 1 if a check of the machine fails, 9 if no server answers."""
+    """Check this machine and the server. Exit code 9 if no server answers, 1 if another check fails."""
     form = Form(output)
-    local = [_python(), _package("grpcio"), _home(), _postgres()]
+    local = [_python(), _package("grpcio"), _home(), _postgres(), *asyncio.run(_sandboxes())]
     server = asyncio.run(_server(endpoint, token))
     checks = [*local, *server]
     form.rows(checks, ("CHECK", "", "DETAIL"), _row, "check")
-    if not all(found.ok for found in local):
+    if not all(found.ok or not found.needed for found in local):
         raise typer.Exit(1)
-    if not all(found.ok for found in server):
+    if not server[0].ok:
         raise typer.Exit(UNREACHABLE)
+    if not all(found.ok for found in server):
+        raise typer.Exit(1)
 
 
 def _row(found: Check) -> tuple[object, ...]:
-    return found.check, "ok" if found.ok else "FAIL", found.detail
+    return found.check, "ok" if found.ok else "FAIL" if found.needed else "no", found.detail
 
 
 def _python() -> Check:
@@ -68,6 +75,12 @@ def _postgres() -> Check:
     return Check("postgres", ok, "embedded" if ok else "neither the embedded Postgres nor KFM_DATABASE_URL")
 
 
+async def _sandboxes() -> list[Check]:
+    from kfm_server.sandbox.probing import probe
+
+    return [Check(f"sandbox {tier.tier}", tier.able, tier.reason, needed=False) for tier in await probe()]
+
+
 async def _server(endpoint: str | None, token: str | None) -> list[Check]:
     from xenocomm import XenocommError
 
@@ -76,6 +89,23 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
             info = await client.server.info()  # warns if it differs from this client
         except XenocommError as error:
             return [Check("server", False, f"{client.endpoint}: {error.message}")]
-    roles = ", ".join(sorted(c.removeprefix("role.") for c in info.capabilities if c.startswith("role.")))
+        models = await _models(client)
     detail = f"{client.endpoint}: {info.version}, schema {info.schema_release}"
-    return [Check("server", True, f"{detail}, roles {roles}" if roles else detail)]
+    for kind, said in (("role.", "roles"), ("sandbox.", "sandboxes")):
+        names = ", ".join(sorted(c.removeprefix(kind) for c in info.capabilities if c.startswith(kind)))
+        detail += f", {said} {names}" if names else ""
+    return [Check("server", True, detail), *models]
+
+
+async def _models(client: "Client") -> list[Check]:
+    """Whether the server leaves the endpoint of a model alone; nothing where none is configured, or it may not be asked."""
+    from xenocomm import XenocommError
+    from xenocomm._gen.types import Breaker
+
+    try:
+        models = await client.models.list()
+    except XenocommError:
+        return []
+    failing = [f"{m.name} failed {m.failures} times in a row" for m in models if m.breaker == Breaker.OPEN]
+    detail = "; ".join(failing) or ", ".join(model.name for model in models)
+    return [Check("models", not failing, detail)] if models else []

@@ -1,5 +1,6 @@
 """AdminService: what the server is, its configuration, and dead letters."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from kfm_server.context import ExecutionContext
 from kfm_server.doors.grpc.interceptor import Call
 from kfm_server.doors.grpc.turn_service import take_key
 from kfm_server.doors.grpc.validation import check_text
+from kfm_server.ports.sandbox import Confinement
 
 _pb = admin_service_pb2
 _DEFAULT_PAGE = 50
@@ -16,11 +18,12 @@ _DEFAULT_PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What GetServerInfo answers."""
+    """What GetServerInfo answers; `sandboxes`: what the host can confine, looked at when it is asked for."""
 
     version: str
     schema_release: str
     capabilities: tuple[str, ...] = ()
+    sandboxes: Callable[[], Awaitable[Sequence[Confinement]]] | None = None
 
 
 class DeadLetters(Protocol):
@@ -74,10 +77,12 @@ class AdminService:
 
     async def GetServerInfo(self, call: Call, request: _pb.GetServerInfoRequest) -> _pb.GetServerInfoResponse:
         """What the server is."""
+        found = await self._info.sandboxes() if self._info.sandboxes is not None else ()
+        able = [f"sandbox.{seen.tier}" for seen in found if seen.able]
         return _pb.GetServerInfoResponse(
             version=self._info.version,
             schema_release=self._info.schema_release,
-            capabilities=self._info.capabilities,
+            capabilities=(*self._info.capabilities, *able),
         )
 
     async def GetConfig(self, call: Call, request: _pb.GetConfigRequest) -> _pb.GetConfigResponse:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -16,7 +16,9 @@ from kfm_server.doors.binding import check_bind, join_address, split_address, to
 from kfm_server.doors.http.facts import WithFacts
 from kfm_server.doors.http.mcp import McpMount
 from kfm_server.doors.http.problems import problem
+from kfm_server.ports.sandbox import Confinement
 
+Look = Callable[[], Awaitable[Sequence[Confinement]]]
 _MAX_CONNECTIONS = 256
 _MAX_HEADER_BYTES = 16 * 1024
 
@@ -26,8 +28,10 @@ def build_app(
     token: str = "",
     mcp: McpMount | None = None,
     roles: Sequence[str] = (),
+    sandboxes: Look | None = None,
 ) -> Starlette:
-    """The routes. `parts` tells which parts serve; the one with the empty name is the whole. `roles`: what this process does."""
+    """The routes. `parts` tells which parts serve; the one with the empty name is the whole. `roles`: what this process
+    does; `sandboxes`: what its host can confine, which is looked at when it is first asked for."""
 
     async def live(request: Request) -> Response:
         del request
@@ -40,6 +44,11 @@ def build_app(
         named = {name: ok for name, ok in known.items() if name}
         body = {"status": "ready" if serving else "not ready", "roles": list(roles), "parts": named}
         return JSONResponse(body, status_code=200 if serving else 503)
+
+    async def confined(request: Request) -> Response:
+        del request
+        found = () if sandboxes is None else await sandboxes()
+        return JSONResponse({seen.tier: {"able": seen.able, "reason": seen.reason} for seen in found})
 
     async def metrics(request: Request) -> Response:
         if token and not token_matches(request.headers.get("authorization", ""), token):
@@ -56,6 +65,7 @@ def build_app(
         routes=[
             Route("/health/live", live),
             Route("/health/ready", ready),
+            Route("/health/sandbox", confined),
             Route("/metrics", metrics),
             *([Route("/mcp", mcp)] if mcp is not None else []),
         ],
@@ -75,6 +85,7 @@ class HttpDoor:
         token: str = "",
         mcp_groups: tuple[str, ...] = (),
         roles: Sequence[str] = (),
+        sandboxes: Look | None = None,
     ) -> None:
         """`grpc` answers where this server's gRPC door listens; without it there is no `/mcp`, which offers the tools of
         `mcp_groups` beside the default ones. BindRefused beyond loopback without a token."""
@@ -85,7 +96,7 @@ class HttpDoor:
         self._address = address
         self._server = _Server(
             uvicorn.Config(
-                WithFacts(build_app(parts, token, self._mcp, roles)),
+                WithFacts(build_app(parts, token, self._mcp, roles, sandboxes)),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
