@@ -1,13 +1,16 @@
 """The files of a pack: read from a directory or an archive, bounded, with nothing in them that leads outside."""
 
+import contextlib
 import hashlib
 import io
 import os
 import re
+import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path, PurePosixPath
 
 from kfm_server.personalities.problems import PackInvalid, Problem
@@ -121,14 +124,25 @@ def to_archive(files: Files) -> bytes:
 
 
 def write(files: Files, directory: Path) -> None:
-    """Write them below a directory that does not exist yet; whoever looks sees all of it, or nothing."""
-    half = directory.with_name(f".{directory.name}.{os.getpid()}")
-    for path, content in files.items():
-        check_path(path)
-        target = half / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    half.rename(directory)
+    """Make a directory of them; whoever looks sees all of it, or nothing. Raises OSError, also if something is there."""
+    with _beside(directory) as aside:
+        _fill(aside / "new", files)
+        (aside / "new").rename(directory)
+
+
+def replace(files: Files, directory: Path) -> None:
+    """As `write`, in the place of what is there; that stays if this fails. Raises OSError."""
+    with _beside(directory) as aside:
+        _fill(aside / "new", files)
+        there = os.path.lexists(directory)
+        if there:
+            directory.rename(aside / "old")
+        try:
+            (aside / "new").rename(directory)
+        except OSError:
+            if there:
+                (aside / "old").rename(directory)
+            raise
 
 
 def digest_of(files: Files) -> str:
@@ -149,6 +163,26 @@ def check_path(path: str) -> None:
         raise _wrong(path[:200], f"lies in more than {MOST_FOLDERS} folders")
     if not _LEFT_OUT.isdisjoint(parts):
         raise _wrong(path[:200], "is no name of a file in a pack: Python puts its own there")
+
+
+@contextlib.contextmanager
+def _beside(directory: Path) -> Generator[Path]:
+    """A hidden directory on the same disk, gone afterwards. It is in the way of nobody: not even of one left by a crash."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent)
+    try:
+        yield Path(aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(directory: Path, files: Files) -> None:
+    directory.mkdir()
+    for path, content in files.items():
+        check_path(path)
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
 
 
 def _is_left_out(name: str) -> bool:

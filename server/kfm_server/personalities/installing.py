@@ -1,10 +1,8 @@
 """Putting a pack into the directory that a server watches: whole or not at all."""
 
-import os
-import shutil
 from pathlib import Path
 
-from kfm_server.personalities.files import Files, read_archive, read_directory, write
+from kfm_server.personalities.files import Files, read_archive, read_directory, replace
 from kfm_server.personalities.pack import Pack, check, load
 from kfm_server.personalities.problems import PackInvalid, Problem
 
@@ -38,15 +36,5 @@ def installed(name: str, into: Path) -> Pack | None:
 
 def install(pack: Pack, into: Path) -> Path:
     """Put it there, in place of what was there under its name. Raises OSError."""
-    target = into / pack.name
-    into.mkdir(parents=True, exist_ok=True)
-    fresh, old = into / f".new-{pack.name}-{os.getpid()}", into / f".old-{pack.name}-{os.getpid()}"
-    write(pack.files, fresh)
-    try:
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(fresh, ignore_errors=True)
-    return target
+    replace(pack.files, into / pack.name)
+    return into / pack.name

@@ -1,14 +1,13 @@
 """Packs by digest: on this disk, where the sandbox reads them, and in the database, where every process finds them."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from kfm_server.personalities.files import digest_of, read_archive, read_directory, to_archive, write
+from kfm_server.personalities.files import read_archive, read_directory, replace, to_archive
 from kfm_server.personalities.pack import Pack, check
 from kfm_server.personalities.problems import PackInvalid
 
@@ -65,9 +64,19 @@ class PackStore:
 
     def _unpack(self, pack: Pack) -> None:
         target = self.directory(pack.digest)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            with contextlib.suppress(FileExistsError):  # another process of this home was first
-                write(pack.files, target)
-        elif digest_of(read_directory(target)) != pack.digest:
-            raise OSError(f"{target} was changed: remove it")
+        if _holds(target, pack):
+            return
+        if target.exists():  # nobody's edit: packs are edited where they are read from
+            log.warning("unpacked_pack_was_changed", pack=pack.name, directory=str(target))
+        try:
+            replace(pack.files, target)
+        except OSError:
+            if not _holds(target, pack):  # another process of this home was first
+                raise
+
+
+def _holds(directory: Path, pack: Pack) -> bool:
+    try:
+        return read_directory(directory) == pack.files
+    except PackInvalid:
+        return False

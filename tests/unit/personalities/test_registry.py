@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfm_server.personalities.files import to_archive, write
+from kfm_server.personalities.files import read_directory, to_archive, write
 from kfm_server.personalities.pack import load
 from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore
@@ -218,14 +218,46 @@ async def test_changes_are_seen_once_they_are_over_and_half_of_one_is_never_take
     assert taken == [a | {"linked": "1.0.0"}, a | b | {"linked": "1.0.0"}, a | b | {"linked": "2.0.0"}]
 
 
-async def test_files_that_somebody_changed_after_they_were_kept_are_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["edited", "emptied", "linked", "a file"])
+async def test_files_that_somebody_changed_after_they_were_kept_are_not_run_but_written_again(
+    how: str, tmp_path: Path
+) -> None:
     room = Room(tmp_path)
-    room.put("a", "1.0.0")
+    at = room.put("a", "1.0.0")
     await room.registry.load()
     digest = room.registry.personalities["a"].pack
-    (room.store.directory(digest) / "tools" / "t.py").write_text("def t(): return 'other'\n")
-    with pytest.raises(OSError, match="was changed: remove it"):
-        await PackStore(tmp_path / "packs", room.rows).find(digest)
+    kept = room.store.directory(digest)
+    if how == "edited":
+        (kept / "tools" / "t.py").write_text("def t(): return 'other'\n")
+    else:
+        shutil.rmtree(kept)
+    if how == "emptied":
+        kept.mkdir()
+    elif how == "linked":
+        kept.symlink_to(tmp_path)
+    elif how == "a file":
+        kept.write_text("x")
+    for again in ("found", "loaded"):
+        another = Room(tmp_path)
+        another.rows = room.rows
+        if again == "found":
+            assert await PackStore(tmp_path / "packs", room.rows).find(digest) is not None
+        else:
+            await another.registry.load()
+            assert (another.versions(), another.problems()) == ({"a": "1.0.0"}, {})
+        assert not kept.is_symlink()
+        assert read_directory(kept) == read_directory(at)
+        (kept / "manifest.yaml").write_text("")
+    assert [p.name for p in (tmp_path / "packs").iterdir()] == [digest], "nothing is left beside it"
+
+
+async def test_two_processes_of_one_home_unpack_the_same_pack_at_the_same_time(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    pack = load(room.put("a", "1.0.0"))
+    stores = [PackStore(tmp_path / "packs", room.rows) for _ in range(8)]
+    await asyncio.gather(*(store.keep(pack) for store in stores))
+    assert load(stores[0].directory(pack.digest)) == pack
+    assert [p.name for p in (tmp_path / "packs").iterdir()] == [pack.digest]
 
 
 async def test_what_an_older_release_kept_and_this_one_refuses_is_not_found(tmp_path: Path) -> None:

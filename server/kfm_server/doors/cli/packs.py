@@ -44,7 +44,6 @@ def new(
         raise typer.BadParameter(error.problems[0].text, param_hint="NAME") from None
     if target.exists():
         raise typer.BadParameter(f"{target} is there already", param_hint="DIRECTORY")
-    target.parent.mkdir(parents=True, exist_ok=True)
     write(files, target)
     typer.echo(f"Made {target}. Next: kfm personality test {target}, then kfm personality install {target}")
 
