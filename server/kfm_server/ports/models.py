@@ -162,19 +162,31 @@ class ProviderError(Exception):
         return self.message
 
 
+def prompt_bytes(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> int:
+    """Bytes that a model reads: of the texts in UTF-8, and 24 for what stands around each."""
+    texts: list[str] = []
+    for message in messages:
+        texts.append(message.text)
+        texts += (use.name + use.arguments_json for use in message.tool_uses)
+    for tool in tools:
+        texts.append(tool.name + tool.description + canonical_parsed(dict(tool.input_schema)))
+    return sum(len(text.encode(errors="replace")) + 24 for text in texts)
+
+
+def reply_bytes(reply: ModelReply) -> int:
+    """Bytes that a reply takes: of its texts, and some for what is around them."""
+    texts = (reply.text, reply.reasoning, *(use.arguments_json + use.name for use in reply.tool_uses))
+    return 512 + sum(len(text.encode(errors="replace")) for text in texts)
+
+
 def estimated_tokens(text: str) -> int:
     """Tokens of a text where nobody counted them: a quarter of its UTF-8 bytes, rounded up."""
     return (len(text.encode(errors="replace")) + 3) // 4
 
 
 def estimated_input(request: ModelRequest) -> int:
-    """Tokens that a request costs, where nobody counted them: of its messages and of its tools' descriptions."""
-    parts: list[str] = []
-    for message in request.messages:
-        parts.append(message.text)
-        parts += (use.name + use.arguments_json for use in message.tool_uses)
-    parts += (tool.name + tool.description + str(tool.input_schema) for tool in request.tools)
-    return sum(map(estimated_tokens, parts)) + 4 * len(request.messages)
+    """Tokens that a request costs, where nobody counted them, by the same rule."""
+    return (prompt_bytes(request.messages, request.tools) + 3) // 4
 
 
 class ModelProvider(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from kfm_server.ports.models import ModelReply, TokenUsage
+from kfm_server.ports.models import ModelReply, TokenUsage, reply_bytes
 
 MAX_ENTRIES: Final = 4_096
 """Most replies kept; the one that was asked for longest ago goes."""
@@ -51,7 +51,7 @@ class ReplyCache:
         """Keep it so long, if it is one that may be given again: an answer that came to its own end."""
         if reply.finish not in ("stop", "tool_calls") or not (reply.text.strip() or reply.tool_uses):
             return
-        size = size_of(reply)
+        size = reply_bytes(reply)
         if size * 16 > self._max_bytes:
             return
         if key in self._kept:
@@ -63,9 +63,3 @@ class ReplyCache:
 
     def _drop(self, key: str) -> None:
         self._bytes -= self._kept.pop(key).size
-
-
-def size_of(reply: ModelReply) -> int:
-    """Bytes of a reply's texts, and some for what is around them."""
-    texts = (reply.text, reply.reasoning, *(use.arguments_json + use.name for use in reply.tool_uses))
-    return 512 + sum(len(text.encode(errors="replace")) for text in texts)

@@ -18,13 +18,11 @@ from kfm_server.ports.models import (
     ModelReply,
     ModelRequest,
     ProviderError,
-    TokenUsage,
     digest_of,
-    estimated_input,
-    estimated_tokens,
+    reply_bytes,
 )
 from kfm_server.recipe import FailedCall
-from kfm_server.steps.accounting import count_call, used_by
+from kfm_server.steps.accounting import count_call, so_far, used_by
 from kfm_server.steps.fallback import is_to_blame, next_model
 from kfm_server.steps.flights import Flights
 from kfm_server.steps.model_step import ModelLookup, chain_of
@@ -37,7 +35,9 @@ class Gateway:
         """`models`: a configured model by name, raising LookupError; `now`: seconds, by which kept answers age."""
         self._models = models
         self._flights = Flights[Answer](
-            now, _size_of, lambda event, _: metrics.MODEL_FLIGHTS.labels(event).inc()
+            now,
+            lambda answer: reply_bytes(answer.reply),
+            lambda event, _: metrics.MODEL_FLIGHTS.labels(event).inc(),
         )
 
     async def generate(self, model: str, request: ModelRequest) -> Answer:
@@ -174,7 +174,7 @@ async def _one(
                 said.append(piece.text)
                 yield piece
     except TimeoutError:
-        usage, status = used_by(_spent(request, said), spec), "failed"
+        usage, status = used_by(so_far(request, said), spec), "failed"
         raise _InVain(Lost(spec.name, _late(spec), usage)) from None
     except ProviderError as error:
         status = "refused" if error.metadata.get("breaker") == "open" else "failed"
@@ -183,7 +183,7 @@ async def _one(
         raise _InVain(Lost(spec.name, error, usage)) from None
     finally:
         if status == "cancelled":
-            usage = used_by(_spent(request, said), spec)
+            usage = used_by(so_far(request, said), spec)
         if status not in ("cached", "refused"):  # of those, nobody was asked
             count_call(spec.name, status, usage, now() - began)
 
@@ -199,18 +199,8 @@ def _for(spec: ModelSpec, request: ModelRequest) -> ModelRequest:
     )
 
 
-def _spent(request: ModelRequest, said: Sequence[str]) -> TokenUsage:
-    return TokenUsage(estimated_input(request), estimated_tokens("".join(said)), known=False)
-
-
 def _late(spec: ModelSpec) -> ProviderError:
     message = f"The model {spec.name} did not answer within {spec.timeout_seconds:g} s."
     return ProviderError(
         "REASON_PROVIDER_UNAVAILABLE", message, True, metadata={"limit": "timeout", "model": spec.name}
     )
-
-
-def _size_of(answer: Answer) -> int:
-    reply = answer.reply
-    texts = (reply.text, reply.reasoning, *(use.arguments_json for use in reply.tool_uses))
-    return 1024 + sum(len(text.encode(errors="replace")) for text in texts)

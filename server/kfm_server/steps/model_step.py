@@ -23,12 +23,10 @@ from kfm_server.ports.models import (
     ProviderError,
     TokenUsage,
     digest_of,
-    estimated_input,
-    estimated_tokens,
 )
 from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
 from kfm_server.recipe import FailedCall, Recipe
-from kfm_server.steps.accounting import count_call, used_by
+from kfm_server.steps.accounting import count_call, so_far, used_by
 from kfm_server.steps.context import render
 from kfm_server.steps.fallback import is_to_blame, next_model
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
@@ -136,8 +134,7 @@ async def _attempt(
     try:
         reply = await _call(provider, request, invocation.progress, said)
     except asyncio.CancelledError:
-        spent = TokenUsage(estimated_input(request), estimated_tokens("".join(said)), known=False)
-        invocation.call = _told(record, spent, "", "", spec)
+        invocation.call = _told(record, so_far(request, said), "", "", spec)
         status = "failed" if invocation.expired() else "cancelled"
         count_call(spec.name, status, invocation.call.usage, time.perf_counter() - began)
         raise
