@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
@@ -271,6 +271,10 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             except JournalUnavailable as away:
                 log.warning("config_change_not_announced", error=str(away))
 
+        async def changed_packs(changes: Sequence[str]) -> None:
+            changed_world()
+            await tell(Change(tuple(changes), (), config.digest))
+
         reloader = ConfigReloader(config, go_by, tell)
 
         def decided() -> None:
@@ -314,7 +318,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         open_ops(stack, tools, bound, settings.token.reveal())
         http_door = HttpDoor(
             address=settings.http_address,
-            parts=lambda: health.parts() | {"config": not config.last_error},
+            parts=lambda: health.parts() | {"config": not config.last_error, "models": providers.healthy()},
             grpc=(lambda: bound) if answers else None,
             token=settings.token.reveal(),
             mcp_groups=tuple(filter(None, (settings.mcp_group,))),
@@ -347,7 +351,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         consuming += [group.spawn(lag.run(), "lag") for lag in lags]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))
-        consuming.append(group.spawn(packs.registry.run(changed_world), "packs"))
+        consuming.append(group.spawn(packs.registry.run(changed_packs), "packs"))
         relay = WorkerRelay(
             pools,
             leases,

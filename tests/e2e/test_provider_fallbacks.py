@@ -1,6 +1,10 @@
 """FT20 with a chain of models: who is asked next, what each call costs, and when nobody is asked. Over real HTTP."""
 
 import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,14 @@ def attempts(turn: Turn) -> list[tuple[str, str]]:
         error = attempt.error
         found.append((error.metadata["model"], error.reason) if error else (attempt.model, ""))
     return found
+
+
+def doctor(server: LiveServer) -> tuple[int, dict[str, str]]:
+    """Exit code of `kfm doctor`, and what it says of the checks that failed."""
+    command = [Path(sys.executable).with_name("kfm"), "doctor", "--endpoint", server.grpc, "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=server.home, check=False)
+    checks = json.loads(done.stdout)
+    return done.returncode, {check["check"]: check["detail"] for check in checks if not check["ok"]}
 
 
 def asked(model_server: ModelServer) -> list[str]:
@@ -77,6 +89,10 @@ async def test_an_endpoint_that_keeps_failing_is_left_alone_and_nothing_is_count
     assert 'kfm_model_breaker{model="fragile"} 2.0' in shown
     assert 'kfm_model_breaker{model="spare"} 0.0' in shown
     assert 'kfm_model_fallbacks_total{model="fragile",to="spare"} 6.0' in shown
+    ready = json.loads(await asyncio.to_thread(model_live_server.get, "/health/ready"))
+    assert (ready["status"], ready["parts"]["models"]) == ("ready", False), "it serves, and says so"
+    code, told = await asyncio.to_thread(doctor, model_live_server)
+    assert (code, told["models"]) == (1, "fragile failed 5 times in a row")
 
 
 async def test_an_equal_call_is_answered_from_memory_for_nothing_and_says_so(

@@ -46,9 +46,9 @@ class Providers:
         """All, in the order of the configuration, with the breakers of their endpoints."""
         return [(spec, guarded.breaker) for guarded, spec in self._models.values()]
 
-    def reachable(self) -> bool:
-        """No breaker of a model is open."""
-        return all(breaker.state != "open" for breaker in self._breakers.values())
+    def healthy(self) -> bool:
+        """Every breaker of a model is closed."""
+        return all(breaker.state == "closed" for breaker in self._breakers.values())
 
     def get(self, name: str) -> tuple[GuardedProvider, ModelSpec]:
         """A model's provider and what is known of it. Raises UnknownModel."""

@@ -98,7 +98,7 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
 
 
 async def _models(client: "Client") -> list[Check]:
-    """Whether the server leaves the endpoint of a model alone; nothing where none is configured, or it may not be asked."""
+    """Whether the server leaves the endpoint of a model alone, or will try it once; nothing where none is configured, or it may not be asked."""
     from xenocomm import XenocommError
     from xenocomm._gen.types import Breaker
 
@@ -106,6 +106,6 @@ async def _models(client: "Client") -> list[Check]:
         models = await client.models.list()
     except XenocommError:
         return []
-    failing = [f"{m.name} failed {m.failures} times in a row" for m in models if m.breaker == Breaker.OPEN]
+    failing = [f"{m.name} failed {m.failures} times in a row" for m in models if m.breaker != Breaker.CLOSED]
     detail = "; ".join(failing) or ", ".join(model.name for model in models)
     return [Check("models", not failing, detail)] if models else []
