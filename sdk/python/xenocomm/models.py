@@ -37,9 +37,14 @@ class Models:
         answer = await self._transport.call("ProviderService.Generate", fields)
         return Reply.from_pb(answer.reply)
 
-    async def stream(self, model: str, prompt: Prompt | str) -> AsyncGenerator[StreamGenerateResponse]:
-        """The reply in pieces as they come, and whole as the last one. Leaving it ends the call."""
-        fields = {"model": model, "prompt": _prompt(prompt).to_pb()}
+    async def stream(
+        self, model: str, prompt: Prompt | str, *, idempotency_key: str = ""
+    ) -> AsyncGenerator[StreamGenerateResponse]:
+        """The reply in pieces as they come, and whole as the last one. Leaving it ends the call.
+
+        Calls with the same key are one call, also with those of `generate`: who comes later gets the text in one piece.
+        """
+        fields = {"model": model, "prompt": _prompt(prompt).to_pb(), "idempotency_key": idempotency_key}
         stream = self._transport.stream("ProviderService.StreamGenerate", fields)
         try:
             while (piece := await stream.read()) is not None:

@@ -217,8 +217,13 @@ class SyncModels:
         """All, in the order of the configuration."""
     def generate(self, model: str, prompt: Prompt | str, *, idempotency_key: str = "") -> Reply:
         """One whole reply. Calls with the same key are one call; without one, each has its own."""
-    def stream(self, model: str, prompt: Prompt | str) -> BlockingIterator[StreamGenerateResponse]:
-        """The reply in pieces as they come, and whole as the last one. Leaving it ends the call."""
+    def stream(
+        self, model: str, prompt: Prompt | str, *, idempotency_key: str = ""
+    ) -> BlockingIterator[StreamGenerateResponse]:
+        """The reply in pieces as they come, and whole as the last one. Leaving it ends the call.
+
+        Calls with the same key are one call, also with those of `generate`: who comes later gets the text in one piece.
+        """
     def embed(self, model: str, texts: Sequence[str]) -> EmbedResponse:
         """A vector of each text, in order, and what that cost."""
 

@@ -16,6 +16,8 @@ from kfm_server.turns.fold import HistoryError, begin, fold_session, fold_turn
 from kfm_server.turns.state import Session, Turn
 
 Envelope = envelope_pb2.Envelope
+HEAD_CHARACTERS = 1024
+"""As much of an output that stands in the blob store is in its event."""
 
 
 class BrokenHistory(HistoryUnreadable):
@@ -96,6 +98,7 @@ async def put_away(journal: Journal, events: Sequence[Envelope]) -> None:
             body = payload.output_json.encode()
             digest = hashlib.sha256(body).hexdigest()
             bodies[digest] = body
+            payload.output_bytes, payload.output_head = len(body), payload.output_json[:HEAD_CHARACTERS]
             payload.output_blob, payload.output_json = digest, ""
             envelope.payload.value = payload.SerializeToString(deterministic=True)
     for digest in sorted(bodies):  # in one order everywhere: two writers of the same two must not deadlock

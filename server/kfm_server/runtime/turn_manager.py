@@ -175,6 +175,15 @@ class TurnManager:
         """The turn as it is now. Raises TurnNotFound."""
         return show_turn(await self._turn(ctx, turn_id))
 
+    async def output(self, ctx: ExecutionContext, turn_id: str, step_key: str) -> bytes:
+        """What a step gave, as JSON in UTF-8. Raises TurnNotFound, StepNotFound, StateConflict before it succeeded."""
+        step = (await self._turn(ctx, turn_id)).steps.get(step_key)
+        if step is None:
+            raise StepNotFound(metadata={"turn_id": turn_id, "step_key": step_key})
+        if step.phase != api.STEP_STATE_SUCCEEDED:
+            raise StateConflict(f"the step {step_key} has not succeeded: there is no output")
+        return step.output_json.encode()
+
     async def list(
         self, ctx: ExecutionContext, session_id: str, state: api.TurnState, page_size: int, page_token: str
     ) -> tuple[Turns, str]:

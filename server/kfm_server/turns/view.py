@@ -1,13 +1,18 @@
 """What a client sees of a turn, from its folded state."""
 
+import hashlib
+
 from kfm.event.v1 import turn_events_pb2 as ev
 from kfm.turn.v1 import turn_pb2 as api
 from kfm.turn.v1 import turn_service_pb2 as rpc
 
+from kfm_server.turns.bodies import is_large
 from kfm_server.turns.state import Session, Step, Turn
 from kfm_server.turns.times import micros, timestamp
 from kfm_server.turns.usage import usage_of
 
+MAX_OUTPUTS_BYTES = 32 * 1024 * 1024
+"""Beyond this many bytes of all its steps' outputs, a turn is shown without the large ones: ReadStepOutput gives them."""
 MAX_WHY = 500
 """Longest account of the error that a step backs off from, in characters."""
 
@@ -15,6 +20,7 @@ MAX_WHY = 500
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
     """The turn as the API shows it; without steps for lists."""
     request = turn.request
+    whole = sum(len(s.output_json.encode()) for s in turn.steps.values()) <= MAX_OUTPUTS_BYTES
     return api.Turn(
         turn_id=turn.turn_id,
         session_id=turn.session_id,
@@ -31,7 +37,7 @@ def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
             output_schema_json=request.output_schema_json,
         ),
         planner=turn.planner,
-        steps=[_step(s) for s in turn.steps.values()] if steps else (),
+        steps=[_step(s, whole) for s in turn.steps.values()] if steps else (),
         output=turn.output,
         error=turn.error,
         usage=usage_of(turn),
@@ -45,11 +51,15 @@ def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
     )
 
 
-def _step(step: Step) -> api.Step:
+def _step(step: Step, whole: bool) -> api.Step:
+    output = step.output_json
+    body = output.encode() if is_large(output) else b""
     return api.Step(
         definition=step.definition,
         state=step.phase,
-        output_json=step.output_json,
+        output_json=output if whole or not body else "",
+        output_digest=hashlib.sha256(body).hexdigest() if body else "",
+        output_bytes=len(body),
         attempts=[
             api.StepAttempt(
                 attempt=a.attempt,

@@ -42,13 +42,14 @@ EVENT_TYPES: dict[str, EventType] = {
     "DeadLetterEvent.v1": EventType("DeadLetterEvent.v1", "kfm.event.v1.DeadLetterEvent", URL_PREFIX + "kfm.event.v1.DeadLetterEvent", "agent.dead_letters", "1.0.0", False, system_events_pb2.DeadLetterEvent),
     "ConfigChangedEvent.v1": EventType("ConfigChangedEvent.v1", "kfm.event.v1.ConfigChangedEvent", URL_PREFIX + "kfm.event.v1.ConfigChangedEvent", "agent.system", "1.0.0", True, system_events_pb2.ConfigChangedEvent),
     "LifecycleEvent.v1": EventType("LifecycleEvent.v1", "kfm.event.v1.LifecycleEvent", URL_PREFIX + "kfm.event.v1.LifecycleEvent", "agent.system", "1.1.0", True, system_events_pb2.LifecycleEvent),
+    "PackChangedEvent.v1": EventType("PackChangedEvent.v1", "kfm.event.v1.PackChangedEvent", URL_PREFIX + "kfm.event.v1.PackChangedEvent", "agent.system", "1.4.0", True, system_events_pb2.PackChangedEvent),
     "MemoryChangedEvent.v1": EventType("MemoryChangedEvent.v1", "kfm.event.v1.MemoryChangedEvent", URL_PREFIX + "kfm.event.v1.MemoryChangedEvent", "agent.system", "1.4.0", True, system_events_pb2.MemoryChangedEvent),
     "TurnEvent.v1": EventType("TurnEvent.v1", "kfm.event.v1.TurnEvent", URL_PREFIX + "kfm.event.v1.TurnEvent", "agent.turns.requests", "1.2.0", False, turn_events_pb2.TurnEvent),
     "TurnControlEvent.v1": EventType("TurnControlEvent.v1", "kfm.event.v1.TurnControlEvent", URL_PREFIX + "kfm.event.v1.TurnControlEvent", "agent.turns.requests", "1.0.0", False, turn_events_pb2.TurnControlEvent),
     "TurnStateEvent.v1": EventType("TurnStateEvent.v1", "kfm.event.v1.TurnStateEvent", URL_PREFIX + "kfm.event.v1.TurnStateEvent", "agent.turns.events", "1.2.0", False, turn_events_pb2.TurnStateEvent),
     "PlanEvent.v1": EventType("PlanEvent.v1", "kfm.event.v1.PlanEvent", URL_PREFIX + "kfm.event.v1.PlanEvent", "agent.plans", "1.2.0", False, turn_events_pb2.PlanEvent),
     "StepEvent.v1": EventType("StepEvent.v1", "kfm.event.v1.StepEvent", URL_PREFIX + "kfm.event.v1.StepEvent", "agent.steps.requests", "1.3.0", False, turn_events_pb2.StepEvent),
-    "StepResultEvent.v1": EventType("StepResultEvent.v1", "kfm.event.v1.StepResultEvent", URL_PREFIX + "kfm.event.v1.StepResultEvent", "agent.steps.results", "1.3.0", False, turn_events_pb2.StepResultEvent),
+    "StepResultEvent.v1": EventType("StepResultEvent.v1", "kfm.event.v1.StepResultEvent", URL_PREFIX + "kfm.event.v1.StepResultEvent", "agent.steps.results", "1.4.0", False, turn_events_pb2.StepResultEvent),
 }
 BY_CLASS: dict[type[Message], EventType] = {e.cls: e for e in EVENT_TYPES.values()}
 BY_URL: dict[str, EventType] = {e.url: e for e in EVENT_TYPES.values()}

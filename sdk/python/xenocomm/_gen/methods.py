@@ -57,6 +57,7 @@ METHODS: dict[str, Method] = {
     "TurnService.ResumeTurn": Method("/kfm.turn.v1.TurnService/ResumeTurn", "kfm.turn.v1.ResumeTurnRequest", "kfm.turn.v1.ResumeTurnResponse", False, True, False),
     "TurnService.RetryTurn": Method("/kfm.turn.v1.TurnService/RetryTurn", "kfm.turn.v1.RetryTurnRequest", "kfm.turn.v1.RetryTurnResponse", False, True, False),
     "TurnService.ForkTurn": Method("/kfm.turn.v1.TurnService/ForkTurn", "kfm.turn.v1.ForkTurnRequest", "kfm.turn.v1.ForkTurnResponse", False, True, False),
+    "TurnService.ReadStepOutput": Method("/kfm.turn.v1.TurnService/ReadStepOutput", "kfm.turn.v1.ReadStepOutputRequest", "kfm.turn.v1.ReadStepOutputResponse", False, True, True),
     "TurnService.AnswerStep": Method("/kfm.turn.v1.TurnService/AnswerStep", "kfm.turn.v1.AnswerStepRequest", "kfm.turn.v1.AnswerStepResponse", False, True, False),
     "TurnService.SettleStep": Method("/kfm.turn.v1.TurnService/SettleStep", "kfm.turn.v1.SettleStepRequest", "kfm.turn.v1.SettleStepResponse", False, True, False),
     "TurnService.ExplainTurn": Method("/kfm.turn.v1.TurnService/ExplainTurn", "kfm.turn.v1.ExplainTurnRequest", "kfm.turn.v1.ExplainTurnResponse", False, True, True),

@@ -137,6 +137,7 @@ __all__ = [
     "Model",
     "Outcome",
     "Pack",
+    "PackChangedEvent",
     "Part",
     "Passage",
     "PauseTurnResponse",
@@ -152,6 +153,7 @@ __all__ = [
     "PromptTool",
     "PutDocumentResponse",
     "RankingMode",
+    "ReadStepOutputResponse",
     "Reconnect",
     "ReloadConfigResponse",
     "RememberResponse",
@@ -1253,6 +1255,54 @@ class LifecycleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class PackChangedEvent:
+    """PackChangedEvent says that a personality pack is in force, is gone, or was refused. Since 1.4.0.
+
+    Attributes:
+        pack: The pack.
+        version_before: What was in force before; empty if it is new.
+        digest_before: Its digest.
+        version: What is in force now; empty if it is gone.
+        digest: Its digest.
+        signed_by: Who signed it; empty if nobody did.
+        problems: Why it was refused, with file and line; what was in force before stays.
+    """
+
+    pack: str = ""
+    version_before: str = ""
+    digest_before: str = ""
+    version: str = ""
+    digest: str = ""
+    signed_by: str = ""
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pb(cls, m: Any) -> PackChangedEvent:
+        """Read it from its protobuf message."""
+        return cls(
+            m.pack,
+            m.version_before,
+            m.digest_before,
+            m.version,
+            m.digest,
+            m.signed_by,
+            tuple(m.problems),
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.event.v1.PackChangedEvent")()
+        m.pack = self.pack
+        m.version_before = self.version_before
+        m.digest_before = self.digest_before
+        m.version = self.version
+        m.digest = self.digest
+        m.signed_by = self.signed_by
+        m.problems.extend(self.problems)
+        return m
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryChangedEvent:
     """MemoryChangedEvent says that something is remembered, forgotten, or erased. Since 1.4.0.
 
@@ -1697,6 +1747,8 @@ class StepResultEvent:
         compensation: It ended a compensation, not the step itself.
         synthesised: The engine wrote it in place of an attempt that can no longer answer.
         worker: The worker that performed it; empty if it ran in the server.
+        output_bytes: Size of the output in bytes of UTF-8, when it stands in the blob store; else 0.
+        output_head: The output's beginning, at most 1,024 characters, when it stands in the blob store. It is cut, so it is no JSON.
     """
 
     step_key: str = ""
@@ -1708,6 +1760,8 @@ class StepResultEvent:
     compensation: bool = False
     synthesised: bool = False
     worker: str = ""
+    output_bytes: int = 0
+    output_head: str = ""
 
     @classmethod
     def from_pb(cls, m: Any) -> StepResultEvent:
@@ -1722,6 +1776,8 @@ class StepResultEvent:
             m.compensation,
             m.synthesised,
             m.worker,
+            m.output_bytes,
+            m.output_head,
         )
 
     def to_pb(self) -> Any:
@@ -1738,6 +1794,8 @@ class StepResultEvent:
         m.compensation = self.compensation
         m.synthesised = self.synthesised
         m.worker = self.worker
+        m.output_bytes = self.output_bytes
+        m.output_head = self.output_head
         return m
 
 
@@ -3118,13 +3176,17 @@ class Step:
         definition: What was planned.
         state: Where it stands.
         attempts: Every try.
-        output_json: Output as JSON, once it ended well.
+        output_json: Output as JSON, once it ended well. Empty where output_digest is set and the outputs of the turn's steps come to over 32 MiB: ReadStepOutput gives it.
+        output_digest: SHA-256 in hex of the output, when it stands in the blob store.
+        output_bytes: Size of the output in bytes of UTF-8, when it stands in the blob store.
     """
 
     definition: PlanStep | None = None
     state: StepState | int = StepState(0)
     attempts: tuple[StepAttempt, ...] = ()
     output_json: str = ""
+    output_digest: str = ""
+    output_bytes: int = 0
 
     @classmethod
     def from_pb(cls, m: Any) -> Step:
@@ -3134,6 +3196,8 @@ class Step:
             _StepState.get(m.state, m.state),
             tuple([StepAttempt.from_pb(v) for v in m.attempts]),
             m.output_json,
+            m.output_digest,
+            m.output_bytes,
         )
 
     def to_pb(self) -> Any:
@@ -3144,6 +3208,8 @@ class Step:
         m.state = self.state
         m.attempts.extend([v.to_pb() for v in self.attempts])
         m.output_json = self.output_json
+        m.output_digest = self.output_digest
+        m.output_bytes = self.output_bytes
         return m
 
 
@@ -3717,6 +3783,38 @@ class ForkTurnResponse:
         m = pb("kfm.turn.v1.ForkTurnResponse")()
         m.turn_id = self.turn_id
         m.session_id = self.session_id
+        return m
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStepOutputResponse:
+    """ReadStepOutputResponse is that part.
+
+    Attributes:
+        data: The part; empty at the end and beyond.
+        total_bytes: Size of the whole in bytes.
+        digest: SHA-256 in hex of the whole.
+    """
+
+    data: bytes = b""
+    total_bytes: int = 0
+    digest: str = ""
+
+    @classmethod
+    def from_pb(cls, m: Any) -> ReadStepOutputResponse:
+        """Read it from its protobuf message."""
+        return cls(
+            m.data,
+            m.total_bytes,
+            m.digest,
+        )
+
+    def to_pb(self) -> Any:
+        """The protobuf message, of the SDK's own pool. Fields that this release does not know are not in it."""
+        m = pb("kfm.turn.v1.ReadStepOutputResponse")()
+        m.data = self.data
+        m.total_bytes = self.total_bytes
+        m.digest = self.digest
         return m
 
 
@@ -4600,7 +4698,7 @@ class Leaving:
         return m
 
 
-Event = AuditEvent | DeadLetterEvent | ConfigChangedEvent | LifecycleEvent | MemoryChangedEvent | TurnEvent | TurnControlEvent | TurnStateEvent | PlanEvent | StepEvent | StepResultEvent
+Event = AuditEvent | DeadLetterEvent | ConfigChangedEvent | LifecycleEvent | PackChangedEvent | MemoryChangedEvent | TurnEvent | TurnControlEvent | TurnStateEvent | PlanEvent | StepEvent | StepResultEvent
 """Every event of this release."""
 
 EVENTS: dict[str, type[Event]] = {
@@ -4608,6 +4706,7 @@ EVENTS: dict[str, type[Event]] = {
     "DeadLetterEvent.v1": DeadLetterEvent,
     "ConfigChangedEvent.v1": ConfigChangedEvent,
     "LifecycleEvent.v1": LifecycleEvent,
+    "PackChangedEvent.v1": PackChangedEvent,
     "MemoryChangedEvent.v1": MemoryChangedEvent,
     "TurnEvent.v1": TurnEvent,
     "TurnControlEvent.v1": TurnControlEvent,
@@ -4623,6 +4722,7 @@ _BY_URL: dict[str, type[Event]] = {
     "type.googleapis.com/kfm.event.v1.DeadLetterEvent": DeadLetterEvent,
     "type.googleapis.com/kfm.event.v1.ConfigChangedEvent": ConfigChangedEvent,
     "type.googleapis.com/kfm.event.v1.LifecycleEvent": LifecycleEvent,
+    "type.googleapis.com/kfm.event.v1.PackChangedEvent": PackChangedEvent,
     "type.googleapis.com/kfm.event.v1.MemoryChangedEvent": MemoryChangedEvent,
     "type.googleapis.com/kfm.event.v1.TurnEvent": TurnEvent,
     "type.googleapis.com/kfm.event.v1.TurnControlEvent": TurnControlEvent,
@@ -4651,6 +4751,7 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.event.v1.DeadLetterEvent": DeadLetterEvent,
     "kfm.event.v1.ConfigChangedEvent": ConfigChangedEvent,
     "kfm.event.v1.LifecycleEvent": LifecycleEvent,
+    "kfm.event.v1.PackChangedEvent": PackChangedEvent,
     "kfm.event.v1.MemoryChangedEvent": MemoryChangedEvent,
     "kfm.event.v1.TurnEvent": TurnEvent,
     "kfm.event.v1.TurnControlEvent": TurnControlEvent,
@@ -4716,6 +4817,7 @@ CLASSES: dict[str, type[Any]] = {
     "kfm.turn.v1.ResumeTurnResponse": ResumeTurnResponse,
     "kfm.turn.v1.RetryTurnResponse": RetryTurnResponse,
     "kfm.turn.v1.ForkTurnResponse": ForkTurnResponse,
+    "kfm.turn.v1.ReadStepOutputResponse": ReadStepOutputResponse,
     "kfm.turn.v1.AnswerStepResponse": AnswerStepResponse,
     "kfm.turn.v1.SettleStepResponse": SettleStepResponse,
     "kfm.turn.v1.ExplainTurnResponse": ExplainTurnResponse,

@@ -79,7 +79,7 @@ class ProviderService:
         self, call: Call, request: pb.StreamGenerateRequest
     ) -> AsyncGenerator[pb.StreamGenerateResponse, None]:
         """The reply in pieces, then whole."""
-        asked = _request(call, request.prompt, "")
+        asked = _request(call, request.prompt, request.idempotency_key)
         try:
             async with aclosing(self._gateway.stream(request.model, asked)) as pieces:
                 async for piece in pieces:

@@ -20,6 +20,7 @@ _Verb = turn_events_pb2.TurnVerb
 _DEFAULT_WAIT_S = 30.0
 _DEFAULT_PAGE = 50
 _DEFAULT_EVENTS = 200
+_DEFAULT_BYTES = 262_144
 # Sequences are bigint in the journal; nothing lies beyond.
 _LAST_SEQUENCE = 2**63 - 1
 # An answer that leaves this long before the caller's deadline still reaches it.
@@ -71,6 +72,7 @@ class Turns(Protocol):
         rpc: str,
     ) -> Submitted: ...
     async def get(self, ctx: ExecutionContext, turn_id: str) -> turn_pb2.Turn: ...
+    async def output(self, ctx: ExecutionContext, turn_id: str, step_key: str) -> bytes: ...
     async def list(
         self,
         ctx: ExecutionContext,
@@ -149,6 +151,18 @@ class TurnService:
     async def GetTurn(self, call: Call, request: _pb.GetTurnRequest) -> _pb.GetTurnResponse:
         """The turn as it is now."""
         return _pb.GetTurnResponse(turn=await self._turns.get(call.ctx, request.turn_id))
+
+    async def ReadStepOutput(
+        self, call: Call, request: _pb.ReadStepOutputRequest
+    ) -> _pb.ReadStepOutputResponse:
+        """A part of a step's output. StepNotFound, and StateConflict before it succeeded."""
+        body = await self._turns.output(call.ctx, request.turn_id, request.step_key)
+        end = request.offset + (request.max_bytes or _DEFAULT_BYTES)
+        return _pb.ReadStepOutputResponse(
+            data=body[request.offset : end],
+            total_bytes=len(body),
+            digest=hashlib.sha256(body).hexdigest(),
+        )
 
     async def ListTurns(self, call: Call, request: _pb.ListTurnsRequest) -> _pb.ListTurnsResponse:
         """A page."""

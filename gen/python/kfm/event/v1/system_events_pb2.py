@@ -26,7 +26,7 @@ from kfm.options.v1 import options_pb2 as kfm_dot_options_dot_v1_dot_options__pb
 from kfm.type.v1 import type_pb2 as kfm_dot_type_dot_v1_dot_type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kfm/event/v1/system_events.proto\x12\x0ckfm.event.v1\x1a\x1ckfm/options/v1/options.proto\x1a\x16kfm/type/v1/type.proto\"\xc7\x01\n\nAuditEvent\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x18\n\x07\x61llowed\x18\x04 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12&\n\x0fsource_event_id\x18\x06 \x01(\tR\rsourceEventId:\r\xfa\xef\"\t\x08\x06\x12\x05\x31.0.0\"\x8f\x02\n\x0f\x44\x65\x61\x64LetterEvent\x12\x14\n\x05group\x18\x01 \x01(\tR\x05group\x12!\n\x0csource_topic\x18\x02 \x01(\tR\x0bsourceTopic\x12)\n\x10source_partition\x18\x03 \x01(\rR\x0fsourcePartition\x12#\n\rsource_offset\x18\x04 \x01(\x04R\x0csourceOffset\x12\x1a\n\x08original\x18\x05 \x01(\x0cR\x08original\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.kfm.type.v1.ErrorR\x05\x65rror\x12\x1e\n\ndeliveries\x18\x07 \x01(\rR\ndeliveries:\r\xfa\xef\"\t\x08\x07\x12\x05\x31.0.0\"W\n\x12\x43onfigChangedEvent\x12\x16\n\x06\x64igest\x18\x01 \x01(\tR\x06\x64igest\x12\x18\n\x07\x63hanged\x18\x02 \x03(\tR\x07\x63hanged:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.0.0\x18\x01\"\x8b\x01\n\x0eLifecycleEvent\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32\x1c.kfm.event.v1.LifecyclePhaseR\x05phase\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.1.0\x18\x01\"\xf8\x01\n\x12MemoryChangedEvent\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x44\n\x06\x63ounts\x18\x04 \x03(\x0b\x32,.kfm.event.v1.MemoryChangedEvent.CountsEntryR\x06\x63ounts\x1a\x39\n\x0b\x43ountsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.4.0\x18\x01*\xa4\x01\n\x0eLifecyclePhase\x12\x1f\n\x1bLIFECYCLE_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIFECYCLE_PHASE_STARTED\x10\x01\x12\x19\n\x15LIFECYCLE_PHASE_READY\x10\x02\x12\x1c\n\x18LIFECYCLE_PHASE_DRAINING\x10\x03\x12\x1b\n\x17LIFECYCLE_PHASE_STOPPED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kfm/event/v1/system_events.proto\x12\x0ckfm.event.v1\x1a\x1ckfm/options/v1/options.proto\x1a\x16kfm/type/v1/type.proto\"\xc7\x01\n\nAuditEvent\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x18\n\x07\x61llowed\x18\x04 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12&\n\x0fsource_event_id\x18\x06 \x01(\tR\rsourceEventId:\r\xfa\xef\"\t\x08\x06\x12\x05\x31.0.0\"\x8f\x02\n\x0f\x44\x65\x61\x64LetterEvent\x12\x14\n\x05group\x18\x01 \x01(\tR\x05group\x12!\n\x0csource_topic\x18\x02 \x01(\tR\x0bsourceTopic\x12)\n\x10source_partition\x18\x03 \x01(\rR\x0fsourcePartition\x12#\n\rsource_offset\x18\x04 \x01(\x04R\x0csourceOffset\x12\x1a\n\x08original\x18\x05 \x01(\x0cR\x08original\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.kfm.type.v1.ErrorR\x05\x65rror\x12\x1e\n\ndeliveries\x18\x07 \x01(\rR\ndeliveries:\r\xfa\xef\"\t\x08\x07\x12\x05\x31.0.0\"W\n\x12\x43onfigChangedEvent\x12\x16\n\x06\x64igest\x18\x01 \x01(\tR\x06\x64igest\x12\x18\n\x07\x63hanged\x18\x02 \x03(\tR\x07\x63hanged:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.0.0\x18\x01\"\x8b\x01\n\x0eLifecycleEvent\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32\x1c.kfm.event.v1.LifecyclePhaseR\x05phase\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.1.0\x18\x01\"\xee\x01\n\x10PackChangedEvent\x12\x12\n\x04pack\x18\x01 \x01(\tR\x04pack\x12%\n\x0eversion_before\x18\x02 \x01(\tR\rversionBefore\x12#\n\rdigest_before\x18\x03 \x01(\tR\x0c\x64igestBefore\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x12\x1b\n\tsigned_by\x18\x06 \x01(\tR\x08signedBy\x12\x1a\n\x08problems\x18\x07 \x03(\tR\x08problems:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.4.0\x18\x01\"\xf8\x01\n\x12MemoryChangedEvent\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x44\n\x06\x63ounts\x18\x04 \x03(\x0b\x32,.kfm.event.v1.MemoryChangedEvent.CountsEntryR\x06\x63ounts\x1a\x39\n\x0b\x43ountsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01:\x0f\xfa\xef\"\x0b\x08\x08\x12\x05\x31.4.0\x18\x01*\xa4\x01\n\x0eLifecyclePhase\x12\x1f\n\x1bLIFECYCLE_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIFECYCLE_PHASE_STARTED\x10\x01\x12\x19\n\x15LIFECYCLE_PHASE_READY\x10\x02\x12\x1c\n\x18LIFECYCLE_PHASE_DRAINING\x10\x03\x12\x1b\n\x17LIFECYCLE_PHASE_STOPPED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIGCHANGEDEVENT']._serialized_options = b'\372\357\"\013\010\010\022\0051.0.0\030\001'
   _globals['_LIFECYCLEEVENT']._loaded_options = None
   _globals['_LIFECYCLEEVENT']._serialized_options = b'\372\357\"\013\010\010\022\0051.1.0\030\001'
+  _globals['_PACKCHANGEDEVENT']._loaded_options = None
+  _globals['_PACKCHANGEDEVENT']._serialized_options = b'\372\357\"\013\010\010\022\0051.4.0\030\001'
   _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._loaded_options = None
   _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_MEMORYCHANGEDEVENT']._loaded_options = None
   _globals['_MEMORYCHANGEDEVENT']._serialized_options = b'\372\357\"\013\010\010\022\0051.4.0\030\001'
-  _globals['_LIFECYCLEPHASE']._serialized_start=1063
-  _globals['_LIFECYCLEPHASE']._serialized_end=1227
+  _globals['_LIFECYCLEPHASE']._serialized_start=1304
+  _globals['_LIFECYCLEPHASE']._serialized_end=1468
   _globals['_AUDITEVENT']._serialized_start=105
   _globals['_AUDITEVENT']._serialized_end=304
   _globals['_DEADLETTEREVENT']._serialized_start=307
@@ -55,8 +57,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIGCHANGEDEVENT']._serialized_end=667
   _globals['_LIFECYCLEEVENT']._serialized_start=670
   _globals['_LIFECYCLEEVENT']._serialized_end=809
-  _globals['_MEMORYCHANGEDEVENT']._serialized_start=812
-  _globals['_MEMORYCHANGEDEVENT']._serialized_end=1060
-  _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._serialized_start=986
-  _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._serialized_end=1043
+  _globals['_PACKCHANGEDEVENT']._serialized_start=812
+  _globals['_PACKCHANGEDEVENT']._serialized_end=1050
+  _globals['_MEMORYCHANGEDEVENT']._serialized_start=1053
+  _globals['_MEMORYCHANGEDEVENT']._serialized_end=1301
+  _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._serialized_start=1227
+  _globals['_MEMORYCHANGEDEVENT_COUNTSENTRY']._serialized_end=1284
 # @@protoc_insertion_point(module_scope)

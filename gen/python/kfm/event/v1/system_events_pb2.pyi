@@ -74,6 +74,24 @@ class LifecycleEvent(_message.Message):
     version: str
     def __init__(self, instance: _Optional[str] = ..., phase: _Optional[_Union[LifecyclePhase, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
+class PackChangedEvent(_message.Message):
+    __slots__ = ("pack", "version_before", "digest_before", "version", "digest", "signed_by", "problems")
+    PACK_FIELD_NUMBER: _ClassVar[int]
+    VERSION_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_BY_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    pack: str
+    version_before: str
+    digest_before: str
+    version: str
+    digest: str
+    signed_by: str
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pack: _Optional[str] = ..., version_before: _Optional[str] = ..., digest_before: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., signed_by: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class MemoryChangedEvent(_message.Message):
     __slots__ = ("principal", "action", "resource", "counts")
     class CountsEntry(_message.Message):

@@ -297,7 +297,7 @@ class StepMetrics(_message.Message):
     def __init__(self, run_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., model: _Optional[str] = ..., provider_request_id: _Optional[str] = ..., prompt_digest: _Optional[str] = ...) -> None: ...
 
 class StepResultEvent(_message.Message):
-    __slots__ = ("step_key", "status", "output_json", "output_blob", "error", "metrics", "compensation", "synthesised", "worker")
+    __slots__ = ("step_key", "status", "output_json", "output_blob", "error", "metrics", "compensation", "synthesised", "worker", "output_bytes", "output_head")
     STEP_KEY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -307,6 +307,8 @@ class StepResultEvent(_message.Message):
     COMPENSATION_FIELD_NUMBER: _ClassVar[int]
     SYNTHESISED_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_HEAD_FIELD_NUMBER: _ClassVar[int]
     step_key: str
     status: StepStatus
     output_json: str
@@ -316,4 +318,6 @@ class StepResultEvent(_message.Message):
     compensation: bool
     synthesised: bool
     worker: str
-    def __init__(self, step_key: _Optional[str] = ..., status: _Optional[_Union[StepStatus, str]] = ..., output_json: _Optional[str] = ..., output_blob: _Optional[str] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., compensation: _Optional[bool] = ..., synthesised: _Optional[bool] = ..., worker: _Optional[str] = ...) -> None: ...
+    output_bytes: int
+    output_head: str
+    def __init__(self, step_key: _Optional[str] = ..., status: _Optional[_Union[StepStatus, str]] = ..., output_json: _Optional[str] = ..., output_blob: _Optional[str] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., compensation: _Optional[bool] = ..., synthesised: _Optional[bool] = ..., worker: _Optional[str] = ..., output_bytes: _Optional[int] = ..., output_head: _Optional[str] = ...) -> None: ...

@@ -103,16 +103,20 @@ class StepAttempt(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., dispatched_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[_Union[_turn_events_pb2.StepStatus, str]] = ..., error: _Optional[_Union[_type_pb2.Error, _Mapping]] = ..., rerun: _Optional[bool] = ..., compensation: _Optional[bool] = ..., usage: _Optional[_Union[_type_pb2.Usage, _Mapping]] = ..., model: _Optional[str] = ..., provider_request_id: _Optional[str] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("definition", "state", "attempts", "output_json")
+    __slots__ = ("definition", "state", "attempts", "output_json", "output_digest", "output_bytes")
     DEFINITION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     definition: _type_pb2.PlanStep
     state: StepState
     attempts: _containers.RepeatedCompositeFieldContainer[StepAttempt]
     output_json: str
-    def __init__(self, definition: _Optional[_Union[_type_pb2.PlanStep, _Mapping]] = ..., state: _Optional[_Union[StepState, str]] = ..., attempts: _Optional[_Iterable[_Union[StepAttempt, _Mapping]]] = ..., output_json: _Optional[str] = ...) -> None: ...
+    output_digest: str
+    output_bytes: int
+    def __init__(self, definition: _Optional[_Union[_type_pb2.PlanStep, _Mapping]] = ..., state: _Optional[_Union[StepState, str]] = ..., attempts: _Optional[_Iterable[_Union[StepAttempt, _Mapping]]] = ..., output_json: _Optional[str] = ..., output_digest: _Optional[str] = ..., output_bytes: _Optional[int] = ...) -> None: ...
 
 class Turn(_message.Message):
     __slots__ = ("turn_id", "session_id", "state", "outcome", "spec", "planner", "steps", "output", "error", "usage", "wait_reason", "submitted_at", "finished_at", "deadline", "last_sequence", "parent_turn_id", "effects_done")

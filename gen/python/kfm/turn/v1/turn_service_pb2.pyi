@@ -208,6 +208,28 @@ class ForkTurnResponse(_message.Message):
     session_id: str
     def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
+class ReadStepOutputRequest(_message.Message):
+    __slots__ = ("turn_id", "step_key", "offset", "max_bytes")
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_KEY_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    turn_id: str
+    step_key: str
+    offset: int
+    max_bytes: int
+    def __init__(self, turn_id: _Optional[str] = ..., step_key: _Optional[str] = ..., offset: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class ReadStepOutputResponse(_message.Message):
+    __slots__ = ("data", "total_bytes", "digest")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    total_bytes: int
+    digest: str
+    def __init__(self, data: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
 class AnswerStepRequest(_message.Message):
     __slots__ = ("turn_id", "step_key", "output_json", "idempotency_key")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]

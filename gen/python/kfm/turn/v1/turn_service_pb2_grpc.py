@@ -95,6 +95,11 @@ class TurnServiceStub:
                 request_serializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnRequest.SerializeToString,
                 response_deserializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnResponse.FromString,
                 _registered_method=True)
+        self.ReadStepOutput = channel.unary_unary(
+                '/kfm.turn.v1.TurnService/ReadStepOutput',
+                request_serializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputRequest.SerializeToString,
+                response_deserializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputResponse.FromString,
+                _registered_method=True)
         self.AnswerStep = channel.unary_unary(
                 '/kfm.turn.v1.TurnService/AnswerStep',
                 request_serializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.AnswerStepRequest.SerializeToString,
@@ -200,6 +205,13 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadStepOutput(self, request, context):
+        """ReadStepOutput answers with a part of what a step that succeeded gave: JSON in UTF-8, cut anywhere. Example: `{"turn_id": "turn_01J...", "step_key": "s1"}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AnswerStep(self, request, context):
         """AnswerStep answers a HUMAN step. Example: `{"turn_id": "turn_01J...", "step_key": "s1", "output_json": "{\"approved\": true}", "idempotency_key": "k7"}`.
         """
@@ -283,6 +295,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.ForkTurn,
                     request_deserializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnRequest.FromString,
                     response_serializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnResponse.SerializeToString,
+            ),
+            'ReadStepOutput': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadStepOutput,
+                    request_deserializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputRequest.FromString,
+                    response_serializer=kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputResponse.SerializeToString,
             ),
             'AnswerStep': grpc.unary_unary_rpc_method_handler(
                     servicer.AnswerStep,
@@ -625,6 +642,33 @@ class TurnService:
             '/kfm.turn.v1.TurnService/ForkTurn',
             kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnRequest.SerializeToString,
             kfm_dot_turn_dot_v1_dot_turn__service__pb2.ForkTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadStepOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kfm.turn.v1.TurnService/ReadStepOutput',
+            kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputRequest.SerializeToString,
+            kfm_dot_turn_dot_v1_dot_turn__service__pb2.ReadStepOutputResponse.FromString,
             options,
             channel_credentials,
             insecure,
