@@ -10,7 +10,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from kfm_server.personalities.problems import PackInvalid, Problem
@@ -23,6 +23,8 @@ MOST_BYTES = 64 * 1024 * 1024
 """Bytes of a pack, and of its archive."""
 MOST_FOLDERS = 12
 """Folders around a file."""
+MOST_ENTRIES = 20_000
+"""Entries of an archive, files and folders: before a table of them is made."""
 SIGNATURE = "signature.json"
 """Not part of what is signed."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,120}")
@@ -33,6 +35,8 @@ _NO_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError)
 _NOT_READ = (*_NO_ZIP, zlib.error, EOFError)
 """What it raises for an entry: also for contents that are broken, and that end early."""
 _ENCRYPTED = 1
+_ENTRY = b"PK\x01\x02"
+_LOCAL_HEADER = 30
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Files = Mapping[str, bytes]
@@ -69,6 +73,7 @@ def read_directory(directory: Path) -> Files:
                 raise _wrong(path, "is neither a file nor a directory; links are not taken")
 
     visit(directory, "")
+    _check_alike(found)
     return dict(sorted(found.items()))
 
 
@@ -76,6 +81,8 @@ def read_archive(content: bytes) -> Files:
     """All files of a zip archive. Raises PackInvalid: for paths that lead outside, links, and what is too large."""
     if len(content) > MOST_BYTES:
         raise _wrong("archive", f"has more than {MOST_BYTES} bytes")
+    if content.count(_ENTRY) > MOST_ENTRIES:  # whatever its own count says
+        raise _wrong("archive", f"has more than {MOST_ENTRIES} entries")
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except _NO_ZIP:
@@ -83,6 +90,7 @@ def read_archive(content: bytes) -> Files:
     found: dict[str, bytes] = {}
     size = 0
     with archive:
+        _check_apart(archive.infolist())
         for info in archive.infolist():
             if info.filename.endswith("/"):
                 continue
@@ -108,6 +116,7 @@ def read_archive(content: bytes) -> Files:
         for folder in PurePosixPath(path).parents:
             if str(folder) in found:
                 raise _wrong(str(folder), "is a file and a folder")
+    _check_alike(found)
     return dict(sorted(found.items()))
 
 
@@ -187,6 +196,24 @@ def _fill(directory: Path, files: Files) -> None:
 
 def _is_left_out(name: str) -> bool:
     return name.startswith((".", "#")) or name.endswith("~") or name in _LEFT_OUT
+
+
+def _check_alike(paths: Iterable[str]) -> None:
+    """Some disks take names for the same that differ only in case: a pack would lose a file there."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        for name in (path, *(str(folder) for folder in PurePosixPath(path).parents)):
+            if seen.setdefault(name.lower(), name) != name:
+                raise _wrong(name, f"differs from {seen[name.lower()]} only in case")
+
+
+def _check_apart(entries: list[zipfile.ZipInfo]) -> None:
+    """No two of them share bytes, by which a small archive would have many large files."""
+    end = 0
+    for info in sorted(entries, key=lambda entry: entry.header_offset):
+        if info.header_offset < end:
+            raise _wrong(info.filename, "lies over another entry of the archive")
+        end = info.header_offset + _LOCAL_HEADER + info.compress_size
 
 
 def _no_link(path: str, flags: int) -> int:

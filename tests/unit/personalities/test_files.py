@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import struct
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kfm_server.personalities import files as room
 from kfm_server.personalities.files import (
+    MOST_ENTRIES,
     MOST_FILE_BYTES,
     MOST_FOLDERS,
     Files,
@@ -126,6 +128,35 @@ def test_a_name_that_stands_twice_or_is_a_folder_too_is_refused() -> None:
         read_archive(twice)
     with pytest.raises(PackInvalid, match="a: is a file and a folder"):
         read_archive(archive_of(("a", b"1"), ("a/b", b"2")))
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("a/b", "A/c"), ("a/B/c", "a/b"), ("a/B", "a/b/c")])
+def test_names_that_some_disk_takes_for_the_same_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(PackInvalid, match="only in case"):
+        read_archive(archive_of(*((name, b"x") for name in names)))
+    write(dict.fromkeys(names, b"x"), tmp_path / "pack")
+    if sum(1 for at in (tmp_path / "pack").rglob("*") if at.is_file()) == len(names):
+        assert "only in case" in refused(tmp_path / "pack")
+
+
+def test_entries_that_share_their_content_are_refused() -> None:
+    content = bytearray(archive_of(("a", b"x" * 100), ("b", b"y" * 100)))
+    second = content.rindex(b"PK\1\2")
+    content[second + 42 : second + 46] = bytes(4)  # it begins where the first does
+    with pytest.raises(PackInvalid):
+        read_archive(bytes(content))
+
+
+def test_a_million_entries_are_refused_without_a_table_of_them() -> None:
+    entry = (
+        struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+        + b"a"
+    )
+    directory = entry * 1_000_000
+    for told in (65535, 1):  # what it says of itself is not asked
+        end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, told, told, len(directory), 0, 0)
+        with pytest.raises(PackInvalid, match=f"archive: has more than {MOST_ENTRIES} entries"):
+            read_archive(directory + end)
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
