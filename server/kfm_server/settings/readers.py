@@ -140,6 +140,18 @@ def names(most: int, *, commas: bool = False) -> Reader:
     return read
 
 
+def texts(most: int) -> Reader:
+    """A list of texts."""
+    one = text()
+
+    def read(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(value) > most:
+            raise ValueError(f"not a list of at most {most} texts")
+        return tuple(map(one, value))
+
+    return read
+
+
 def some_of(*names: str) -> Reader:
     """One or more of the names, as a list or with commas between; answered in the order of `names`."""
 

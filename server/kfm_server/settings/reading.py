@@ -9,15 +9,17 @@ from typing import Any
 
 from kfm_server.canonical import canonical_json
 from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality
+from kfm_server.ports.mcp_settings import SERVER_NAME, McpServerSpec
 from kfm_server.ports.secrets import SecretUnavailable
 from kfm_server.secret import Secret
 from kfm_server.settings import schema
 from kfm_server.settings.readers import Untyped
-from kfm_server.settings.schema import KEYS, SECTIONS, TABLES, Key, Settings, SettingsError
+from kfm_server.settings.schema import KEYS, SECTIONS, SUBTABLES, TABLES, Key, Settings, SettingsError
 from kfm_server.settings.secrets import Secrets, load_resolvers
 from kfm_server.settings.sources import Document, Found, Stamp, close, from_environment, read_file, stamp
 
 _MOST_PROBLEMS = 10
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -49,11 +51,12 @@ class Reading:
         return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
     def check_tools(self, known: Collection[str]) -> None:
-        """SettingsError if a personality names a tool that there is not."""
+        """SettingsError if a personality names a tool that there is not; what MCP servers have is known later."""
         problems: list[str] = []
+        later = tuple(f"{name}_" for name in self.settings.mcp_servers)
         for name, personality in self.settings.personalities.items():
             for tool in personality.tools or ():
-                if tool not in known:
+                if tool not in known and not tool.startswith(later):
                     place = self.values[f"personalities.{name}.tools"].place
                     there = close(tool, dict.fromkeys(known))
                     problems.append(
@@ -96,11 +99,12 @@ def read(
             values[key.name] = Value(default, _shown(key, default), "default", key.reloads)
     models = _models(document, reader, values)
     personalities = _personalities(document, reader, values, models)
+    mcp_servers = _mcp_servers(document, reader, values)
     if not problems:
         _cross_check(values, models, personalities, problems)
     _refuse(problems)
     flat = {key.name: values[key.name].value for key in KEYS}
-    return Reading(schema.build(flat, models, personalities), values, {**files, **secrets.files})
+    return Reading(schema.build(flat, models, personalities, mcp_servers), values, {**files, **secrets.files})
 
 
 def given(settings: Settings) -> Reading:
@@ -109,7 +113,11 @@ def given(settings: Settings) -> Reading:
     for key in KEYS:
         value = schema.read_key(settings, key)
         values[key.name] = Value(value, _shown(key, value), "given", key.reloads)
-    for table, named in (("models", settings.models), ("personalities", settings.personalities)):
+    for table, named in (
+        ("models", settings.models),
+        ("personalities", settings.personalities),
+        ("mcp_servers", settings.mcp_servers),
+    ):
         for name, made in named.items():
             _fill(values, table, name, made, "given")
     return Reading(settings, values)
@@ -117,10 +125,11 @@ def given(settings: Settings) -> Reading:
 
 def in_force(old: Reading, new: Reading) -> Reading:
     """The new reading with the old values of what needs a restart."""
-    kept = {name: old.values[name] for name, value in new.values.items() if not value.reloads}
-    values = {**new.values, **kept}
+    kept = {name: value for name, value in old.values.items() if not value.reloads}
+    values = {**{name: value for name, value in new.values.items() if value.reloads}, **kept}
     flat = {key.name: values[key.name].value for key in KEYS}
-    settings = schema.build(flat, new.settings.models, new.settings.personalities)
+    found = new.settings
+    settings = schema.build(flat, found.models, found.personalities, old.settings.mcp_servers)
     return replace(new, settings=settings, values=values)
 
 
@@ -198,8 +207,13 @@ def _known_of(document: Document, problems: list[str]) -> dict[str, Found]:
         if table in TABLES:
             if len(parts) < 3:
                 problems.append(f"{value.place}: {name} is no table: write [{table}.NAME]")
+            elif parts[2] in SUBTABLES.get(table, ()):
+                if len(parts) != 4:
+                    problems.append(
+                        f"{value.place}: {name} is no table of names: write [{table}.NAME.{parts[2]}]"
+                    )
             elif parts[2:] not in {(k.name,) for k in TABLES[table]}:
-                near = close(parts[2], {k.name: k for k in TABLES[table]})
+                near = close(parts[2], {k.name: k for k in TABLES[table]} | dict(SUBTABLES.get(table, {})))
                 problems.append(f"{value.place}: {name} is unknown{near}")
         elif key is None:
             choices = {k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]}
@@ -215,6 +229,8 @@ def _known_of(document: Document, problems: list[str]) -> dict[str, Found]:
         name = ".".join(parts)
         if parts[0] in TABLES and len(parts) == 2 and not _TABLE_NAME.fullmatch(parts[1]):
             problems.append(f"{place}: {parts[1][:60]!r} is no name: use 1 to 64 of A-Z a-z 0-9 . _ -")
+        if len(parts) == 3 and parts[2] in SUBTABLES.get(parts[0], ()):
+            continue
         if parts[0] not in (*SECTIONS, *TABLES) or len(parts) > (2 if parts[0] in TABLES else 1):
             problems.append(
                 f"{place}: [{name}] is unknown{close(parts[0], dict.fromkeys((*SECTIONS, *TABLES)))}"
@@ -300,6 +316,46 @@ def _personalities(
     for name, made in personalities.items():
         _fill(values, "personalities", name, made, "default")
     return personalities
+
+
+def _mcp_servers(document: Document, reader: _Reader, values: dict[str, Value]) -> dict[str, McpServerSpec]:
+    servers: dict[str, McpServerSpec] = {}
+    for name, place in _named(document, "mcp_servers", reader.problems).items():
+        made = _fields(document, "mcp_servers", name, reader, values)
+        for table, key in schema.MCP_SERVER_SECRETS.items():
+            made[table] = _secrets(document, ("mcp_servers", name, table), key, reader, values)
+        over = "url" if made.get("url") else "command"
+        foreign = {"url": ("command", "args", "env"), "command": ("url", "headers")}[over]
+        if not SERVER_NAME.fullmatch(name):
+            reader.problems.append(f"{place}: mcp_servers.{name} is no name: [a-z][a-z0-9_]*, at most 32")
+        elif not made.get(over):
+            reader.problems.append(f"{place}: mcp_servers.{name} lacks command or url")
+        elif unfit := [field for field in foreign if made.get(field)]:
+            reader.problems.append(
+                f"{place}: mcp_servers.{name} has {over}: {' and '.join(unfit)} is not for it"
+            )
+        else:
+            servers[name] = McpServerSpec(name=name, **made)
+            _fill(values, "mcp_servers", name, servers[name], "default")
+    return servers
+
+
+def _secrets(
+    document: Document, table: tuple[str, ...], key: Key, reader: _Reader, values: dict[str, Value]
+) -> dict[str, Secret]:
+    """The values of a table of secrets, by their names."""
+    made: dict[str, Secret] = {}
+    for parts, found in document.values.items():
+        if parts[:3] != table or len(parts) != 4:
+            continue
+        full = ".".join(parts)
+        if not _SECRET_NAME.fullmatch(parts[3]):
+            reader.problems.append(f"{found.place}: {full} is no name: use A-Z a-z 0-9 _ -")
+            continue
+        reader.take(key, full, found, values)
+        if full in values:
+            made[parts[3]] = values[full].value
+    return made
 
 
 def _cross_check(

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from kfm_server.models import DEFAULT_PERSONALITY, ModelSpec, Personality, PlannerName
 from kfm_server.ports.iggy_settings import IggySettings, Transport
+from kfm_server.ports.mcp_settings import McpEffect, McpServerSpec
 from kfm_server.ports.sandbox import Wanted
 from kfm_server.secret import NO_SECRET, Secret
 from kfm_server.settings import readers
@@ -138,6 +139,10 @@ class Settings:
         default_factory=lambda: MappingProxyType({DEFAULT_PERSONALITY.name: DEFAULT_PERSONALITY})
     )
     """by name"""
+    mcp_servers: Mapping[str, McpServerSpec] = field(
+        default_factory=lambda: MappingProxyType[str, McpServerSpec]({})
+    )
+    """by name"""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -152,6 +157,7 @@ class Settings:
             self.iggy.token,
             *map(Secret, parts),
             *(m.api_key for m in self.models.values()),
+            *(value for s in self.mcp_servers.values() for value in (*s.env.values(), *s.headers.values())),
         )
         return tuple(filter(None, kept))
 
@@ -258,7 +264,7 @@ KEYS: tuple[Key, ...] = (
     _iggy("pools", readers.names(64, commas=True)),
     _iggy("deadline", readers.seconds(0.1, 300)),
 )
-"""Every setting of which there is one. Those of `[models.NAME]` and `[personalities.NAME]` stand below."""
+"""Every setting of which there is one. Those of `[models.NAME]` and other tables of names stand below."""
 
 _url = readers.matching(
     r"https?://[^\s@?#]+",
@@ -288,11 +294,40 @@ PERSONALITY_KEYS: tuple[Key, ...] = (
     Key("tools", readers.names(1000), True),
     Key("max_repairs", readers.whole(0, 10), True),
 )
+MCP_SERVER_KEYS: tuple[Key, ...] = (
+    Key("command", readers.text()),
+    Key("args", readers.texts(100)),
+    Key(
+        "url",
+        readers.matching(
+            r"https?://[^\s@?#]+",
+            "of the form http://host:port/path, without user, password or query: put keys into headers",
+        ),
+    ),
+    Key("tools", readers.texts(1000)),
+    Key("effect", readers.one_of(*get_args(McpEffect))),
+    Key("trust_read_only", readers.flag),
+    Key("deadline", readers.seconds(0.1, 3600)),
+    Key("breaker_failures", readers.whole(1, 1000)),
+    Key("breaker_seconds", readers.seconds(0.1, 3600)),
+)
+MCP_SERVER_SECRETS: Mapping[str, Key] = {
+    "env": Key("env", readers.text(), kind="secret"),
+    "headers": Key(
+        "headers", readers.matching(r"[!-~]([ -~]*[!-~])?", "visible ASCII characters"), kind="secret"
+    ),
+}
+"""Tables in the table of an MCP server, and how each of their values is read."""
 MOST_NAMED = 256
-"""Models, and personalities, that one configuration may have."""
+"""Models, personalities and MCP servers that one configuration may have."""
 
 SECTIONS = ("limits", "telemetry", "iggy", "worker", "knowledge", "code")
-TABLES: Mapping[str, tuple[Key, ...]] = {"models": MODEL_KEYS, "personalities": PERSONALITY_KEYS}
+TABLES: Mapping[str, tuple[Key, ...]] = {
+    "models": MODEL_KEYS,
+    "personalities": PERSONALITY_KEYS,
+    "mcp_servers": MCP_SERVER_KEYS,
+}
+SUBTABLES: Mapping[str, Mapping[str, Key]] = {"mcp_servers": MCP_SERVER_SECRETS}
 
 
 def default_of(key: Key) -> Any:
@@ -307,7 +342,10 @@ def read_key(settings: Settings, key: Key) -> Any:
 
 
 def build(
-    flat: Mapping[str, Any], models: Mapping[str, ModelSpec], personalities: Mapping[str, Personality]
+    flat: Mapping[str, Any],
+    models: Mapping[str, ModelSpec],
+    personalities: Mapping[str, Personality],
+    mcp_servers: Mapping[str, McpServerSpec],
 ) -> Settings:
     """Settings out of values by the names of KEYS; those that are missing are their defaults."""
     parts: dict[str, dict[str, Any]] = {"": {}, **{section: {} for section in SECTIONS}}
@@ -324,6 +362,7 @@ def build(
         code=CodeSettings(**parts["code"]),
         models=MappingProxyType(dict(models)),
         personalities=MappingProxyType(dict(personalities)),
+        mcp_servers=MappingProxyType(dict(mcp_servers)),
     )
 
 
