@@ -52,6 +52,7 @@ EXCEPTIONS = {
     ("doors/cli/pack_cases.py", "personalities"): "and so are their cases run",
     ("doors/cli/pack_cases.py", "sandbox"): "in the sandbox that a server would use",
     ("doors/cli/doctor.py", "sandbox"): "what this machine can confine is found by trying",
+    ("doors/cli/packs.py", "sandbox"): "and told to those who install packs",
     (
         "doors/cli/main.py",
         "starting",

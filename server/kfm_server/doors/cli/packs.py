@@ -1,5 +1,6 @@
 """`kfm personality ...` for packs: made, checked, tried, signed and installed, mostly without a server."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,6 +124,10 @@ def install(pack: Source, into: Into = None, yes: Yes = False) -> None:
         confirm(f"{found.name} {found.manifest.version} may do what stands after +. Install it?", yes)
     target = put(found, where)
     typer.echo(f"Installed {found.name} {found.manifest.version} in {target}")
+    if found.manifest.tools and (why := _cannot_confine()):
+        typer.echo(
+            f"A server on this host will refuse it: its tools cannot be confined here: {why}", err=True
+        )
 
 
 def keygen(
@@ -180,6 +185,12 @@ def packs_directory() -> Path:
     """Where a server that is started here finds its packs."""
     given = os.environ.get("KFM_PACKS")
     return Path(given) if given else home() / "personalities"
+
+
+def _cannot_confine() -> str:
+    from kfm_server.sandbox.probing import probe
+
+    return next((t.reason for t in asyncio.run(probe()) if t.tier == "process" and not t.able), "")
 
 
 def _read(source: Path) -> "Pack":
