@@ -80,7 +80,7 @@ async def test_a_crash_before_the_commit_delivers_again(store: Told, carrier: Ca
             await asyncio.Event().wait()
 
     async with consuming(group(stuck), carrier, store, epoch=1):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await arrived.wait()
     seen = Seen()
     async with consuming(group(seen), carrier, store, epoch=2):

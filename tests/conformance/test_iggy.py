@@ -44,7 +44,7 @@ async def numbers(broker: IggyBroker | IggyGroup, partition: int, after: int = 0
 
 async def until_assigned(group: IggyGroup, wanted: set[int] | int) -> dict[int, int]:
     """Wait for partitions, or so many of them."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             mine = await group.assigned()
             if set(mine) == wanted or len(mine) == wanted:
@@ -54,7 +54,7 @@ async def until_assigned(group: IggyGroup, wanted: set[int] | int) -> dict[int, 
 
 async def until_it_answers(broker: IggyBroker) -> dict[int, int]:
     """Heads, once a broken broker is back."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return dict(await broker.heads(TOPIC))
@@ -410,7 +410,7 @@ async def answers(iggy: Iggy) -> bool:
 
 async def until_member(group: IggyGroup) -> None:
     """Wait until the server knows this member again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 if await group.assigned():

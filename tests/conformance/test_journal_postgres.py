@@ -12,6 +12,7 @@ from kfm_server.journal.postgres import PostgresJournal
 from kfm_server.ports.journal import Entry, Fenced, JournalUnavailable, NoPlace, Record, Rejected
 
 from tests.support.journals import claim, entry, row
+from tests.support.live import a_moment
 from tests.support.postgres_proxy import Proxy
 
 
@@ -94,7 +95,7 @@ async def _blocked(dsn: str) -> None:
     """Wait until the writer's backend waits for a lock."""
     looker = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await looker.fetchval(  # noqa: ASYNC110 (the database tells nobody)
                 "select count(*) from pg_stat_activity where application_name like 'kfm-writer%'"
                 " and wait_event_type = 'Lock' and datname = current_database()"
@@ -280,14 +281,14 @@ async def test_what_is_read_behind_a_barrier_is_all_though_a_transaction_was_dro
             await transaction.commit(entry("a", 1))
 
     async def waiting(name: str, kind: str) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await admin.fetchval(
                 "select exists (select from pg_stat_activity where application_name like $1"
                 " and datname = current_database() and wait_event = any ($2::text[]))",
                 name,
                 kind.split(),
             ):
-                pass
+                await a_moment()
         return True
 
     async with PostgresJournal.open(owned) as journal:

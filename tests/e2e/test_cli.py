@@ -187,7 +187,7 @@ async def test_help_is_short_and_long_and_the_version_is_told() -> None:
 @pytest.mark.parametrize("form", ["json", "table"])
 async def test_an_interrupted_run_says_how_to_come_back(server: Running, form: str) -> None:
     process = await begin(server, "run", "wait", "-o", form)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await server.turns.waited.wait()
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()

@@ -14,11 +14,11 @@ from xenocomm import Client, errors
 from xenocomm._gen.types import DeadLetter
 
 from tests.support.bus import sealed, unknown
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 
 pytestmark = pytest.mark.requirement("R6", "FT11")
 T = TypeVar("T")
-LIMIT = 10.0
+LIMIT = 30.0
 _POISON = """
 insert into kfm.journal (partition, "offset", epoch, turn_id, sequence, topic, envelope)
 select $1, coalesce((select max("offset") from kfm.journal where partition = $1), 0) + 1,
@@ -67,6 +67,7 @@ async def until(look: Callable[[], Awaitable[T]], test: Callable[[T], bool]) -> 
             found = await look()
             if test(found):
                 return found
+            await a_moment()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ async def test_readiness_follows_the_parts_and_liveness_does_not() -> None:
     assert '"journal":false' in body
     assert (await fetch(address, "/health/live"))[0] == 200
     assert (await fetch(address, "/v1/turns"))[0] == 404
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await door.stop()
 
 

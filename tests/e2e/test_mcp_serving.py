@@ -20,7 +20,7 @@ from mcp.client.client import Client as McpClient
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.mcp import HTTP_2026, call, command, connected, refusal
 
 pytestmark = pytest.mark.requirement("E4")
@@ -101,7 +101,7 @@ async def test_standard_output_carries_the_protocol_only_and_says_on_the_other_w
         assert told["result"]["isError"] is True
         process.stdin.close()
         assert process.stdout is not None and process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await process.stdout.read() == b""
             errors = (await process.stderr.read()).decode()
         assert "no KFM server answers at 127.0.0.1:1" in errors
@@ -221,17 +221,17 @@ async def test_open_requests_are_bounded_and_leave_room_for_health(live_server: 
             stack.callback(writer.close)
             writer.write(head.encode())
             await writer.drain()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (
                 await http.post(f"http://{live_server.http}/mcp", json=HELLO, headers=ACCEPT)
             ).status_code != 503:
-                pass
+                await a_moment()
         assert (await http.get(f"http://{live_server.http}/health/live")).status_code == 200
-    async with asyncio.timeout(20), httpx2.AsyncClient() as http:
+    async with asyncio.timeout(30), httpx2.AsyncClient() as http:
         while (
             await http.post(f"http://{live_server.http}/mcp", json=HELLO, headers=ACCEPT)
         ).status_code != 200:
-            pass
+            await a_moment()
 
 
 async def test_a_server_without_the_extra_serves_the_rest_and_says_what_is_missing(

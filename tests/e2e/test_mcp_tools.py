@@ -208,7 +208,7 @@ async def test_progress_tells_of_steps_while_a_call_waits(
         begun = await call(client, "kfm_turn_start", held)
 
         async def open_when_told() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await seen.wait()
             gate.touch()
 
@@ -238,7 +238,7 @@ async def test_cancelling_a_wait_cancels_the_turn_only_if_it_was_attached(
         await until(turn, started("held"))
         arguments = {"turn_id": begun["turn_id"], "attached": attached}
         wait = asyncio.create_task(client.call_tool("kfm_turn_wait", arguments, progress_callback=progress))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await seen.wait()
         wait.cancel()
         await asyncio.gather(wait, return_exceptions=True)

@@ -12,6 +12,8 @@ from xenocomm._gen.errors import InvalidArgument, MemoryNotFound
 from xenocomm._gen.types import DocumentChange, FactKind, RankingMode
 from xenocomm.testing import ServerInProcess, server
 
+from tests.support.live import a_moment
+
 pytestmark = [pytest.mark.requirement("M1", "M4"), pytest.mark.timeout(120)]
 TRAVEL = b"""# Travel
 
@@ -86,6 +88,7 @@ async def test_one_users_data_is_shown_whole_and_erased_with_proof(running: tupl
         while not any(
             "facts=1" in reason for reason in reasons
         ):  # the group follows; bounded by the test's time
+            await a_moment()
             rows = await connection.fetch("select envelope from kfm.audit")
             found = [Envelope.FromString(row["envelope"]) for row in rows]
             assert all(EVENT_TYPES[e.type] for e in found)

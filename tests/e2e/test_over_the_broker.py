@@ -22,7 +22,7 @@ from tests.support.iggy import Iggy
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.requirement("B1", "R6")
-LIMIT = 15.0
+LIMIT = 30.0
 
 
 class Site:

@@ -12,11 +12,11 @@ from xenocomm import Client
 from xenocomm._gen.errors import PersonalityNotFound
 from xenocomm._gen.types import Outcome, Pack
 
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.plans import Gate, call, given, started, until
 
 pytestmark = [pytest.mark.confined, pytest.mark.requirement("K1", "K2"), pytest.mark.timeout(120)]
-SECONDS = 20.0
+SECONDS = 30.0
 MANIFEST = """\
 name: {name}
 version: {version}
@@ -77,6 +77,7 @@ async def pack(client: Client, name: str, wanted: Callable[[Pack], bool]) -> Pac
             found = [p for p in await client.personalities.packs() if p.name == name]
             if found and wanted(found[0]):
                 return found[0]
+            await a_moment()
 
 
 async def which(client: Client, personality: str, times: int = 1) -> tuple[int, str]:
@@ -126,7 +127,7 @@ async def test_a_broken_edit_changes_nothing_and_says_the_line(client: Client, s
     shutil.rmtree(directory)
     async with asyncio.timeout(SECONDS):
         while any(p.name == "broken" for p in await client.personalities.packs()):
-            pass
+            await a_moment()
     with pytest.raises(PersonalityNotFound):
         await which(client, "broken")
 

@@ -12,7 +12,7 @@ from xenocomm import Client, errors
 from xenocomm._gen.types import StepDelta
 
 from tests.e2e.talker import ROUND
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.plans import call, given
 
 pytestmark = pytest.mark.requirement("R10")
@@ -55,20 +55,22 @@ def site(tmp_path: Path, database: str) -> Site:
 
 async def owned(servers: list[LiveServer], *shares: int) -> None:
     """Wait, bounded, until the servers own as many partitions each, in any order."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             found = [await asyncio.to_thread(s.gauge, "kfm_partitions_owned") for s in servers]
             if sorted(found) == sorted(shares):
                 return
+            await a_moment()
 
 
 async def finished(servers: list[LiveServer], turns: int) -> list[int]:
     """How many turns ended in each process, once so many have been counted."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             found = [await asyncio.to_thread(_finished, server) for server in servers]
             if sum(found) == turns:
                 return found
+            await a_moment()
 
 
 def _finished(server: LiveServer) -> int:
@@ -118,7 +120,7 @@ async def test_a_watcher_anywhere_sees_every_delta_of_a_turn_that_runs_elsewhere
                     for server in (front, other, both)
                 ]
                 while 3 not in [await asyncio.to_thread(s.gauge, "kfm_watchers") for s in (both, one)]:
-                    pass  # until all three stand at the owner, itself or by their process
+                    await a_moment()  # until all three stand at the owner, itself or by their process
                 heard.touch()
             assert [task.result() for task in watching] == [list(range(PIECES))] * 3
             heard.unlink()

@@ -213,5 +213,5 @@ async def test_what_dev_prints_can_be_pasted_and_shows_no_token(
             assert (code, "SUCCEEDED" in out) == (0, True), f"{call}: {err}"
     finally:
         server.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await server.wait()

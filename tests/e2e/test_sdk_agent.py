@@ -251,7 +251,7 @@ async def test_events_of_all_turns_are_followed_by_type_session_and_label(runnin
         )
         # What was handed out when its reader left may come again; nothing is left out.
         ids: list[str] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             async for event in resumed:
                 ids.append(event.turn_id)
                 if event.turn_id == later.turn_id:
@@ -266,7 +266,7 @@ async def test_events_of_all_turns_are_followed_by_type_session_and_label(runnin
 
 async def _take(watch: EventWatch, count: int) -> list[Envelope]:
     found: list[Envelope] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for event in watch:
             found.append(event)
             if len(found) == count:

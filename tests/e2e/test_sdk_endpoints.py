@@ -66,7 +66,7 @@ async def test_a_stream_goes_on_at_another_address_when_its_server_goes_away() -
     turns = ToyTurns()
     async with toy_door(turns=turns) as one, toy_door(turns=turns) as two:
         doors = {door.grpc: door for door in (one, two)}
-        async with Client(both(one, two), timeout=10) as kfm, asyncio.timeout(20):
+        async with Client(both(one, two), timeout=10) as kfm, asyncio.timeout(30):
             turn = await kfm.turns.start("wait")
             seen: list[int] = []
             async for event in turn.events():

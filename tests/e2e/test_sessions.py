@@ -16,7 +16,7 @@ from tests.support.live import LiveServer
 from tests.support.plans import call, given, question
 from tests.support.refusals import refusal
 
-LIMIT = 15.0
+LIMIT = 30.0
 
 
 @pytest.fixture

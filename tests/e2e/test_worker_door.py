@@ -27,7 +27,7 @@ from tests.support.plans import call, given, started, until
 from tests.support.refusals import Refused, refusal
 
 pytestmark = [pytest.mark.requirement("R10", "E1", "E2"), pytest.mark.timeout(180)]
-SECONDS = 20.0
+SECONDS = 30.0
 TOKEN = "s3cret"
 BEARER = (("authorization", f"Bearer {TOKEN}"),)
 IDEMPOTENT = types.EFFECT_CONTRACT_IDEMPOTENT

@@ -23,7 +23,7 @@ from tests.support.live_worker import LiveWorker
 from tests.support.plans import Gate, call, given, started, until, waits
 
 pytestmark = [pytest.mark.requirement("R10"), pytest.mark.timeout(120)]
-SECONDS = 20.0
+SECONDS = 30.0
 
 
 class Site:

@@ -56,7 +56,7 @@ async def settled(server: LiveServer, before: Footprint, sessions: int = 0) -> F
     """Look until the server holds no more than before (I9); AssertionError with what it does hold after 10 s."""
     above: dict[str, tuple[float, float]] = {}
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 now = await asyncio.to_thread(footprint, server)
                 above = now.above(before, sessions)

@@ -96,7 +96,7 @@ async def loaded(
 
 async def taken_over(servers: list[LiveServer]) -> None:
     """Wait, bounded, until these own every partition."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while sum([await asyncio.to_thread(s.gauge, "kfm_partitions_owned") for s in servers]) < PARTITIONS:
             pass
 

@@ -142,10 +142,13 @@ BUGS = (
 def plant(bug: Bug, root: Path) -> Path:
     """A copy of the engine with the bug under `root`. Raises AssertionError when a text is not there exactly once."""
     copy = root / "kfm_server"
-    shutil.copytree(Path(kfm_server.__path__[0]), copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    # With what is compiled, which is good for a source of the same time and size; "*.pyc.*" is being written.
+    shutil.copytree(Path(kfm_server.__path__[0]), copy, ignore=shutil.ignore_patterns("*.pyc.*"))
     for file, old, new in bug.changes:
         source = copy / file
         text = source.read_text()
         assert text.count(old) == 1, f"{bug.name}: {file} holds {text.count(old)} times: {old!r}"
         source.write_text(text.replace(old, new))
+        for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*"):
+            compiled.unlink()
     return copy

@@ -17,7 +17,7 @@ from kfm_server.ports.bus import Delivery, EventSource, Group, Handler, Retries
 from kfm_server.ports.journal import Entry, Record, TurnRow
 
 TOPIC = "agent.turns.requests"
-LIMIT = 10.0
+LIMIT = 30.0
 PARTITIONS = 4
 
 

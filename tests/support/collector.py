@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-SECONDS = 15.0
+SECONDS = 30.0
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -1,5 +1,6 @@
 """A real server in a process of its own, as a user would start it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,8 +15,15 @@ from pathlib import Path
 from tests.support.forking import Process, started
 
 START_SECONDS = 30.0
+LOOK_SECONDS = 0.02
+"""Between two looks at another process."""
 SECRETS = ("KFM_TOKEN", "STUB_KEY", "OPENAI_API_KEY", "THE_KEY", "KFM_OTLP_HEADERS")
 """Variables whose values are secrets, wherever a test sets them."""
+
+
+async def a_moment() -> None:
+    """Pause between two looks at another process, which would else spend its time on being looked at."""
+    await asyncio.sleep(LOOK_SECONDS)
 
 
 @dataclass
@@ -92,17 +100,19 @@ class LiveServer:
         lines = self.metrics().splitlines()
         return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
 
-    def await_gauge(self, name: str, value: int, seconds: float = 10.0) -> None:
+    def await_gauge(self, name: str, value: int, seconds: float = 30.0) -> None:
         """Wait, bounded, until it stands at the value."""
         until = time.monotonic() + seconds
         while (found := self.gauge(name)) != value:
             assert time.monotonic() < until, f"{name} is {found} and not {value}"
+            time.sleep(LOOK_SECONDS)
 
-    def await_metric(self, line: str, seconds: float = 10.0) -> str:
+    def await_metric(self, line: str, seconds: float = 30.0) -> str:
         """Wait, bounded, until /metrics has the line; answers all of it."""
         until = time.monotonic() + seconds
         while line not in (found := self.metrics()).splitlines():
             assert time.monotonic() < until, f"there is no {line}"
+            time.sleep(LOOK_SECONDS)
         return found
 
     def kill(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from xenocomm import Envelope, Part, TurnHandle
 from xenocomm._gen.types import StepEvent, TurnStateEvent, WaitReason
 
-SECONDS = 20.0
+SECONDS = 30.0
 """Longest wait for something that a turn does."""
 
 

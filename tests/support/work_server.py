@@ -11,7 +11,7 @@ from kfm.worker.v1 import worker_service_pb2 as pb
 from kfm.worker.v1 import worker_service_pb2_grpc as rpc
 from kfm_server.doors.grpc.errors import to_status
 
-SECONDS = 10.0
+SECONDS = 30.0
 """Longest wait for what a worker says."""
 
 
