@@ -11,6 +11,7 @@ from importlib.resources import files
 import asyncpg
 import structlog
 from kfm.catalogue.events import SCHEMA_RELEASE
+from google.protobuf.message import Message
 from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
 from kfm_server import logs, metrics
@@ -265,15 +266,19 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
 
         announcer = Announcer(leases=leases, partitions=settings.partitions, clock=clock, ids=new_id)
 
-        async def tell(change: Change) -> None:
+        async def announce(event: Message) -> None:
             try:
-                await announcer.announce(ConfigChangedEvent(digest=change.digest, changed=change.applied))
+                await announcer.announce(event)
             except JournalUnavailable as away:
-                log.warning("config_change_not_announced", error=str(away))
+                log.warning("not_announced", announced=event.DESCRIPTOR.name, error=str(away))
 
-        async def changed_packs(changes: Sequence[str]) -> None:
+        async def tell(change: Change) -> None:
+            await announce(ConfigChangedEvent(digest=change.digest, changed=change.applied))
+
+        async def changed_packs(changes: Sequence[Message]) -> None:
             changed_world()
-            await tell(Change(tuple(changes), (), config.digest))
+            for change in changes:
+                await announce(change)
 
         reloader = ConfigReloader(config, go_by, tell)
 

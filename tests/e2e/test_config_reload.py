@@ -7,21 +7,24 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import grpc
 import pytest
 from kfm.admin.v1 import admin_service_pb2 as pb
 from kfm.event.v1.envelope_pb2 import Envelope
-from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
+from kfm.event.v1.system_events_pb2 import ConfigChangedEvent, PackChangedEvent
+from kfm_server.personalities.files import write
+from kfm_server.personalities.pack import load
 from xenocomm import Client, Part, errors
 
 from tests.support.live import LiveServer
 from tests.support.plans import call, document
 
 pytestmark = pytest.mark.requirement("R1")
-SECONDS = 15.0
+SECONDS = 30.0
+E = TypeVar("E", ConfigChangedEvent, PackChangedEvent)
 GOOD = 'log_level = "info"\n[personalities.clerk]\nplanner = "rules"\n'
 
 
@@ -71,7 +74,7 @@ class Site:
                     return
                 await asyncio.sleep(0.02)
 
-    async def announced(self, count: int) -> list[ConfigChangedEvent]:
+    async def announced(self, count: int, kind: type[E] = ConfigChangedEvent) -> list[E]:
         """The events in the journal, once there are so many."""
         db: Any = await asyncpg.connect(self.database)
         try:
@@ -86,7 +89,7 @@ class Site:
         envelopes = [Envelope.FromString(row["envelope"]) for row in rows]
         assert all(e.event_id.startswith("evt_") and not e.sequence for e in envelopes)
         envelopes.sort(key=lambda e: e.timestamp.ToMicroseconds())
-        return [ConfigChangedEvent.FromString(e.payload.value) for e in envelopes]
+        return [kind.FromString(e.payload.value) for e in envelopes if e.type.startswith(kind.__name__)]
 
 
 @pytest.fixture
@@ -214,3 +217,32 @@ async def test_a_change_whose_process_dies_is_announced_exactly_once(
             assert await site.announced(1) == [event]
     finally:
         server.kill()
+
+
+@pytest.mark.requirement("K2")
+async def test_a_pack_that_changes_is_announced_with_its_digests_and_may_be_the_default(site: Site) -> None:
+    directory = site.server.home / "personalities" / "teller"
+    text = b"name: teller\nversion: %b\ndescription: Tells.\nuses: [calculator]\n"
+    write({"manifest.yaml": text % b"1.0.0"}, directory)
+    first = load(directory).digest
+    (event,) = await site.announced(1, PackChangedEvent)
+    assert event == PackChangedEvent(pack="teller", version="1.0.0", digest=first)
+    site.write('default_personality = "teller"\n' + GOOD)
+    await site.reload()
+    await site.announced(2)
+    (directory / "manifest.yaml").write_bytes(text % b"1.1.0")
+    event = (await site.announced(3, PackChangedEvent))[-1]
+    assert (event.version_before, event.digest_before, event.version) == ("1.0.0", first, "1.1.0")
+    async with Client(site.server.grpc, timeout=15) as client:
+        (default,) = [p for p in await client.personalities.list() if p.is_default]
+        assert default.name == "teller"
+        await client.turns.run("what is 1 + 1 ?")
+    (directory / "manifest.yaml").write_bytes(text % b"one")
+    event = (await site.announced(4, PackChangedEvent))[-1]
+    assert (event.version, event.problems[0][:24]) == ("1.1.0", "manifest.yaml:2: version")
+    site.write('default_personality = "tellr"\n' + GOOD)
+    with pytest.raises(
+        grpc.aio.AioRpcError, match="tellr, which there is not; did you mean teller"
+    ) as refused:
+        await site.reload()
+    assert "config.toml:1: default_personality" in str(refused.value.details())

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
+from kfm.event.v1.system_events_pb2 import PackChangedEvent
 
 from kfm_server.models import Personality
 from kfm_server.personalities.files import read_directory
@@ -19,6 +20,7 @@ from kfm_server.ports.packs import PackState
 log = structlog.get_logger(__name__)
 MOST_PACKS = 256
 """Packs that one server has."""
+Changed = Callable[[Sequence[PackChangedEvent]], Awaitable[None]]
 _Stamps = Mapping[str, tuple[int, int, int]]
 
 
@@ -52,50 +54,58 @@ class PackRegistry:
         """As Packs."""
         return tuple(self._states[name] for name in sorted(self._states))
 
-    async def load(self) -> bool:
-        """Read all packs now; answers whether another one is in force than before. Raises JournalUnavailable, OSError."""
+    async def load(self) -> Sequence[PackChangedEvent]:
+        """Read all packs now; answers what became of it: packs that came, changed, went, and were newly refused.
+
+        Raises JournalUnavailable, and OSError for a directory of packs that cannot be read.
+        """
         others = [d for d in self._directories if d not in self._trusted]
         if self._cannot_confine is None and self._look is not None and any(map(_packs_in, others)):
             self._cannot_confine = await self._look()
         self._seen = await asyncio.to_thread(_stamps, self._directories)
         found, problems = await asyncio.to_thread(self._read)
-        for pack in found.values():
-            await self._store.keep(pack)
+        for name, pack in list(found.items()):
+            try:
+                await self._store.keep(pack)
+            except OSError as error:  # a full disk, say: the others are taken all the same
+                del found[name]
+                problems[name] = [Problem("pack", 0, f"cannot be unpacked: {error}")]
+                self._seen = {}  # again at the next look
         # What cannot be used any more stays as it was, as long as something of this name is there: another pack of
         # the name, in an earlier directory, is no better than the last good one.
         kept = {name: pack for name, pack in self._packs.items() if name in problems}
         self._packs = dict(sorted({**found, **kept}.items()))
-        before, self.personalities = (
-            self.personalities,
-            {name: pack.personality for name, pack in self._packs.items()},
-        )
+        self.personalities = {name: pack.personality for name, pack in self._packs.items()}
         states = {name: self._state(name, problems.get(name, ())) for name in {*self._packs, *problems}}
-        for name, state in states.items():
-            if state.problems and state.problems != getattr(self._states.get(name), "problems", ()):
-                log.error("pack_refused", pack=name, problems=list(state.problems), in_force=state.version)
+        events = list(_changes(self._states, states))
+        for event in events:
+            if event.problems:
+                log.error("pack_refused", pack=event.pack, problems=[*event.problems], in_force=event.version)
         self._states = states
-        return self.personalities != before
+        return events
 
-    async def run(self, changed: Callable[[], None], *, poll: float = 1.0) -> None:
+    async def run(self, changed: Changed, *, poll: float = 1.0) -> None:
         """Watch the directories until cancelled. What is still being written is left for the next look.
 
-        `poll`: seconds between two looks; `changed` is called once other packs are in force.
+        `poll`: seconds between two looks; `changed` is called once other packs are in force, with what `load` answers.
         """
-        last = self._seen
+        last, waits_for = self._seen, ""
         while True:
             await asyncio.sleep(poll)
             before, last = last, await asyncio.to_thread(_stamps, self._directories)
             if last == self._seen or last != before:
                 continue
             try:
-                if await self.load():
-                    log.info(
-                        "packs_changed", packs={p.name: p.manifest.version for p in self._packs.values()}
-                    )
-                    changed()
+                changes, waits_for = await self.load(), ""
+                if changes:
+                    in_force = {name: p.version for name, p in self.personalities.items()}
+                    log.info("packs_changed", in_force=in_force)
+                    await changed(changes)
             except (JournalUnavailable, OSError) as away:
                 self._seen = {}  # again at the next look
-                log.warning("packs_wait", error=str(away))
+                if str(away) != waits_for:
+                    waits_for = str(away)
+                    log.warning("packs_wait", error=waits_for)
 
     def _state(self, name: str, problems: Sequence[Problem]) -> PackState:
         told = tuple(map(str, problems))
@@ -139,6 +149,22 @@ class PackRegistry:
             raise PackInvalid([Problem("manifest.yaml", 0, text)])
         if at.parent not in self._trusted and (why := self._trust.refuses(pack)):
             raise PackInvalid([Problem("signature.json", 0, why)])
+
+
+def _changes(before: Mapping[str, PackState], after: Mapping[str, PackState]) -> Iterator[PackChangedEvent]:
+    for name in sorted({*before, *after}):
+        old, new = before.get(name, PackState(name)), after.get(name, PackState(name))
+        refused = new.problems if new.problems != old.problems else ()
+        if refused or old.digest != new.digest:
+            yield PackChangedEvent(
+                pack=name,
+                version_before=old.version,
+                digest_before=old.digest,
+                version=new.version,
+                digest=new.digest,
+                signed_by=new.signed_by,
+                problems=refused,
+            )
 
 
 def _packs_in(directory: Path) -> list[Path]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import resource
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kfm.event.v1.system_events_pb2 import PackChangedEvent
 from kfm_server.personalities.files import read_directory, to_archive, write
 from kfm_server.personalities.pack import load
 from kfm_server.personalities.registry import PackRegistry
@@ -15,7 +17,7 @@ from kfm_server.personalities.store import PackStore
 from kfm_server.personalities.trust import Trust, known_keys, new_key, private_key, sign
 
 pytestmark = pytest.mark.requirement("K2")
-SECONDS = 10.0
+SECONDS = 30.0
 WITH_TOOL = "tools:\n  - {name: t, description: d, source: tools/t.py, input_schema: {type: object}}\n"
 
 
@@ -32,6 +34,11 @@ class Rows:
             return []
         assert name == "pack"
         return [self.kept[given[0]]] if given[0] in self.kept else []
+
+
+def only_refused(changes: Sequence[PackChangedEvent]) -> bool:
+    """Something was, and what is in force is what was."""
+    return bool(changes) and all(c.problems and c.digest == c.digest_before for c in changes)
 
 
 class Room:
@@ -69,18 +76,35 @@ async def test_a_broken_edit_keeps_the_last_good_one_and_a_mend_takes_it(tmp_pat
     room = Room(tmp_path)
     at = room.put("a", "1.0.0")
     assert await room.registry.load()
+    good = load(at).digest
     (at / "manifest.yaml").unlink()
-    assert not await room.registry.load()
+    (refused,) = await room.registry.load()
+    assert refused == PackChangedEvent(
+        pack="a",
+        version_before="1.0.0",
+        digest_before=good,
+        version="1.0.0",
+        digest=good,
+        problems=["manifest.yaml: is missing"],
+    )
+    assert not await room.registry.load(), "told once"
     assert (room.versions(), room.problems()) == ({"a": "1.0.0"}, {"a": ("manifest.yaml: is missing",)})
     room.put("a", "1.1.0")
-    assert await room.registry.load()
+    (change,) = await room.registry.load()
+    assert change == PackChangedEvent(
+        pack="a", version_before="1.0.0", digest_before=good, version="1.1.0", digest=load(at).digest
+    )
     assert (room.versions(), room.problems()) == ({"a": "1.1.0"}, {})
+    shutil.rmtree(at)
+    (gone,) = await room.registry.load()
+    assert (gone.pack, gone.version_before, gone.version, gone.digest) == ("a", "1.1.0", "", "")
+    assert not await room.registry.load(), "told once"
 
 
 async def test_one_that_never_was_good_is_told_and_not_in_force(tmp_path: Path) -> None:
     room = Room(tmp_path)
     room.put("a", "one")
-    assert not await room.registry.load()
+    assert only_refused(await room.registry.load())
     assert room.versions() == {}
     assert room.problems()["a"][0].startswith("manifest.yaml:2: version: does not match")
     (state,) = room.registry.states()
@@ -112,7 +136,7 @@ async def test_of_two_with_one_name_the_users_counts_and_a_broken_one_does_not_b
     await room.registry.load()
     assert room.versions() == {"a": "2.0.0"}
     (at / "manifest.yaml").write_text("name: [")
-    assert not await room.registry.load()
+    assert only_refused(await room.registry.load())
     assert room.versions() == {"a": "2.0.0"}
     assert room.problems()["a"]
     shutil.rmtree(at)
@@ -173,7 +197,7 @@ async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(t
     assert room.versions() == {"mine": "1.0.0", "shipped": "1.0.0"}
     assert {s.name: s.signed_by for s in room.registry.states()} == {"mine": "us", "shipped": ""}
     (at / "tools" / "t.py").write_text("def t(): return 'other'\n")
-    assert not await room.registry.load()
+    assert only_refused(await room.registry.load())
     assert room.problems()["mine"] == (
         "signature.json: is of no known key, or of other files; known keys: us",
     )
@@ -189,7 +213,7 @@ async def test_changes_are_seen_once_they_are_over_and_half_of_one_is_never_take
     taken: list[dict[str, str]] = []
     changed = asyncio.Event()
 
-    def note() -> None:
+    async def note(_: Sequence[PackChangedEvent]) -> None:
         taken.append(room.versions())
         changed.set()
 
@@ -216,6 +240,37 @@ async def test_changes_are_seen_once_they_are_over_and_half_of_one_is_never_take
         watching.cancel()
     a, b = {"a": "1.1.0"}, {"b": "1.0.0"}
     assert taken == [a | {"linked": "1.0.0"}, a | b | {"linked": "1.0.0"}, a | b | {"linked": "2.0.0"}]
+
+
+async def test_one_that_cannot_be_unpacked_is_told_and_the_others_are_taken(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.put("a", "1.0.0")
+    large = room.put("b", "1.0.0") / "large.md"
+    large.write_bytes(b"x" * 1_000_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))  # stands for a disk that is full
+    try:
+        await room.registry.load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert room.versions() == {"a": "1.0.0"}
+    assert room.problems() == {"b": ("pack: cannot be unpacked: [Errno 27] File too large",)}
+    taken: list[Sequence[PackChangedEvent]] = []
+    changed = asyncio.Event()
+
+    async def note(changes: Sequence[PackChangedEvent]) -> None:
+        taken.append(changes)
+        changed.set()
+
+    watching = asyncio.create_task(room.registry.run(note, poll=0.01))
+    try:
+        async with asyncio.timeout(SECONDS):
+            await changed.wait()
+    finally:
+        watching.cancel()
+    assert [[(c.pack, c.digest) for c in taken[0]]] == [[("b", load(large.parent).digest)]], (
+        "without an edit, once there is room"
+    )
 
 
 @pytest.mark.parametrize("how", ["edited", "emptied", "linked", "a file"])
