@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 UV := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_INDEX .venv/bin/uv
 
-.PHONY: dev test check gen contract release bench faults n-1 mcp-conformance go-worker clean
+.PHONY: dev test check gen contract escape release bench faults n-1 mcp-conformance go-worker clean
 
 .venv/.ready: uv.lock pyproject.toml server/pyproject.toml sdk/python/pyproject.toml mcp/pyproject.toml gen/python/pyproject.toml
 	test -x .venv/bin/uv || { python3.11 -m venv .venv && .venv/bin/pip -q install uv==0.13.8; }
@@ -17,6 +17,9 @@ test: .venv/.ready  ## all tests that need no outside server
 
 contract: .venv/.ready  ## the compatibility checks of the schema
 	$(PY) -m pytest tests/contract
+
+escape: .venv/.ready  ## the sandbox as an attacker meets it, as root and as a plain user; skipped, loudly, where the host cannot confine
+	$(PY) -m pytest -n 2 tests/security
 
 gen: .venv/.ready  ## regenerate everything that comes from proto/, and the requirements page
 	$(PY) codegen/generate.py
@@ -37,6 +40,7 @@ check: .venv/.ready  ## everything that CI checks
 	$(PY) codegen/requirements_page.py --check
 	$(PY) -m tests.faults.matrix.page --check
 	$(MAKE) test
+	$(MAKE) escape
 	KFM_TEST_FAULT_SAMPLE=4 $(PY) -m pytest tests/faults  # a seeded sample; all of them: make faults
 
 faults: .venv/.ready  ## kill -9 at every failpoint, frozen owners, lost databases

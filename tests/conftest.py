@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("kfm", deadline=None)  # a busy machine is 
 hypothesis.settings.load_profile("kfm")
 _numbers = itertools.count(1)
 _told: set[str] = set()
+_NO = "NO SANDBOX"
 _LOOK = """
 import asyncio
 from kfm_server.sandbox.probing import probe
@@ -88,6 +89,13 @@ async def database(postgres: embedded.EmbeddedPostgres, migrated: str) -> AsyncG
         yield dsn
 
 
+@pytest.fixture(scope="module")
+async def module_database(postgres: embedded.EmbeddedPostgres, migrated: str) -> AsyncGenerator[str]:
+    """As `database`, one for all tests of a file."""
+    async with fresh_database(postgres, migrated) as dsn:
+        yield dsn
+
+
 @pytest.fixture(scope="session")
 async def iggy(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[iggy_support.Iggy]:
     """An Iggy server for the run: a real one where there is one, else a stub of its protocol."""
@@ -118,10 +126,20 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which broker the tests of Iggy had: a stub proves less."""
+    """Which broker the tests of Iggy had: a stub proves less. And whether the sandbox was tested at all."""
     for told in sorted(_told | {iggy_support.summary()} - {""}):
         terminalreporter.section("Iggy", yellow="NO REAL" in told)
         terminalreporter.line(told)
+    why = [
+        skipped.longrepr[2]
+        for skipped in terminalreporter.stats.get("skipped", ())
+        if _NO in str(skipped.longrepr)
+    ]
+    if why:
+        terminalreporter.section("Sandbox", yellow=True)
+        terminalreporter.line(
+            f"{len(why)} tests of the sandbox did not run. {why[0].removeprefix('Skipped: ')}"
+        )
 
 
 @functools.cache
@@ -134,4 +152,4 @@ def _not_confined() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What needs a host that confines processes is skipped on another one, with the reason."""
     if item.get_closest_marker("confined") and (why := _not_confined()):
-        pytest.skip(f"NO SANDBOX: this host cannot confine processes: {why}")
+        pytest.skip(f"{_NO}: this host cannot confine processes: {why}")

@@ -18,7 +18,7 @@ DRIVER = Path(__file__).parent / "driver.py"
 CANARY = "canary-4b1d0c5e"
 """Stands wherever code in the sandbox must not look; in no answer of it may it be seen."""
 NOBODY = 65534
-SMALL = {"cpu_seconds": 5, "wall_seconds": 10, "memory_bytes": 128 << 20, "scratch_bytes": 1 << 20}
+SMALL = {"cpu_seconds": 5, "wall_seconds": 60, "memory_bytes": 128 << 20, "scratch_bytes": 1 << 20}
 PRELUDE = '''
 import ctypes, errno, os, resource, signal, socket, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -48,7 +48,7 @@ class Prison:
         }
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(asked).encode() + b"\n")
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             answer = await self.process.stdout.readline()
         assert CANARY.encode() not in answer
         return json.loads(answer)
@@ -66,13 +66,6 @@ class Prison:
             if str(self.pack) in (process.info["cmdline"] or ()) and process.pid != self.process.pid:
                 found.append(process)
         return found
-
-
-def _can_confine() -> bool:
-    unshare = shutil.which("unshare")
-    return (
-        unshare is not None and subprocess.run([unshare, "-Ur", "true"], capture_output=True).returncode == 0
-    )
 
 
 def _python_of_anybody() -> str:
@@ -139,8 +132,6 @@ async def prison(
     request: pytest.FixtureRequest, pack: Path, python_of_anybody: str
 ) -> AsyncGenerator[Prison]:
     """Under a server of this user (root, often), and under one of a plain user."""
-    if not _can_confine():
-        pytest.skip("this host has no user namespaces")
     python, options = sys.executable, {}
     if request.param == "plain user":
         if os.geteuid() != 0:
@@ -155,6 +146,6 @@ async def prison(
     yield made
     assert made.process.stdin is not None
     made.process.stdin.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await made.process.wait()
     assert made.processes() == []

@@ -6,7 +6,7 @@ import pytest
 
 from tests.security.conftest import CANARY, Prison, secret_beside
 
-pytestmark = [pytest.mark.requirement("K3", "ST13"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K3", "ST13"), pytest.mark.timeout(300)]
 
 READS = {
     "a file of the host": "open('/etc/passwd').read()",

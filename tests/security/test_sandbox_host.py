@@ -7,16 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from kfm_server.ports.sandbox import SandboxRefused, require
+from kfm_server.ports.sandbox import require
 from kfm_server.sandbox.probing import probe
 
 from tests.security.conftest import Prison, started
 
-pytestmark = [pytest.mark.requirement("K3", "ST14"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K3", "ST14"), pytest.mark.timeout(300)]
 
 PROBE = """
 import asyncio
-from kfm_server.ports.sandbox import require
 from kfm_server.sandbox.probing import probe
 print([(found.tier, found.able, found.reason) for found in asyncio.run(probe())][1])
 """
@@ -55,10 +54,3 @@ async def test_a_host_without_user_namespaces_is_found_unable_and_says_why() -> 
     if done.returncode in (1, 3):
         pytest.skip(f"no namespace to forbid namespaces in: {done.stderr[:200]}")
     assert done.stdout.startswith("('process', False, ") and "user.max_user_namespaces" in done.stdout
-
-
-async def test_an_untrusted_pack_is_refused_with_the_reason() -> None:
-    unable = await probe()
-    with pytest.raises(SandboxRefused, match="Nobody looked"):
-        require("process", ())
-    require("interpreter", unable)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.security.conftest import Prison
 
-pytestmark = [pytest.mark.requirement("K3", "ST13"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.confined, pytest.mark.requirement("K3", "ST13"), pytest.mark.timeout(300)]
 
 BOMB = """
 started = 0
@@ -135,7 +135,7 @@ os._exit(0)"""
     ],
 )
 async def test_time_on_the_processor_is_bounded(prison: Prison, source: str, limit: str) -> None:
-    assert (await prison.attempt(source, cpu_seconds=1, wall_seconds=20))["limit"] == limit
+    assert (await prison.attempt(source, cpu_seconds=1))["limit"] == limit
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ async def test_a_crash_is_the_codes_failure_and_the_next_call_works(prison: Pris
 
 async def test_a_stack_without_end_is_ended(prison: Prison) -> None:
     source = "sys.setrecursionlimit(10**9)\ndef deeper(n): return deeper(n + 1) + 1\ndeeper(0)"
-    end = await prison.attempt(source)
+    end = await prison.attempt(source, cpu_seconds=2)
     assert "failed" in end or end.get("limit") in ("memory_bytes", "cpu_seconds"), end
 
 
@@ -188,12 +188,12 @@ async def test_killing_the_server_leaves_nothing_of_its_sandbox(prison: Prison, 
         wall_seconds=60,
     )
     endless = asyncio.ensure_future(call)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         (await asyncio.to_thread(pipe.open, "wb")).close()  # opens once the other end does
     of_sandbox = prison.processes()
     assert len(of_sandbox) >= 3
     prison.process.kill()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, of_sandbox, 15)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, of_sandbox, 60)
     assert alive == []
     assert prison.processes() == []
     with pytest.raises(ValueError):
