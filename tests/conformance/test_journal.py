@@ -111,6 +111,24 @@ async def test_events_outside_a_turn_have_sequence_zero_and_do_not_collide(store
     assert [s.envelope for s in await store.journal.read_partition(3, 0, 9)] == [b"one", b"two"]
 
 
+async def test_who_reads_along_reads_what_the_journal_has(store: Store) -> None:
+    journal = store.journal
+    await asyncio.gather(
+        *(
+            journal.append(entry(f"turn_{n}", 1, 2, partition=n % 3, claim=claim(f"k{n % 7}")))
+            for n in range(12)
+        ),
+        *(journal.append(entry("late", 1, epoch=9, partition=n)) for n in range(3)),
+        return_exceptions=True,
+    )
+    for partition in range(3):
+        there = await journal.read_partition(partition, 0, 99)
+        assert there and [s.offset for s in there] == list(range(1, len(there) + 1))
+        for after in range(len(there) + 2):
+            assert await journal.read_along(partition, after, 99) == there[after:]
+        assert await journal.read_along(partition, 0, 1) == there[:1]
+
+
 async def test_reads_are_in_order_and_bounded(store: Store) -> None:
     journal = store.journal
     await journal.append(entry("b", 1, 2, 3, partition=5))

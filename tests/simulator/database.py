@@ -118,6 +118,9 @@ class Connection:
     async def read_partition(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
         return await self._call(lambda: self._memory.read_partition(partition, after, limit))
 
+    async def read_along(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
+        return await self.read_partition(partition, after, limit)
+
     async def heads(self) -> dict[int, int]:
         return await self._call(self._memory.heads)
 

@@ -103,7 +103,7 @@ class PartitionRelay:
     async def advance(self) -> bool:
         """Publish what somebody waits for, and now and then all; answers whether there may be more."""
         after = self._waiting[-1].offset if self._waiting else self.offset
-        rows = await self._journal.read_partition(self.partition, after, _READ)
+        rows = await self._journal.read_along(self.partition, after, _READ)
         self._waiting += rows
         if any(row.topic == STEPS and any(pool in row.envelope for pool in self._pools) for row in rows):
             await self._publish([row for row in self._unpublished() if row.topic == STEPS])

@@ -23,7 +23,7 @@ class JournalSource:
 
     async def read(self, channel: str, partition: int, after: int, limit: int) -> Sequence[Stored]:
         """As the port says."""
-        return await self._journal.read_partition(partition, after, limit)
+        return await self._journal.read_along(partition, after, limit)
 
     async def about(self, stored: Stored) -> tuple[str, str]:
         """As the port says: by the event's turn."""

@@ -30,10 +30,16 @@ def encode(entries: Sequence[Entry]) -> list[list[Any]]:
     return arguments
 
 
-def refusals(entries: Sequence[Entry], rows: Sequence[Any]) -> dict[int, Fenced | Claimed]:
-    """The answer of `append`: what was not written, by index, and why."""
+def answer(
+    entries: Sequence[Entry], rows: Sequence[Any]
+) -> tuple[dict[int, Fenced | Claimed], dict[int, int]]:
+    """The answer of `append`: what was not written, by index, and why; and the heads of the partitions after it."""
     refused: dict[int, Fenced | Claimed] = {}
-    for number, claimed, digest, outcome in rows:
+    heads: dict[int, int] = {}
+    for number, claimed, digest, outcome, head in rows:
+        if head is not None:
+            heads[number] = head
+            continue
         entry = entries[number - 1]
         claim = entry.claim
         if claimed and claim is not None:
@@ -41,7 +47,7 @@ def refusals(entries: Sequence[Entry], rows: Sequence[Any]) -> dict[int, Fenced 
             refused[number - 1] = Claimed(stored)
         else:
             refused[number - 1] = Fenced(entry.partition)
-    return refused
+    return refused, heads
 
 
 async def read_back(connection: Any, entries: Sequence[Entry]) -> list[bool]:

@@ -179,6 +179,10 @@ class MemoryJournal:
         """As the port says."""
         return self._log[partition][max(after, 0) : max(after, 0) + limit]
 
+    async def read_along(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
+        """As the port says."""
+        return await self.read_partition(partition, after, limit)
+
     async def heads(self) -> dict[int, int]:
         """As the port says."""
         return {partition: len(log) for partition, log in self._log.items() if log}

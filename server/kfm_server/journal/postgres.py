@@ -10,6 +10,7 @@ from kfm_server import failpoints
 from kfm_server.journal.faults import Fault, fault_of
 from kfm_server.journal.pool import close_pool, cut, gone, open_pool, repeat
 from kfm_server.journal.queries import query
+from kfm_server.journal.tail import Tail
 from kfm_server.journal.transaction import PostgresTransaction
 from kfm_server.journal.writer import AWAY_SECONDS, Writer
 from kfm_server.ports.journal import Claim, Entry, JournalUnavailable, NoPlace, Stored, TurnRow
@@ -37,7 +38,8 @@ class PostgresJournal:
         self._lent = lent
         self._places = asyncio.Semaphore(places)
         self._watchers: list[Callable[[frozenset[int]], None]] = []
-        self.writer = Writer(dsn, on_failure=on_failure, on_commit=self._committed)
+        self._tail = Tail()
+        self.writer = Writer(dsn, self._tail, on_failure=on_failure, on_commit=self._committed)
 
     @classmethod
     @asynccontextmanager
@@ -95,7 +97,7 @@ class PostgresJournal:
                 if fault_of(error) is Fault.ROW:
                     raise
                 raise JournalUnavailable(repr(error)) from error
-            transaction = PostgresTransaction(self._pool, connection, self._committed)
+            transaction = PostgresTransaction(self._pool, connection, self._tail, self._committed)
             try:
                 try:
                     await transaction.begin()
@@ -146,6 +148,10 @@ class PostgresJournal:
     async def read_partition(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
         """As the port says."""
         return [Stored(*row) for row in await self.rows("read_partition", partition, after, limit)]
+
+    async def read_along(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
+        """As the port says."""
+        return self._tail.read(partition, after, limit) or await self.read_partition(partition, after, limit)
 
     async def heads(self) -> dict[int, int]:
         """As the port says."""

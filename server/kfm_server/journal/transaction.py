@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kfm_server import failpoints
-from kfm_server.journal.batch import encode, read_back, refusals
+from kfm_server.journal.batch import answer, encode, read_back
 from kfm_server.journal.checks import check_entry
 from kfm_server.journal.faults import Fault, fault_of
 from kfm_server.journal.pool import cut, gone, repeat
 from kfm_server.journal.queries import query
+from kfm_server.journal.tail import Tail
 from kfm_server.ports.journal import Entry, JournalUnavailable, Rejected
 
 _BEFORE = failpoints.declare("journal.transaction.before_commit")
@@ -20,8 +21,11 @@ _AFTER = failpoints.declare("journal.transaction.after_commit")
 class PostgresTransaction:
     """Lent by `PostgresJournal.transaction`; `connection` is asyncpg's."""
 
-    def __init__(self, pool: Any, connection: Any, on_commit: Callable[[frozenset[int]], None]) -> None:
+    def __init__(
+        self, pool: Any, connection: Any, tail: Tail, on_commit: Callable[[frozenset[int]], None]
+    ) -> None:
         self.connection = connection
+        self._tail = tail
         self.committed = False
         self._pool = pool
         self._on_commit = on_commit
@@ -44,12 +48,13 @@ class PostgresTransaction:
     async def commit(self, entry: Entry) -> None:
         """Append the entry and commit it with what the tool wrote. Raises as `Journal.append`."""
         check_entry(entry)
-        asked = False
+        asked, heads = False, dict[int, int]()
         try:
             # From here on a partition is locked: a server that freezes now must not hold it for ever.
             await self.connection.execute("set local idle_in_transaction_session_timeout = '5s'")
             rows = await self.connection.fetch(query("append"), *encode((entry,)))
-            for error in refusals((entry,), rows).values():
+            refused, heads = answer((entry,), rows)
+            for error in refused.values():
                 raise error
             failpoints.hit(_BEFORE)
             asked = True
@@ -58,6 +63,8 @@ class PostgresTransaction:
             await self._failed(entry, error, asked)
         self.committed = True
         failpoints.hit(_AFTER)
+        if heads:
+            self._tail.add((entry,), heads)
         self._on_commit(frozenset((entry.partition,)))
 
     async def _failed(self, entry: Entry, error: Exception, asked: bool) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import asyncpg
 
 from kfm_server import failpoints
-from kfm_server.journal.batch import encode, read_back, refusals
+from kfm_server.journal.batch import answer, encode, read_back
 from kfm_server.journal.checks import behind, check_entry, turns_of
 from kfm_server.journal.faults import Fault, fault_of
 from kfm_server.journal.queries import query
+from kfm_server.journal.tail import Tail
 from kfm_server.ports.journal import Entry, JournalUnavailable, Rejected
 
 MOST_EVENTS = 512
@@ -56,18 +57,20 @@ class Writer:
     """The only writer of a process. `open` before use; `close` after.
 
     `on_failure` is called, once, if the writing task dies: nothing can be appended any more, so the
-    process has to end. `on_commit` is told the partitions that grew.
+    process has to end. `on_commit` is told the partitions that grew; `tail` has what was committed by then.
     """
 
     def __init__(
         self,
         dsn: str,
+        tail: Tail,
         *,
         on_failure: Callable[[BaseException], None] | None = None,
         on_commit: Callable[[frozenset[int]], None] | None = None,
         away_seconds: float = AWAY_SECONDS,
     ) -> None:
         self._dsn = dsn
+        self._tail = tail
         self._on_failure = on_failure
         self._on_commit = on_commit
         self.away_seconds = away_seconds
@@ -220,7 +223,9 @@ class Writer:
                     item.sent = False
             raise
         failpoints.hit(_AFTER)
-        return dict(refusals(entries, rows))
+        refused, heads = answer(entries, rows)
+        self._tail.add([entry for n, entry in enumerate(entries) if n not in refused], heads)
+        return dict(refused)
 
     def _finish(self, items: Sequence[_Item], refused: dict[int, Exception]) -> None:
         self._unavailable = False

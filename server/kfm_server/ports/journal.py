@@ -147,6 +147,11 @@ class Journal(Protocol):
         """Events with offset > after, in order, at most limit: for consumers."""
         ...
 
+    async def read_along(self, partition: int, after: int, limit: int) -> Sequence[Stored]:
+        """As read_partition, for who keeps up with this process's appends: it may have them without asking the database,
+        and then answers with them alone, though others may have appended behind them."""
+        ...
+
     async def heads(self) -> dict[int, int]:
         """The last offset of each partition that has any event."""
         ...
