@@ -10,7 +10,7 @@ from kfm_server.memory.documents import DocumentStore
 from kfm_server.memory.filestore import FileVectorStore
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
-from kfm_server.memory.pgvector import PgVectorStore
+from kfm_server.memory.pgvector import PARTITIONS, PgVectorStore
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import MemoryInvalid, MemoryUnavailable
 from kfm_server.ports.vectors import EmbedderIdentity, VectorItem, VectorsUnavailable
@@ -35,9 +35,10 @@ async def pool(database: str) -> AsyncGenerator[TenantPool]:
 
 
 async def tables(connection: Any) -> list[str]:
-    """All tables of memory that hold rows of tenants."""
+    """All tables of memory that hold rows of tenants, parts of tables left out."""
     rows = await connection.fetch(
         "select relname from pg_class where relnamespace = 'kfm_memory'::regnamespace and relkind in ('r', 'p')"
+        " and not relispartition"
     )
     found = sorted(row[0] for row in rows)
     assert any(name.startswith("vectors_2_") for name in found)
@@ -61,6 +62,22 @@ async def test_every_table_of_memory_has_the_policy_and_it_binds_those_who_work_
             assert (forced, mine) == (table not in ("chunks", "documents"), False), table
             policies = await connection.fetch("select qual from pg_policies where tablename = $1", table)
             assert [p[0] for p in policies] == ["(tenant_id = current_setting('kfm.tenant'::text, true))"]
+
+
+@pytest.mark.requirement("M4")
+async def test_nobody_reads_a_part_of_a_table_by_its_own_name(pool: TenantPool) -> None:
+    parts = "select relname from pg_class where relname like 'vectors\\_2\\_%' and relispartition and relkind = 'r'"
+    async with pool.tenant("evil") as connection:
+        names = [row[0] for row in await connection.fetch(parts)]
+    assert len(names) == PARTITIONS
+    for name in names:
+        async with pool.tenant("evil") as connection:
+            assert await connection.fetchval(
+                "select relforcerowsecurity and relrowsecurity from pg_class where relname = $1", name
+            )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with pool.tenant("evil") as connection:
+                await connection.fetch(f"select * from kfm_memory.{name}")
 
 
 @pytest.mark.requirement("M4")
