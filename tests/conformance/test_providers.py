@@ -1,6 +1,7 @@
 """One suite for providers of models: scripted, direct over HTTP, through LiteLLM. The same script, the same results."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import replace
@@ -60,6 +61,13 @@ class Kit:
     def __init__(self, kind: str, provider: ModelProvider, model: str, server: ModelServer | None) -> None:
         self.kind, self.provider, self.model, self.server = kind, provider, model, server
 
+    @property
+    def embedder(self) -> str:
+        """The model that embeds."""
+        if self.kind in ("claude", "llama"):
+            pytest.skip("Anthropic has none; Ollama's: tests/unit/providers/test_litellm.py")
+        return self.model
+
     def play(self, *rules: dict[str, Any]) -> None:
         if self.server is not None:
             self.server.play(*rules)
@@ -82,6 +90,11 @@ class Kit:
         """The reply, which is the same whole and streamed."""
         whole = await self.provider.generate(request)
         deltas, last = await self.streamed(request)
+        if self.kind == "llama":  # which gives its calls no ids
+            uses = [use.id for use in whole.tool_uses]
+            last = replace(
+                last, tool_uses=tuple(replace(u, id=i) for u, i in zip(last.tool_uses, uses, strict=True))
+            )
         assert replace(last, request_id="") == replace(whole, request_id="")
         for kind, text in (("text", whole.text), ("reasoning", whole.reasoning)):
             assert "".join(d.text for d in deltas if d.kind == kind) == text
@@ -102,14 +115,24 @@ class Kit:
         return caught.value
 
 
-@pytest.fixture(params=["scripted", "openai", "litellm"])
+SPOKEN = {
+    "openai": ("openai", "small", "/v1"),
+    "litellm": ("litellm", "openai/small", "/v1"),
+    "claude": ("litellm", "anthropic/claude-sonnet-4-5", ""),
+    "llama": ("litellm", "ollama_chat/llama3", ""),
+}
+"""Adapters behind HTTP, by their name in these tests: provider, model, and where the endpoint begins."""
+
+
+@pytest.fixture(params=["scripted", *SPOKEN])
 async def kit(request: pytest.FixtureRequest, server: ModelServer) -> AsyncGenerator[Kit]:
     remote = request.param != "scripted"
+    provider, model, path = SPOKEN.get(request.param, ("scripted", "small", ""))
     spec = ModelSpec(
         name="m",
-        provider=request.param,
-        model="openai/small" if request.param == "litellm" else "small",
-        base_url=server.url if remote else "",
+        provider=provider,
+        model=model,
+        base_url=server.url.removesuffix("/v1") + path if remote else "",
         api_key=Secret(KEY),
         script="demo",
     )
@@ -149,10 +172,10 @@ async def test_parallel_tool_calls_come_with_their_arguments_and_ids(kit: Kit) -
     )
     reply = await kit.both(kit.request(tools=TOOLS))
     assert reply.finish == "tool_calls"
-    assert reply.tool_uses == (
-        ToolUse("a", "calculator", '{"expression": "17 * 3"}'),
-        ToolUse("b", "todo_store", '{"action": "list"}'),
-    )
+    told = [(use.name, json.loads(use.arguments_json)) for use in reply.tool_uses]
+    assert told == [("calculator", {"expression": "17 * 3"}), ("todo_store", {"action": "list"})]
+    if kit.kind != "llama":
+        assert [use.id for use in reply.tool_uses] == ["a", "b"]
     deltas, _ = await kit.streamed(kit.request(tools=TOOLS))
     arguments = "".join(d.text for d in deltas if d.kind == "tool_arguments")
     assert arguments == '{"expression": "17 * 3"}{"action": "list"}'
@@ -182,12 +205,17 @@ async def test_tool_calls_with_the_same_id_or_none_get_ids_of_their_own(
     reply = await kit.both(kit.request(tools=TOOLS))
     ids = [use.id for use in reply.tool_uses]
     assert all(ids) and len(set(ids)) == 2
-    assert [use.arguments_json for use in reply.tool_uses] == ['{"expression": "1"}', '{"expression": "2"}']
+    assert [json.loads(use.arguments_json)["expression"] for use in reply.tool_uses] == ["1", "2"]
 
 
 async def test_arguments_that_are_no_json_come_as_the_model_wrote_them(kit: Kit) -> None:
+    if kit.kind == "llama":
+        pytest.skip("Ollama reads the arguments itself")
     kit.play({"reply": {"tools": [{"name": "calculator", "raw": '{"expression": oops', "id": "a"}]}})
-    reply = await kit.both(kit.request(tools=TOOLS))
+    if kit.kind == "claude":  # only a stream can bring them
+        _, reply = await kit.streamed(kit.request(tools=TOOLS))
+    else:
+        reply = await kit.both(kit.request(tools=TOOLS))
     assert reply.tool_uses == (ToolUse("a", "calculator", '{"expression": oops'),)
 
 
@@ -202,6 +230,8 @@ async def test_a_schema_is_asked_for(kit: Kit) -> None:
 async def test_the_ends_of_a_reply_are_normalised(kit: Kit) -> None:
     kit.play({"reply": {"text": "cut off he", "finish": "length"}})
     assert (await kit.both(kit.request(max_output_tokens=3))).finish == "length"
+    if kit.kind == "llama":
+        return  # it has no filter, and its refusals are texts
     kit.play({"reply": {"text": "so far", "finish": "content_filter"}})
     assert (await kit.both(kit.request())).finish == "refused"
     kit.play({"reply": {"refusal": "I will not."}})
@@ -249,6 +279,8 @@ FAILURES = [
 async def test_a_failure_ends_as_the_error_model_says_and_is_asked_once(
     kit: Kit, failure: dict[str, Any], reason: str, retryable: bool, stream: bool
 ) -> None:
+    if kit.kind == "llama" and (failure["kind"] == "content_filter" or failure.get("code")):
+        pytest.skip("Ollama has neither a filter nor a quota")
     error = await kit.failed({"failure": failure}, stream=stream)
     assert (error.reason, error.retryable) == (reason, retryable)
     if reason == "REASON_MODEL_REPLY_INVALID":
@@ -270,6 +302,10 @@ async def test_a_failure_ends_as_the_error_model_says_and_is_asked_once(
 async def test_a_stream_that_fails_midway_tells_what_it_has_cost(kit: Kit, kind: str, reason: str) -> None:
     rule = {"reply": {"text": "x" * 80}, "failure": {"kind": kind, "after_chunks": 3}}
     error = await kit.failed(rule, stream=True)
+    if kind == "bad_json" and kit.kind in ("claude", "llama"):
+        reason = (
+            "REASON_PROVIDER_UNAVAILABLE"  # LiteLLM skips what it cannot read, and then nothing more came
+        )
     assert (error.reason, error.retryable) == (reason, True)
     assert error.usage is not None
     assert (error.usage.output_tokens, error.usage.known) == (6, False)
@@ -337,12 +373,13 @@ async def test_the_key_of_a_call_and_its_trace_go_with_it(kit: Kit) -> None:
     await kit.both(kit.request(key="step-1", traceparent=trace, temperature=0.5))
     for entry in kit.server.requests() if kit.server else ():
         assert (entry["idempotency_key"], entry["traceparent"]) == ("step-1", trace)
-        assert entry["body"]["temperature"] == 0.5
+        body = entry["body"]
+        assert body.get("options", body)["temperature"] == 0.5
 
 
 async def test_texts_become_vectors_in_their_order(kit: Kit) -> None:
     kit.play({"call": "embed", "reply": {"dimensions": 16}})
-    found = await kit.provider.embed(kit.model, ["one", "two", "one"])
+    found = await kit.provider.embed(kit.embedder, ["one", "two", "one"])
     assert [len(v) for v in found.vectors] == [16, 16, 16]
     assert found.vectors[0] == pytest.approx(found.vectors[2]) != found.vectors[1]
     assert found.usage == TokenUsage(3, 0)
@@ -351,6 +388,6 @@ async def test_texts_become_vectors_in_their_order(kit: Kit) -> None:
 async def test_embedding_fails_as_generating_does(kit: Kit) -> None:
     kit.play({"call": "embed", "failure": {"kind": "status", "status": 429, "retry_after": "3"}})
     with pytest.raises(ProviderError) as caught:
-        await kit.provider.embed(kit.model, ["one"])
+        await kit.provider.embed(kit.embedder, ["one"])
     assert (caught.value.reason, caught.value.retry_after_ms) == ("REASON_PROVIDER_RATE_LIMITED", 3000)
     assert kit.server is None or kit.server.count() == 1

@@ -33,6 +33,7 @@ _OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 _REFUSED_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation"}
+_REFUSED = re.compile(r"content filter(?:ing)? policy", re.IGNORECASE)
 _QUOTA_CODES = {
     "billing_error",
     "billing_hard_limit_reached",
@@ -153,7 +154,7 @@ def _meaning(status: int, code: str, said: str) -> tuple[str, str]:
         return OVERFLOW, f"The conversation does not fit into the model {shown}."
     if status in (408, 409) or status >= 500:
         return UNAVAILABLE, f"The model provider failed {shown}."
-    if code in _REFUSED_CODES:
+    if code in _REFUSED_CODES or (status == 400 and _REFUSED.search(said)):
         return REFUSED, f"The provider's filter refused the content {shown}."
     if status < 400:
         return REJECTED, f"The model provider redirects elsewhere, which is not followed {shown}."

@@ -34,6 +34,7 @@ _NO_LIMIT_SECONDS: Final = 24 * 3600.0
 """LiteLLM's own bound on a call: the silence is bounded here, and the whole by the engine."""
 _UNREADABLE = {"JSONDecodeError", "APIResponseValidationError"}
 _UNREADABLE_SAID = ("invalid response from LLM", "Invalid response object Traceback")
+_OF_OLLAMA = "Got unexpected response from Ollama: "
 _NOT_REACHED = {
     "APIConnectionError",
     "ConnectError",
@@ -67,7 +68,7 @@ class LiteLLMProvider:
         """One reply, whole. Raises ProviderError."""
         collected = Collected(request)
         answer = await self._completion(request, stream=False)
-        collected.model, collected.request_id = answer.model or "", _request_id(answer)
+        collected.model, collected.request_id = _own_name(answer.model, request), _request_id(answer)
         collected.usage = _usage(getattr(answer, "usage", None))
         try:
             choice = answer.choices[0]
@@ -87,7 +88,7 @@ class LiteLLMProvider:
             chunks = aiter(answer)
             while (chunk := await self._next(chunks, collected)) is not None:
                 usage = _fields(chunk).get("usage") or usage
-                collected.model = collected.model or chunk.model or ""
+                collected.model = collected.model or _own_name(chunk.model, request)
                 for choice in chunk.choices[:1]:
                     for delta in take_message(_message(choice.delta), collected):
                         yield delta
@@ -163,6 +164,9 @@ class LiteLLMProvider:
         usage, request_id = (collected.spent(), collected.request_id) if collected else (None, "")
         if kinds & _UNREADABLE or any(said in str(error) for said in _UNREADABLE_SAID):
             return errors.unreadable(request_id, usage)
+        if _OF_OLLAMA in str(error):  # LiteLLM takes an error within a stream for a refusal of the call
+            said = str(error).partition(_OF_OLLAMA)[2].removeprefix("{'error': ").strip("'}")
+            return errors.from_event(said, secrets=self._secrets, usage=usage)
         headers, body = _headers(error), _body(error)
         if "MidStreamFallbackError" in kinds:
             if kinds & _NOT_REACHED:
@@ -256,6 +260,11 @@ def _fields(model: Any) -> dict[str, Any]:
     return {**model.__dict__, **(model.__pydantic_extra__ or {})}
 
 
+def _own_name(model: str | None, request: ModelRequest) -> str:
+    """The model as its provider names it: for some providers LiteLLM tells its own name, with the provider before it."""
+    return request.model.partition("/")[2] if model == request.model else model or ""
+
+
 def _usage(usage: Any) -> TokenUsage | None:
     """Tokens as the provider reported them; LiteLLM says zero where it did not."""
     if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
@@ -288,7 +297,8 @@ def _body(error: Exception) -> dict[str, Any]:
         found: Any = getattr(cause, "body", None)
         if isinstance(found, dict):
             return cast("dict[str, Any]", found)
-    message = str(getattr(error, "message", error))
+    # The innermost words are the provider's, those around them LiteLLM's.
+    message = [str(getattr(cause, "message", "")) or str(error) for cause in _causes(error)][-1]
     try:
         inner: Any = orjson.loads(message[message.index("{") : message.rindex("}") + 1])
     except ValueError:

@@ -101,6 +101,14 @@ async def test_llama_is_asked_and_read_in_its_own_dialect() -> None:
     assert (reply.text, reply.finish, reply.usage) == ("Hello.", "stop", TokenUsage(3, 4))
 
 
+async def test_llama_embeds() -> None:
+    body = {"model": "nomic", "embeddings": [[0.0, 1.0], [1.0, 0.0]], "prompt_eval_count": 7}
+    async with raw_server(whole(json.dumps(body))) as raw:
+        found = await provider(raw).embed("ollama/nomic", ["one", "two"])
+        assert sent(raw)["input"] == ["one", "two"]
+    assert (found.vectors, found.usage.input_tokens) == (((0.0, 1.0), (1.0, 0.0)), 7)
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "said", "reason"),
     [

@@ -21,7 +21,7 @@ def model_server(
     ] = "demo",
     token: Annotated[str, typer.Option(help="Key that calls must carry; empty asks for none.")] = "",
 ) -> None:
-    """Run a scripted model behind OpenAI's HTTP API, for development and tests."""
+    """Run a scripted model behind the HTTP APIs of OpenAI, Anthropic and Ollama, for development and tests."""
     from kfm_server.providers.dev_server.server import DevServer, serve
     from kfm_server.providers.scripts import ScriptInvalid, load_script
 

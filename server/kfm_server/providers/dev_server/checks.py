@@ -2,22 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from kfm_server.providers.dev_server.dialect import BadRequest
 from kfm_server.providers.json_schema import parameters_problem, strict_problem
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 MAX_TOOLS: Final = 128
-
-
-@dataclass
-class BadRequest(Exception):
-    """A call that is refused, as OpenAI's envelope says it."""
-
-    message: str
-    param: str | None = None
-    code: str | None = None
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:

@@ -1,4 +1,6 @@
-"""The development server: `/v1/models`, `/v1/chat/completions` and `/v1/embeddings` from a script, and its journal.
+"""The development server: models from a script, and a journal of what they were asked.
+
+It speaks OpenAI's `/v1/models`, `/v1/chat/completions` and `/v1/embeddings`, Anthropic's `/v1/messages` and Ollama's `/api/chat`.
 
 `GET /_dev/requests` tells what was asked, `POST /_dev/reset` forgets it, `POST /_dev/script` changes the script.
 """
@@ -6,15 +8,18 @@
 import asyncio
 import secrets
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
-from kfm_server.providers.dev_server import wire
-from kfm_server.providers.dev_server.checks import BadRequest, check_chat, check_embed
+from kfm_server.providers.dev_server import openai
+from kfm_server.providers.dev_server.checks import check_embed
+from kfm_server.providers.dev_server.claude import Claude
+from kfm_server.providers.dev_server.dialect import BadRequest, Dialect
+from kfm_server.providers.dev_server.llama import Llama
 from kfm_server.providers.player import NoRule, Played, Player
 from kfm_server.providers.scripted import STATUS
 from kfm_server.providers.scripts import Script, ScriptInvalid, parse_script
@@ -25,6 +30,12 @@ MAX_JOURNAL: Final = 1000
 """Requests that the journal shows; it counts all."""
 MODELS: Final = ("scripted", "scripted-embed")
 """What `/v1/models` lists; every other name is answered too."""
+DIALECTS: Final[dict[str, Dialect]] = {
+    "/v1/chat/completions": openai.OpenAI(),
+    "/v1/messages": Claude(),
+    "/api/chat": Llama(),
+}
+"""By the path of their chats; on all others, OpenAI's is spoken."""
 
 
 @dataclass
@@ -60,7 +71,7 @@ class DevServer:
         application.add_routes(
             [
                 web.get("/v1/models", self._models),
-                web.post("/v1/chat/completions", self._chat),
+                *(web.post(path, self._chat) for path in DIALECTS),
                 web.post("/v1/embeddings", self._embed),
                 web.get("/_dev/requests", self._requests),
                 web.post("/_dev/reset", self._reset),
@@ -73,36 +84,38 @@ class DevServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
-        if self.token and not secrets.compare_digest(given, f"Bearer {self.token}".encode()):
-            return _error(401, "no key or a wrong one", code="invalid_api_key")
+        given = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix(
+            "Bearer "
+        )
+        if self.token and not secrets.compare_digest(given.encode(), self.token.encode()):
+            return _error(request, 401, "no key or a wrong one", code="invalid_api_key")
         try:
             return await handler(request)
         except web.HTTPException as refused:
-            return _error(refused.status, refused.reason)
+            return _error(request, refused.status, refused.reason)
 
     async def _models(self, _: web.Request) -> web.StreamResponse:
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "kfm"} for name in MODELS]
         return _json({"object": "list", "data": rows})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        dialect = DIALECTS[request.path]
         entry, body = await self._noted(request)
         try:
-            call = check_chat(body)
-            played = self.player.chat(wire.request_of(call))
+            call = dialect.check(body)
+            played = self.player.chat(dialect.request_of(call))
         except (BadRequest, NoRule) as error:
-            return _refused(entry, error)
-        if played.failure is not None and (
-            played.failure.after_chunks == 0 or not call.get("stream") or played.failure.kind in STATUS
-        ):
+            return _refused(request, entry, error)
+        streams, failure = dialect.streams(call), played.failure
+        if failure is not None and (failure.after_chunks == 0 or not streams or failure.kind in STATUS):
             return await self._fail(request, entry, played)
-        if not call.get("stream"):
+        if not streams:
             await asyncio.sleep(played.delay_seconds)
-            return _answered(entry, wire.whole(played, call["model"]), played)
-        with_usage = bool(call.get("stream_options", {}).get("include_usage"))
-        response = web.StreamResponse(headers={"x-request-id": played.request_id})
+            return _answered(entry, dialect.whole(played, call), played)
+        response = web.StreamResponse(headers=_ids(played))
+        response.content_type = dialect.stream_type
         try:
-            return await self._stream(request, response, entry, played, call["model"], with_usage)
+            return await self._stream(request, response, entry, played, dialect.frames(played, call))
         except asyncio.CancelledError:
             entry.ended = "left"
             raise
@@ -116,41 +129,35 @@ class DevServer:
         response: web.StreamResponse,
         entry: Entry,
         played: Played,
-        model: str,
-        with_usage: bool,
+        frames: Iterator[bytes],
     ) -> web.StreamResponse:
-        response.content_type = "text/event-stream"
         entry.status = 200
         await response.prepare(request)
-        failure = played.failure
-        for count, chunk in enumerate(wire.chunks(played, model, with_usage=with_usage), -1):
-            data = b"data: " + orjson.dumps(chunk) + b"\n\n"
+        failure, dialect = played.failure, DIALECTS[request.path]
+        for count, frame in enumerate(frames, -1):
             if failure is not None and count >= failure.after_chunks:
                 if failure.kind == "stall":
                     await _stall(entry)
                 if failure.kind == "error_event":
-                    told = wire.error(500, failure.message, code=failure.code or None)
-                    await response.write(b"data: " + orjson.dumps(told) + b"\n\n")
+                    await response.write(dialect.error_frame(failure.message, failure.code))
                 elif failure.kind == "bad_json":
-                    await response.write(b'data: {"choices": [{"delta": nonsense\n\n')
+                    await response.write(dialect.nonsense)
                 elif failure.kind == "cut":
-                    await response.write(data[: len(data) // 2])
+                    await response.write(frame[: len(frame) // 2])
                     return _cut(request, entry, response)
                 break
             if played.delay_seconds:
                 await asyncio.sleep(played.delay_seconds)
-            await response.write(data)
-        if failure is None:
-            await response.write(b"data: [DONE]\n\n")
+            await response.write(frame)
         await response.write_eof()
         entry.ended = "answered"
         return response
 
     async def _fail(self, request: web.Request, entry: Entry, played: Played) -> web.StreamResponse:
         """A failure without any of the reply before it."""
-        failure = played.failure
+        failure, dialect = played.failure, _dialect(request)
         assert failure is not None
-        headers = {"x-request-id": played.request_id}
+        headers = _ids(played)
         entry.status, entry.ended = 200, "answered"
         match failure.kind:
             case "stall":
@@ -159,11 +166,11 @@ class DevServer:
                 response = web.StreamResponse(headers=headers)
                 response.content_type = "application/json"
                 await response.prepare(request)
-                await response.write(b'{"id": "x", "choices": [{"mess')
+                await response.write(dialect.fragment)
                 return _cut(request, entry, response)
             case "bad_json":
                 return web.Response(
-                    body=b'{"choices": [nonsense', content_type="application/json", headers=headers
+                    body=dialect.fragment + b"nonsense", content_type="application/json", headers=headers
                 )
             case "wrong_type":
                 return web.Response(text="<p>Welcome</p>", content_type="text/html", headers=headers)
@@ -175,18 +182,18 @@ class DevServer:
         entry.status = status
         if failure.retry_after:
             headers["Retry-After"] = failure.retry_after
-        return _error(status, failure.message, code=code or None, headers=headers)
+        return _error(request, status, failure.message, code=code or None, headers=headers)
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         entry, body = await self._noted(request)
         try:
             call = check_embed(body)
         except BadRequest as error:
-            return _refused(entry, error)
+            return _refused(request, entry, error)
         played, vectors = self.player.embed(call["model"], call["input"])
         if played.failure is not None:
             return await self._fail(request, entry, played)
-        return _answered(entry, wire.embeddings(vectors, played.usage, call["model"]), played)
+        return _answered(entry, openai.embeddings(vectors, played.usage, call["model"]), played)
 
     async def _noted(self, request: web.Request) -> tuple[Entry, Any]:
         """The request's entry in the journal, and its body; a body that is no JSON is None."""
@@ -223,7 +230,7 @@ class DevServer:
         try:
             self.player.reset(parse_script(orjson.loads(await request.read())))
         except (ScriptInvalid, ValueError) as error:
-            return _error(400, str(error))
+            return _error(request, 400, str(error))
         return _json({})
 
 
@@ -233,26 +240,36 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     )
 
 
+def _dialect(request: web.Request) -> Dialect:
+    return DIALECTS.get(request.path, DIALECTS["/v1/chat/completions"])
+
+
+def _ids(played: Played) -> dict[str, str]:
+    """The request's id under the names that providers have for it."""
+    return {"x-request-id": played.request_id, "request-id": played.request_id}
+
+
 def _error(
+    request: web.Request,
     status: int,
     message: str,
     param: str | None = None,
     code: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    return _json(wire.error(status, message, param, code), status, headers)
+    return _json(_dialect(request).error(status, message, param, code), status, headers)
 
 
-def _refused(entry: Entry, error: BadRequest | NoRule) -> web.Response:
+def _refused(request: web.Request, entry: Entry, error: BadRequest | NoRule) -> web.Response:
     entry.status, entry.ended = 400, "answered"
     if isinstance(error, NoRule):
-        return _error(400, str(error), code="no_rule")
-    return _error(400, error.message, error.param, error.code)
+        return _error(request, 400, str(error), code="no_rule")
+    return _error(request, 400, error.message, error.param, error.code)
 
 
 def _answered(entry: Entry, body: Any, played: Played) -> web.Response:
     entry.status, entry.ended = 200, "answered"
-    return _json(body, headers={"x-request-id": played.request_id})
+    return _json(body, headers=_ids(played))
 
 
 async def _stall(entry: Entry) -> None:
