@@ -10,8 +10,8 @@ from importlib.resources import files
 
 import asyncpg
 import structlog
-from kfm.catalogue.events import SCHEMA_RELEASE
 from google.protobuf.message import Message
+from kfm.catalogue.events import SCHEMA_RELEASE
 from kfm.event.v1.system_events_pb2 import ConfigChangedEvent
 
 from kfm_server import logs, metrics
@@ -25,6 +25,7 @@ from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
+from kfm_server.composition.mcp import open_mcp
 from kfm_server.composition.memory import bind_knowledge, open_memory
 from kfm_server.composition.ops import open_ops
 from kfm_server.composition.packs import open_packs
@@ -166,6 +167,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             clock,
             models=models,
             packs=packs.tools,
+            awaited=tools.awaited,
             traced=tracing is not None,
         )
 
@@ -187,6 +189,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             sessions.reconfigure(world_now(config.settings))
 
         pool_tools = PoolTools(journal.rows, tools, changed_world)
+        mcp = open_mcp(settings, tools, changed_world, now)
         parts = LaneParts(
             journal=journal,
             runner=pools,
@@ -309,6 +312,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
                 SCHEMA_RELEASE,
                 (*CAPABILITIES, *map("role.{}".format, settings.role)),
                 sandboxes.look,
+                mcp.capabilities,
             ),
             health=health,
             image=files("kfm.catalogue").joinpath("image.binpb").read_bytes(),
@@ -323,7 +327,11 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         open_ops(stack, tools, bound, settings.token.reveal())
         http_door = HttpDoor(
             address=settings.http_address,
-            parts=lambda: health.parts() | {"config": not config.last_error, "models": providers.healthy()},
+            parts=lambda: (
+                health.parts()
+                | {"config": not config.last_error, "models": providers.healthy()}
+                | mcp.healthy()
+            ),
             grpc=(lambda: bound) if answers else None,
             token=settings.token.reveal(),
             mcp_groups=tuple(filter(None, (settings.mcp_group,))),
@@ -341,6 +349,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             owns=owns,
         )
         await pool_tools.load()
+        consuming = [group.spawn(work, name) for work, name in mcp.work()]
+        await mcp.settle()
         await keeper.start(take_over=exclusive)
         renewing = group.spawn(keeper.run(), "leases")
         leases.on_wake(keeper.posted)
@@ -352,7 +362,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         for consumer in (*consumers, *relaying):
             stack.enter_context(journal.watch(consumer.hint))
         stack.enter_context(journal.watch(tail.hint))
-        consuming = [group.spawn(consumer.run(), "bus") for consumer in (*consumers, *relaying, *intake)]
+        consuming += [group.spawn(consumer.run(), "bus") for consumer in (*consumers, *relaying, *intake)]
         consuming += [group.spawn(lag.run(), "lag") for lag in lags]
         consuming.append(group.spawn(reloader.run(), "config"))
         consuming.append(group.spawn(pool_tools.run(), "pool tools"))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -94,7 +95,16 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
     for kind, said in (("role.", "roles"), ("sandbox.", "sandboxes")):
         names = ", ".join(sorted(c.removeprefix(kind) for c in info.capabilities if c.startswith(kind)))
         detail += f", {said} {names}" if names else ""
-    return [Check("server", True, detail), *models]
+    return [Check("server", True, detail), *models, *_mcp_servers(info.capabilities)]
+
+
+def _mcp_servers(capabilities: Iterable[str]) -> list[Check]:
+    """Whether the server reaches the MCP servers whose tools it uses."""
+    return [
+        Check(f"mcp {name}", kind == "mcp", "connected" if kind == "mcp" else "away or failing", needed=False)
+        for kind, _, name in (capability.partition(".") for capability in sorted(capabilities))
+        if kind in ("mcp", "mcp-away")
+    ]
 
 
 async def _models(client: "Client") -> list[Check]:

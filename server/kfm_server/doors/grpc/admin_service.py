@@ -18,12 +18,14 @@ _DEFAULT_PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What GetServerInfo answers; `sandboxes`: what the host can confine, looked at when it is asked for."""
+    """What GetServerInfo answers; `sandboxes`, `more`: what the host can confine, and capabilities that come and go,
+    looked at when they are asked for."""
 
     version: str
     schema_release: str
     capabilities: tuple[str, ...] = ()
     sandboxes: Callable[[], Awaitable[Sequence[Confinement]]] | None = None
+    more: Callable[[], Sequence[str]] = tuple
 
 
 class DeadLetters(Protocol):
@@ -82,7 +84,7 @@ class AdminService:
         return _pb.GetServerInfoResponse(
             version=self._info.version,
             schema_release=self._info.schema_release,
-            capabilities=(*self._info.capabilities, *able),
+            capabilities=(*self._info.capabilities, *able, *self._info.more()),
         )
 
     async def GetConfig(self, call: Call, request: _pb.GetConfigRequest) -> _pb.GetConfigResponse:

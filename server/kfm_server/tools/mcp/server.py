@@ -47,6 +47,9 @@ CONNECT_SECONDS: Final = 20.0
 _SESSION_GONE, _HTTP_ERROR = "Session terminated", "Server returned an error response"
 """What the SDK makes of a session that an HTTP server has forgotten, and of a status that is an error."""
 
+PATIENCE_SECONDS: Final = 5.0
+"""How long a call waits for a session that is being made."""
+
 State = Literal["connecting", "up", "away"]
 Supply = Callable[[str, Sequence[Tool]], list[str]]
 """Takes the tools of a source, in place of those before; answers why some are refused."""
@@ -93,6 +96,7 @@ class McpServer:
         self._supply = supply
         self._breaker = Breaker(now, failures=spec.breaker_failures, open_seconds=spec.breaker_seconds)
         self._session = _Session()
+        self._connected = asyncio.Event()
         self._listed: Mapping[str, ToolSpec] | None = None
         self._complaints: list[str] = []
 
@@ -112,6 +116,7 @@ class McpServer:
             except Exception as error:  # the SDK and its transports raise anything, also in groups
                 session.lose(_said(error))
             session.client = None
+            self._connected.clear()
             if (self.state, self.why) != ("away", session.lost):
                 log.warning("mcp_server_away", server=self.spec.name, error=session.lost)
             self.state, self.why = "away", session.lost
@@ -136,6 +141,7 @@ class McpServer:
                 await stack.enter_async_context(client)
                 await self._take(client)
             session.client = client
+            self._connected.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, session, client)
                 await self._keep(session, client)
@@ -198,6 +204,9 @@ class McpServer:
             ) from None
         outcome: Outcome = "left"
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self.spec.deadline, PATIENCE_SECONDS)):
+                    await self._connected.wait()
             session = self._session
             if session.client is None:
                 outcome = "failed"
