@@ -92,6 +92,8 @@ async def test_calls_with_the_same_key_are_one_call_and_another_request_is_a_con
         *(model_live.models.generate("direct", "Hello", idempotency_key="one-key") for _ in range(4))
     )
     later = await model_live.models.generate("direct", "Hello", idempotency_key="one-key")
+    async with aclosing(model_live.models.stream("direct", "Hello", idempotency_key="one-key")) as stream:
+        assert [piece.text or piece.reply for piece in [p async for p in stream]] == ["Once.", later]
     assert {reply.text for reply in (*replies, later)} == {"Once."} and model_server.count() == 1
     with pytest.raises(IdempotencyConflict):
         await model_live.models.generate("direct", "Hallo", idempotency_key="one-key")
