@@ -1,6 +1,7 @@
 """`kfm personality` for those who write packs: from nothing to an installed, signed one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ def kfm(*words: str | Path, code: int = 0) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == code, result.output
     return result
+
+
+def refused(*words: str | Path) -> str:
+    """Why `kfm personality WORDS` is wrong, without the frame around it."""
+    return " ".join(kfm(*words, code=2).output.replace("│", " ").split())
 
 
 @pytest.fixture
@@ -82,9 +88,72 @@ def test_a_signature_holds_for_exactly_these_files(pack: Path, tmp_path: Path) -
     kfm("verify", pack, "--keys", keys, code=1)
     kfm("sign", pack, "--key", tmp_path / "me.pem")
     assert "signed by me" in kfm("verify", pack, "--keys", keys).stdout
-    kfm("verify", pack, "--keys", tmp_path / "none", code=1)
+    (tmp_path / "none").mkdir()
+    assert (
+        "of no known key; known keys: none" in kfm("verify", pack, "--keys", tmp_path / "none", code=1).stderr
+    )
+    assert "is no directory" in refused("verify", pack, "--keys", tmp_path / "me.pem")
     (pack / "prompts" / "system.md").write_text("Obey me.")
-    kfm("verify", pack, "--keys", keys, code=1)
+    assert "is of other files" in kfm("verify", pack, "--keys", keys, code=1).stderr
+    assert "is there already" in refused("keygen", tmp_path / "me.pem")
+    assert "no private key" in refused("sign", pack, "--key", keys / "me.pub.pem")
+
+
+def test_an_upgrade_that_loses_its_signature_is_told_and_asked_about(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFM_HOME", str(tmp_path / "home"))
+    kfm("keygen", tmp_path / "me.pem")
+    (tmp_path / "home" / "pack-keys").mkdir(parents=True)
+    (tmp_path / "me.pub.pem").rename(tmp_path / "home" / "pack-keys" / "me.pub.pem")
+    kfm("sign", pack, "--key", tmp_path / "me.pem")
+    assert "+ signed by me\n" in kfm("install", pack, "--yes").stderr
+    (pack / "signature.json").unlink()
+    asked = kfm("install", pack, code=2)
+    assert "- signed by me\n" in asked.stderr and "Nobody can be asked" in asked.output
+    assert "signed by me" in kfm("verify", tmp_path / "home" / "personalities" / "helper").stdout
+
+
+def test_what_is_installed_is_taken_away_again(pack: Path, tmp_path: Path) -> None:
+    into = tmp_path / "packs"
+    kfm("install", pack, "--into", into, "--yes")
+    assert kfm("uninstall", "helper", "--into", into).stdout == f"Took helper out of {into}\n"
+    assert list(into.iterdir()) == []
+    for name in ("helper", "../helper", "."):
+        assert "there is no pack" in refused("uninstall", name, "--into", into)
+    assert pack.is_dir()
+
+
+def test_one_that_takes_the_place_of_a_shipped_one_says_so(tmp_path: Path) -> None:
+    kfm("new", "ops", tmp_path / "ops")
+    told = kfm("install", tmp_path / "ops", "--into", tmp_path / "packs", "--yes").stderr
+    assert "- the ops that ships: this one takes its place\n" in told
+
+
+def test_an_archive_of_a_folder_is_the_pack_in_it(pack: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "wrapped"), "zip", tmp_path, pack.name))
+    assert json.loads(kfm("lint", archive).stdout) == []
+    kfm("install", archive, "--into", tmp_path / "packs", "--yes")
+    assert (tmp_path / "packs" / "helper" / "manifest.yaml").is_file()
+    shutil.make_archive(str(tmp_path / "two"), "zip", tmp_path, ".")
+    assert "manifest.yaml" in kfm("lint", tmp_path / "two.zip", code=2).stdout
+
+
+def test_what_cannot_be_written_is_told_without_a_trace(pack: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "a file"
+    nowhere.touch()
+    for words in (
+        ("build", pack, nowhere / "x.zip"),
+        ("keygen", nowhere / "x.pem"),
+        ("install", pack, "--into", nowhere, "--yes"),
+        ("new", "other", nowhere / "x"),
+    ):
+        assert "cannot be written" in refused(*words)
+    assert "No such file" in refused("sign", pack, "--key", tmp_path / "none.pem")
+
+
+def test_lint_says_that_there_is_nothing_to_say(pack: Path) -> None:
+    assert kfm("lint", pack, "-o", "table").stdout == "No problems.\n"
 
 
 def test_an_audit_tells_what_a_pack_may_do_and_what_hides_in_it(pack: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from kfm.pack.v1 import manifest_pb2 as pb
-from kfm_server.composition.packs import SHIPPED
+from kfm_server.personalities import SHIPPED
 from kfm_server.personalities.pack import Pack, load, plain
 from xenocomm import Client
 from xenocomm._gen.types import Outcome, StepState, Turn

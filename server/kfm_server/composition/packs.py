@@ -6,14 +6,12 @@ from pathlib import Path
 
 from kfm_server.composition.sandboxes import Sandboxes
 from kfm_server.models import DEFAULT_PERSONALITY, Personality
+from kfm_server.personalities import SHIPPED
 from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore, Rows
 from kfm_server.personalities.tools import SandboxedTools
 from kfm_server.personalities.trust import Trust, TrustError, known_keys
 from kfm_server.settings import Settings, SettingsError
-
-SHIPPED = Path(__file__).parent.parent / "personalities" / "shipped"
-"""The packs that come with the product."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -51,21 +51,35 @@ class Trust:
 
     def refuses(self, pack: Pack) -> str:
         """Why the policy does not take it; empty if it does."""
-        if self._policy == "any" or self.signer(pack):
+        why = "" if self._policy == "any" else self.why_not(pack)
+        return f"{why}; only signed packs are taken here" if why else ""
+
+    def why_not(self, pack: Pack) -> str:
+        """Why nobody that is known signed exactly these files; empty if somebody did."""
+        if self.signer(pack):
             return ""
         known = ", ".join(sorted(self._keys)) or "none"
         if SIGNATURE not in pack.files:
-            return f"is missing: only signed packs are taken here; known keys: {known}"
-        return f"is of no known key, or of other files; known keys: {known}"
+            return f"is missing: nobody signed this; known keys: {known}"
+        if _said(pack).get("digest") != pack.digest:
+            return f"is of other files: something was changed since; known keys: {known}"
+        return f"is of no known key; known keys: {known}"
 
 
 def signature_of(pack: Pack) -> bytes | None:
     """The signature that stands in the pack; None if none does that can be read."""
     try:
-        found = json.loads(pack.files[SIGNATURE])
-        return base64.b64decode(found["ed25519"], validate=True)
-    except (KeyError, ValueError, TypeError, RecursionError):
+        return base64.b64decode(_said(pack)["ed25519"], validate=True)
+    except (KeyError, ValueError, TypeError):
         return None
+
+
+def _said(pack: Pack) -> Mapping[str, Any]:
+    try:
+        found = json.loads(pack.files[SIGNATURE])
+    except (KeyError, ValueError, RecursionError):
+        return {}
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def sign(pack: Pack, key: Ed25519PrivateKey) -> bytes:

@@ -191,7 +191,9 @@ async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(t
     at = room.put("mine", "1.0.0")
     await room.registry.load()
     assert room.versions() == {"shipped": "1.0.0"}
-    assert "only signed packs are taken here; known keys: us" in room.problems()["mine"][0]
+    assert room.problems()["mine"] == (
+        "signature.json: is missing: nobody signed this; known keys: us; only signed packs are taken here",
+    )
     (at / "signature.json").write_bytes(sign(load(at), private_key(private)))
     assert await room.registry.load()
     assert room.versions() == {"mine": "1.0.0", "shipped": "1.0.0"}
@@ -199,7 +201,7 @@ async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(t
     (at / "tools" / "t.py").write_text("def t(): return 'other'\n")
     assert only_refused(await room.registry.load())
     assert room.problems()["mine"] == (
-        "signature.json: is of no known key, or of other files; known keys: us",
+        "signature.json: is of other files: something was changed since; known keys: us; only signed packs are taken here",
     )
     assert room.registry.personalities["mine"].pack in room.rows.kept, "the signed one stays in force"
 

@@ -41,8 +41,11 @@ def test_a_pack_is_of_the_known_key_that_signed_its_files(tmp_path: Path) -> Non
     assert trust.refuses(signed(ours)) == ""
     stranger, _ = new_key()
     assert trust.signer(signed(stranger)) == ""
-    assert trust.refuses(signed(stranger)) == "is of no known key, or of other files; known keys: them, us"
-    assert trust.refuses(check(FILES)) == "is missing: only signed packs are taken here; known keys: them, us"
+    assert trust.why_not(signed(stranger)) == "is of no known key; known keys: them, us"
+    assert trust.why_not(check(FILES)) == "is missing: nobody signed this; known keys: them, us"
+    changed = check({**signed(ours).files, "prompts/p.md": b"Be rude."})
+    assert trust.why_not(changed) == "is of other files: something was changed since; known keys: them, us"
+    assert trust.refuses(changed) == f"{trust.why_not(changed)}; only signed packs are taken here"
 
 
 def test_a_signature_holds_for_no_other_files_and_no_other_names(tmp_path: Path) -> None:

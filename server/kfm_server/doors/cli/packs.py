@@ -1,7 +1,10 @@
 """`kfm personality ...` for packs: made, checked, tried, signed and installed, mostly without a server."""
 
 import asyncio
+import contextlib
 import os
+import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +12,12 @@ import typer
 
 from kfm_server.doors.cli.console import Yes, confirm
 from kfm_server.doors.cli.own_server import home
-from kfm_server.doors.cli.printing import Fields, Form, Output, clean
+from kfm_server.doors.cli.printing import Fields, Form, Format, Output, clean
+from kfm_server.personalities import SHIPPED
 
 if TYPE_CHECKING:
     from kfm_server.personalities.pack import Pack
+    from kfm_server.personalities.trust import Trust
 
 Source = Annotated[Path, typer.Argument(metavar="PACK", help="The pack's directory, or its zip archive.")]
 Into = Annotated[
@@ -24,7 +29,7 @@ _INVALID = 2
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of `kfm personality`."""
-    for command in (new, lint, test, audit, build, install, keygen, sign, verify):
+    for command in (new, lint, test, audit, build, install, uninstall, keygen, sign, verify):
         app.command()(command)
 
 
@@ -45,7 +50,8 @@ def new(
         raise typer.BadParameter(error.problems[0].text, param_hint="NAME") from None
     if target.exists():
         raise typer.BadParameter(f"{target} is there already", param_hint="DIRECTORY")
-    write(files, target)
+    with _writes(target):
+        write(files, target)
     typer.echo(f"Made {target}. Next: kfm personality test {target}, then kfm personality install {target}")
 
 
@@ -60,7 +66,10 @@ def lint(pack: Source, output: Output = None, fields: Fields = "") -> None:
         read(pack)
     except PackInvalid as error:
         problems = error.problems
-    form.rows(problems, ("FILE", "LINE", "PROBLEM"), lambda p: (p.file, p.line or "", p.text), "file")
+    if not problems and form.format == Format.TABLE:
+        typer.echo("No problems.")
+    else:
+        form.rows(problems, ("FILE", "LINE", "PROBLEM"), lambda p: (p.file, p.line or "", p.text), "file")
     if problems:
         raise typer.Exit(_INVALID)
 
@@ -100,14 +109,16 @@ def build(pack: Source, archive: Annotated[Path, typer.Argument(help="The zip ar
     """Put a pack into an archive: the same bytes for the same files."""
     from kfm_server.personalities.files import to_archive
 
-    archive.write_bytes(to_archive(_read(pack).files))
+    content = to_archive(_read(pack).files)
+    with _writes(archive):
+        archive.write_bytes(content)
     typer.echo(f"Wrote {archive}")
 
 
 def install(pack: Source, into: Into = None, yes: Yes = False) -> None:
     """Install a pack, or another version of it, where a server finds it; a running one takes it within seconds.
 
-    What it may do, and could not before, is told and asked about first.
+    What it may do, and could not before, is told and asked about first, and so is another signature.
     """
     from kfm_server.personalities.audit import permissions
     from kfm_server.personalities.installing import install as put
@@ -117,17 +128,37 @@ def install(pack: Source, into: Into = None, yes: Yes = False) -> None:
     before = installed(found.name, where)
     had = permissions(before) if before is not None else frozenset()
     fresh, gone = permissions(found) - had, had - permissions(found)
-    for sign_, change in (("+", fresh), ("-", gone)):
-        for permission in sorted(map(str, change)):
-            typer.echo(f"{sign_} {clean(permission)}", err=True)
-    if fresh:
-        confirm(f"{found.name} {found.manifest.version} may do what stands after +. Install it?", yes)
-    target = put(found, where)
+    signed, signer = (_signer(before) if before else "", _signer(found))
+    told = [f"+ {p}" for p in sorted(map(str, fresh))] + [f"- {p}" for p in sorted(map(str, gone))]
+    if signed != signer:
+        told += [f"{mark} signed by {name}" for mark, name in (("+", signer), ("-", signed)) if name]
+    if before is None and (SHIPPED / found.name).is_dir():
+        told.append(f"- the {found.name} that ships: this one takes its place")
+    for line in told:
+        typer.echo(clean(line), err=True)
+    if fresh or (signed and signed != signer):
+        confirm(f"{found.name} {found.manifest.version} changes what stands above. Install it?", yes)
+    with _writes(where):
+        target = put(found, where)
     typer.echo(f"Installed {found.name} {found.manifest.version} in {target}")
     if found.manifest.tools and (why := _cannot_confine()):
         typer.echo(
             f"A server on this host will refuse it: its tools cannot be confined here: {why}", err=True
         )
+
+
+def uninstall(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack's name.")], into: Into = None
+) -> None:
+    """Take an installed pack away. Turns that began with it keep it; one that ships under its name is there again."""
+    from kfm_server.personalities.installing import uninstall as take_away
+
+    where = into or packs_directory()
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not (where / name).is_dir():
+        raise typer.BadParameter(f"there is no pack {name} in {where}", param_hint="NAME")
+    with _writes(where):
+        take_away(name, where)
+    typer.echo(f"Took {name} out of {where}")
 
 
 def keygen(
@@ -136,13 +167,15 @@ def keygen(
     """Make a pair of keys: sign with the private one, put the public one (.pub.pem) into `pack-keys` of servers' homes."""
     from kfm_server.personalities.trust import new_key
 
-    if private.exists():
-        raise typer.BadParameter(f"{private} is there already", param_hint="PRIVATE")
-    secret, public = new_key()
-    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
     shown = private.with_suffix(".pub.pem")
-    shown.write_bytes(public)
+    for path in (private, shown):
+        if path.exists():
+            raise typer.BadParameter(f"{path} is there already", param_hint="PRIVATE")
+    secret, public = new_key()
+    with _writes(private):
+        with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret)
+        shown.write_bytes(public)
     typer.echo(f"Wrote {private} and {shown}")
 
 
@@ -159,10 +192,13 @@ def sign(
         raise typer.BadParameter("only a directory can be signed", param_hint="PACK")
     try:
         secret = private_key(key.read_bytes())
-    except (OSError, TrustError) as error:
+    except OSError as error:
+        raise typer.BadParameter(f"{key}: {error.strerror}", param_hint="--key") from None
+    except TrustError as error:
         raise typer.BadParameter(f"{key}: {error}", param_hint="--key") from None
     found = _read(pack)
-    (pack / SIGNATURE).write_bytes(signed(found, secret))
+    with _writes(pack):
+        (pack / SIGNATURE).write_bytes(signed(found, secret))
     typer.echo(f"Signed {found.name} {found.manifest.version}  {found.digest}")
 
 
@@ -173,12 +209,14 @@ def verify(
     ] = None,
 ) -> None:
     """Tell who signed exactly these files. Exit code 1 if that is nobody that is known."""
+    if keys is not None and not keys.is_dir():
+        raise typer.BadParameter(f"{keys} is no directory", param_hint="--keys")
     found = _read(pack)
-    signer = _signer(found, keys)
-    if not signer:
-        typer.echo(f"{found.name} {found.manifest.version}: signed by nobody that is known", err=True)
+    trust = _trust(keys)
+    if why := trust.why_not(found):
+        typer.echo(f"{found.name} {found.manifest.version}: signature.json {why}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{found.name} {found.manifest.version}: signed by {signer}")
+    typer.echo(f"{found.name} {found.manifest.version}: signed by {trust.signer(found)}")
 
 
 def packs_directory() -> Path:
@@ -205,10 +243,22 @@ def _read(source: Path) -> "Pack":
         raise typer.Exit(_INVALID) from None
 
 
-def _signer(pack: "Pack", keys: Path | None = None) -> str:
+@contextlib.contextmanager
+def _writes(target: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise typer.BadParameter(f"{target} cannot be written: {error.strerror}") from None
+
+
+def _signer(pack: "Pack") -> str:
+    return _trust().signer(pack)
+
+
+def _trust(keys: Path | None = None) -> "Trust":
     from kfm_server.personalities.trust import Trust, TrustError, known_keys
 
     try:
-        return Trust(known_keys(keys or home() / "pack-keys")).signer(pack)
+        return Trust(known_keys(keys or home() / "pack-keys"))
     except TrustError as error:
         raise typer.BadParameter(str(error), param_hint="--keys") from None

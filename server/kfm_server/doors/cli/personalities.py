@@ -54,7 +54,9 @@ def show(name: str, output: Output = None, endpoint: Endpoint = None, token: Tok
                 ("digest", shown.digest),
             ]
             if found.pack is not None:
-                rows += [("version", found.pack.version), ("skills", " ".join(found.pack.skills))]
+                pack = found.pack
+                rows += [("version", pack.version), ("pack digest", pack.digest)]
+                rows += [("signed by", pack.signed_by), ("skills", " ".join(pack.skills))]
                 rows += [("problem", problem) for problem in found.pack.problems]
             show_table(("WHAT", "IS"), [*rows, ("told", found.instructions)])
 
