@@ -20,12 +20,14 @@ pytestmark = [pytest.mark.requirement("K3", "T1"), pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module", params=["interpreter", pytest.param("process", marks=pytest.mark.confined)])
-def server(request: pytest.FixtureRequest) -> Generator[LiveServer]:
+def server(request: pytest.FixtureRequest, module_database: str) -> Generator[LiveServer]:
     """One whose code has this tier, a second, 96 MiB and 2 KiB."""
     home = Path(tempfile.mkdtemp(prefix="kfm-code-"))
     home.chmod(0o755)
     limits = {"KFM_CODE_SECONDS": "1", "KFM_CODE_MEMORY_MIB": "96", "KFM_CODE_OUTPUT_KIB": "2"}
-    server = LiveServer(home, environment={"KFM_CODE_SANDBOX": request.param, **limits})
+    server = LiveServer(
+        home, database_url=module_database, environment={"KFM_CODE_SANDBOX": request.param, **limits}
+    )
     try:
         server.start()
         yield server

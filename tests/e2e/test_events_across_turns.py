@@ -122,8 +122,10 @@ async def _noting(stream: Any, ids: set[str]) -> AsyncGenerator[pb.WatchEventsRe
         yield response
 
 
-async def test_subscriptions_count_as_streams_and_end_with_the_server_to_be_resumed(tmp_path: Path) -> None:
-    server = LiveServer(tmp_path / "home", environment={"KFM_MAX_STREAMS": "3"})
+async def test_subscriptions_count_as_streams_and_end_with_the_server_to_be_resumed(
+    tmp_path: Path, database: str
+) -> None:
+    server = LiveServer(tmp_path / "home", database_url=database, environment={"KFM_MAX_STREAMS": "3"})
     try:
         await asyncio.to_thread(server.start)
         async with grpc.aio.insecure_channel(server.grpc) as channel, Client(server.grpc) as kfm:

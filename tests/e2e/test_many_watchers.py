@@ -26,9 +26,11 @@ SECONDS = 30.0
 
 
 @pytest.fixture
-def server(postgres_home: Path) -> Generator[LiveServer]:
+def server(postgres_home: Path, database: str) -> Generator[LiveServer]:
     """A server whose quota the watchers just fill."""
-    server = LiveServer(postgres_home / "watchers", environment={"KFM_MAX_STREAMS": str(WATCHERS)})
+    server = LiveServer(
+        postgres_home / "watchers", database_url=database, environment={"KFM_MAX_STREAMS": str(WATCHERS)}
+    )
     try:
         server.start()
         yield server

@@ -146,8 +146,10 @@ async def refused_by(target: Any, era: Any) -> str:
 
 
 @pytest.mark.requirement("S1")
-async def test_the_http_door_asks_mcp_callers_for_the_token(home: Path) -> None:
-    server = LiveServer(home, environment={"KFM_TOKEN": "open sesame".replace(" ", "-")})
+async def test_the_http_door_asks_mcp_callers_for_the_token(home: Path, database: str) -> None:
+    server = LiveServer(
+        home, database_url=database, environment={"KFM_TOKEN": "open sesame".replace(" ", "-")}
+    )
     try:
         server.start()
         url = f"http://{server.http}/mcp"
@@ -265,8 +267,10 @@ async def test_the_bridge_is_loaded_only_when_it_is_asked_for(home: Path) -> Non
 
 
 @pytest.mark.requirement("R9")
-async def test_a_server_that_offers_the_steps_group_lets_a_host_answer_over_http(home: Path) -> None:
-    server = LiveServer(home, environment={"KFM_MCP_GROUP": "steps"})
+async def test_a_server_that_offers_the_steps_group_lets_a_host_answer_over_http(
+    home: Path, database: str
+) -> None:
+    server = LiveServer(home, database_url=database, environment={"KFM_MCP_GROUP": "steps"})
     ask = {"plan": {"steps": [{"key": "ask", "kind": "human", "instructions": "Which day?"}]}}
     try:
         server.start()

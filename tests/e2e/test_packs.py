@@ -47,12 +47,15 @@ def write_pack(directory: Path, version: str, **others: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Generator[LiveServer]:
+def server(module_database: str) -> Generator[LiveServer]:
     """A server with one pack of the user's."""
     home = Path(tempfile.mkdtemp(prefix="kfm-packs-"))
     home.chmod(0o755)
     server = LiveServer(
-        home, tools="tests.support.ledger:TOOLS", environment={"LEDGER_FILE": str(home / "l")}
+        home,
+        tools="tests.support.ledger:TOOLS",
+        database_url=module_database,
+        environment={"LEDGER_FILE": str(home / "l")},
     )
     write_pack(home / "personalities" / "teller", "1.0.0")
     try:

@@ -21,8 +21,8 @@ SECONDS = 60.0
 
 
 @pytest.fixture
-def server(postgres_home: Path) -> Generator[LiveServer]:
-    server = LiveServer(postgres_home / "talker", tools="tests.e2e.talker:TOOLS")
+def server(postgres_home: Path, database: str) -> Generator[LiveServer]:
+    server = LiveServer(postgres_home / "talker", tools="tests.e2e.talker:TOOLS", database_url=database)
     try:
         server.start()
         yield server

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,11 +29,14 @@ THREE = document(
 
 
 @asynccontextmanager
-async def traced(home: Path, taker: Collector, **environment: str) -> AsyncIterator[LiveServer]:
-    """A server that sends its traces to the collector."""
+async def traced(
+    home: Path, database: str, taker: Collector, **environment: str
+) -> AsyncGenerator[LiveServer]:
+    """A server that sends its traces to the collector. Without a database it has its own, and takes over at once."""
     server = LiveServer(
         home,
         tools=TOOLS,
+        database_url=database,
         environment={
             "KFM_OTLP_ENDPOINT": taker.endpoint,
             "LEDGER_FILE": str(home / "ledger.jsonl"),
@@ -67,9 +70,11 @@ def named(spans: list[Span], name: str) -> Span:
     return found
 
 
-async def test_a_turn_of_three_steps_is_one_trace_with_every_step_in_its_place(tmp_path: Path) -> None:
+async def test_a_turn_of_three_steps_is_one_trace_with_every_step_in_its_place(
+    tmp_path: Path, database: str
+) -> None:
     trace_id = uuid.uuid4().hex
-    async with collector() as taker, traced(tmp_path / "home", taker) as server:
+    async with collector() as taker, traced(tmp_path / "home", database, taker) as server:
         turn = await run(server, trace_id)
         spans = await taker.trace(trace_id, lambda found: len(found) >= 10)
     assert tree(spans) == {
@@ -99,9 +104,11 @@ async def test_a_turn_of_three_steps_is_one_trace_with_every_step_in_its_place(t
     assert taker.resources[0]["service.name"] == "kfm-server"
 
 
-async def test_a_refused_call_has_a_span_that_says_why_and_its_line_names_the_trace(tmp_path: Path) -> None:
+async def test_a_refused_call_has_a_span_that_says_why_and_its_line_names_the_trace(
+    tmp_path: Path, database: str
+) -> None:
     trace_id = uuid.uuid4().hex
-    async with collector() as taker, traced(tmp_path / "home", taker) as server:
+    async with collector() as taker, traced(tmp_path / "home", database, taker) as server:
         async with Client(server.grpc, timeout=20) as client:
             with trace.use_span(span_of(trace_id)), pytest.raises(errors.TurnNotFound):
                 await client.turns.get("turn_none")
@@ -113,12 +120,14 @@ async def test_a_refused_call_has_a_span_that_says_why_and_its_line_names_the_tr
     assert (line["trace_id"], line["rpc"]) == (trace_id, "/kfm.turn.v1.TurnService/GetTurn")
 
 
-async def test_a_collector_that_is_away_loses_no_turn_and_headers_reach_it(tmp_path: Path) -> None:
+async def test_a_collector_that_is_away_loses_no_turn_and_headers_reach_it(
+    tmp_path: Path, database: str
+) -> None:
     trace_id = uuid.uuid4().hex
     async with collector() as taker:
         taker.refuses = grpc.StatusCode.UNAVAILABLE
         async with traced(
-            tmp_path / "home", taker, KFM_OTLP_HEADERS="authorization=Bearer hush-hush"
+            tmp_path / "home", database, taker, KFM_OTLP_HEADERS="authorization=Bearer hush-hush"
         ) as server:
             await run(server, trace_id)
             asked = taker.asked
@@ -138,7 +147,7 @@ async def test_a_turn_that_another_process_finishes_stays_one_trace(tmp_path: Pa
     trace_id = uuid.uuid4().hex
     gate = Gate(tmp_path / "gate")
     data = document(call("one", "ledger_pure"), call("two", "ledger_idempotent", "one", hold=gate.hold))
-    async with collector() as taker, traced(tmp_path / "home", taker) as server:
+    async with collector() as taker, traced(tmp_path / "home", "", taker) as server:
         context = span_of(trace_id)
         async with Client(server.grpc, timeout=20) as client:
             with trace.use_span(context):
@@ -157,12 +166,12 @@ async def test_a_turn_that_another_process_finishes_stays_one_trace(tmp_path: Pa
 
 @pytest.mark.parametrize("ratio", ["0", "1"])
 async def test_who_calls_decides_what_is_sampled_and_the_ratio_where_nobody_does(
-    tmp_path: Path, ratio: str
+    tmp_path: Path, database: str, ratio: str
 ) -> None:
     never, always = uuid.uuid4().hex, uuid.uuid4().hex
     async with (
         collector() as taker,
-        traced(tmp_path / "home", taker, KFM_TELEMETRY_SAMPLE_RATIO=ratio) as server,
+        traced(tmp_path / "home", database, taker, KFM_TELEMETRY_SAMPLE_RATIO=ratio) as server,
     ):
         await run(server, never, sampled=False)
         async with Client(server.grpc, timeout=20) as client:
@@ -179,12 +188,14 @@ async def test_who_calls_decides_what_is_sampled_and_the_ratio_where_nobody_does
 
 @pytest.mark.requirement("ST15")
 @pytest.mark.parametrize("wanted", ["false", "true"])
-async def test_what_was_said_is_in_no_span_unless_it_is_asked_for(tmp_path: Path, wanted: str) -> None:
+async def test_what_was_said_is_in_no_span_unless_it_is_asked_for(
+    tmp_path: Path, database: str, wanted: str
+) -> None:
     trace_id, said = uuid.uuid4().hex, "canary-of-what-was-said"
     data = document(call("one", "ledger_idempotent", note=said))
     async with (
         collector() as taker,
-        traced(tmp_path / "home", taker, KFM_TELEMETRY_CAPTURE_CONTENT=wanted) as server,
+        traced(tmp_path / "home", database, taker, KFM_TELEMETRY_CAPTURE_CONTENT=wanted) as server,
     ):
         await run(server, trace_id, data)
         spans = await taker.trace(trace_id, lambda found: any(s.name == "turn" for s in found))
@@ -193,13 +204,13 @@ async def test_what_was_said_is_in_no_span_unless_it_is_asked_for(tmp_path: Path
 
 
 async def test_a_model_call_is_a_span_with_its_tokens_and_the_provider_gets_that_span_as_parent(
-    tmp_path: Path, model_server: ModelServer
+    tmp_path: Path, database: str, model_server: ModelServer
 ) -> None:
     trace_id = uuid.uuid4().hex
     home = tmp_path / "home"
     await asyncio.to_thread(configure, home, model_server.url)
     model_server.play({"reply": {"text": "Four.", "input_tokens": 12, "output_tokens": 3}})
-    async with collector() as taker, traced(home, taker) as server:
+    async with collector() as taker, traced(home, database, taker) as server:
         async with Client(server.grpc, timeout=20) as client:
             with trace.use_span(span_of(trace_id)):
                 await (await client.turns.start("What is two and two, in a word?")).result()

@@ -35,13 +35,14 @@ ONCE = types.EFFECT_CONTRACT_AT_MOST_ONCE
 
 
 @pytest.fixture(scope="module")
-def server() -> Generator[LiveServer]:
+def server(module_database: str) -> Generator[LiveServer]:
     """A server that asks for a token, with tools of its own."""
     home = Path(tempfile.mkdtemp(prefix="kfm-worker-door-"))
     home.chmod(0o755)
     server = LiveServer(
         home,
         tools="tests.support.ledger:TOOLS",
+        database_url=module_database,
         environment={"LEDGER_FILE": str(home / "ledger.jsonl"), "KFM_TOKEN": TOKEN},
     )
     try:

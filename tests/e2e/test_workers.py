@@ -29,9 +29,9 @@ SECONDS = 30.0
 class Site:
     """One server, its workers, and the file that their tools write to."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: str) -> None:
         self.home = home
-        self.server = LiveServer(home)
+        self.server = LiveServer(home, database_url=database)
         self.workers: list[LiveWorker] = []
         self.gate = Gate(home / "gate")
 
@@ -46,11 +46,15 @@ class Site:
         return read_ledger(self.home / "ledger.jsonl")
 
 
+own_postgres = pytest.mark.parametrize("site", [""], indirect=True, ids=["own Postgres"])
+"""For a server that is killed: it takes over at once what it left, and need not wait until its leases are over."""
+
+
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, database: str) -> Iterator[Site]:
     home = Path(tempfile.mkdtemp(prefix="kfm-workers-"))
     home.chmod(0o755)
-    site = Site(home)
+    site = Site(home, getattr(request, "param", database))
     try:
         site.server.start()
         yield site
@@ -209,6 +213,7 @@ async def test_a_frozen_workers_late_result_is_refused_and_counted(site: Site, c
 
 
 @pytest.mark.requirement("R6")
+@own_postgres
 async def test_a_server_that_is_killed_adopts_what_its_worker_goes_on_with(
     site: Site, client: Client
 ) -> None:
@@ -228,6 +233,7 @@ async def test_a_server_that_is_killed_adopts_what_its_worker_goes_on_with(
 
 
 @pytest.mark.requirement("R6")
+@own_postgres
 async def test_what_ends_while_the_server_is_away_is_recorded_when_it_is_back(
     site: Site, client: Client
 ) -> None:

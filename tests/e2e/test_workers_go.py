@@ -79,8 +79,8 @@ async def server() -> AsyncIterator[WorkServer]:
     await server.stop()
 
 
-async def test_a_turn_goes_through_the_worker_in_go(home: Path, program: Path) -> None:
-    server = LiveServer(home)
+async def test_a_turn_goes_through_the_worker_in_go(home: Path, program: Path, database: str) -> None:
+    server = LiveServer(home, database_url=database)
     server.start()
     worker = GoWorker(program, server.grpc, home / "worker.log")
     try:
