@@ -13,7 +13,7 @@ dev: .venv/.ready   ## a server on this machine, with sample calls
 	@.venv/bin/kfm dev
 
 test: .venv/.ready  ## all tests that need no outside server
-	$(PY) -m pytest -n 3 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 contract: .venv/.ready  ## the compatibility checks of the schema
 	$(PY) -m pytest tests/contract

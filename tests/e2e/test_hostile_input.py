@@ -196,8 +196,12 @@ async def test_values_at_the_edges_get_typed_errors_that_name_the_field(
     channel: grpc.aio.Channel, path: str, turn_id: str
 ) -> None:
     method = METHODS[path]
+    done = set[bytes]()
     for name, message in [*extremes(example(method)), *extremes(example(method, turn_id))]:
-        check(await outcome(channel, method, message.SerializeToString()), f"{path} {name}")
+        raw = message.SerializeToString(deterministic=True)
+        if raw not in done:  # a request that names no turn is the same with and without one
+            done.add(raw)
+            check(await outcome(channel, method, raw), f"{path} {name}")
 
 
 @pytest.mark.parametrize("path", METHODS)

@@ -255,4 +255,4 @@ async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
         while True:
             if await test():
                 return
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.01)
