@@ -160,7 +160,7 @@ def read_message(kind: type[M], document: Document) -> M:
         raise PackInvalid([Problem(document.file, 0, str(error)[:500])]) from None
     broken = _validator.collect_violations(message)
     if broken:
-        raise PackInvalid([document.problem(_path(v.proto), v.proto.message) for v in broken])
+        raise PackInvalid([_explained(document, v.proto) for v in broken])
     return message
 
 
@@ -215,6 +215,12 @@ def _item_misfits(field: FieldDescriptor, value: Any, path: Path) -> Iterator[tu
         yield from _misfits(message, value, path)
     elif message.full_name == _FREE[0] and not isinstance(value, dict):
         yield path, "must be a mapping"
+
+
+def _explained(document: Document, violation: protovalidate.ViolationPb) -> Problem:
+    path = _path(violation)
+    absent = path not in document.lines and "oneof" not in violation.message
+    return document.problem(path, "is missing" if absent else violation.message)
 
 
 def _path(violation: protovalidate.ViolationPb) -> Path:

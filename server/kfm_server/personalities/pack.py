@@ -16,12 +16,14 @@ from kfm_server.models import EVERY_TOOL, OwnTool, Personality, PlannerName
 from kfm_server.personalities.documents import Document, read_message, text_of
 from kfm_server.personalities.files import Files, digest_of, read_directory
 from kfm_server.personalities.problems import PackInvalid, Problem
-from kfm_server.personalities.prompts import render
+from kfm_server.personalities.prompts import names, render
 from kfm_server.personalities.skills import READ_SKILL, Skill, read_skills
 from kfm_server.ports.sandbox import Grant, MiB
 from kfm_server.tool_catalogue import compiled
 
 MANIFEST = "manifest.yaml"
+_SEARCH = "knowledge_search"
+_HEADING = f"Skills, which {READ_SKILL} reads:"
 DEFAULT_SECONDS, DEFAULT_MIB = 10.0, 256
 MOST_SOURCE = 256 * 1024
 """Bytes of a tool's file: reading it takes some thousand times its size."""
@@ -148,7 +150,7 @@ def _instructions(manifest: pb.Manifest, document: Document, files: Files, skill
     path = manifest.prompts.system
     listed = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
     if not path:
-        return f"Skills, which {READ_SKILL} reads:\n{listed}" if skills else ""
+        return f"{_HEADING}\n{listed}" if skills else ""
     if path not in files:
         raise PackInvalid([document.problem(("prompts", "system"), f"there is no file {path}")])
     given = {
@@ -157,7 +159,11 @@ def _instructions(manifest: pb.Manifest, document: Document, files: Files, skill
         "description": manifest.description,
         "skills": listed,
     }
-    return render(path, text_of(path, files[path]), {**manifest.prompts.variables, **given})
+    template = text_of(path, files[path])
+    told = render(path, template, {**manifest.prompts.variables, **given})
+    if skills and not names(template, "skills"):
+        told = f"{told}\n\n{_HEADING}\n{listed}"
+    return told
 
 
 def _tool_problems(manifest: pb.Manifest, document: Document, files: Files) -> Iterator[Problem]:
@@ -219,6 +225,8 @@ def _source_problems(
 
 
 def _knowledge_problems(manifest: pb.Manifest, document: Document, files: Files) -> Iterator[Problem]:
+    if manifest.knowledge.files and {EVERY_TOOL, _SEARCH}.isdisjoint(manifest.uses):
+        yield document.problem(("knowledge",), f"nothing could search it: uses has to name {_SEARCH}")
     for index, pattern in enumerate(manifest.knowledge.files):
         if not any(_is_named(path, pattern) for path in files):
             yield document.problem(("knowledge", "files", index), "no file of the pack is named like this")

@@ -13,6 +13,11 @@ MOST_CHARACTERS = 65_536
 _VARIABLE = re.compile(r"\{\{([^{}]*)\}\}")
 
 
+def names(template: str, variable: str) -> bool:
+    """It has a place for the variable."""
+    return any(match[1].strip() == variable for match in _VARIABLE.finditer(template))
+
+
 def render(file: str, template: str, variables: Mapping[str, str]) -> str:
     """The text with its variables put in, once: what a value holds is not looked at. Raises PackInvalid."""
     problems: list[Problem] = []

@@ -75,7 +75,8 @@ def problems_of(manifest: str | bytes = HEAD, files: Mapping[str, str | bytes] |
         (HEAD + "---\na: b\n", "manifest.yaml:4: but found another document"),
         (HEAD.encode() + b"author: \xff\n", "manifest.yaml:4: is not UTF-8"),
         ("- a\n", "manifest.yaml:1: must be a mapping"),
-        ("", "manifest.yaml:1: description: "),
+        ("", "manifest.yaml:1: description: is missing"),
+        (TOOL.replace("    description: Which it is.\n", ""), "manifest.yaml:5: tools[0].description: is missing"),
         (HEAD.replace("teller", "Teller"), "manifest.yaml:1: name: does not match regex pattern"),
         (HEAD + "author: " + "[" * 40, f"manifest.yaml:4: nests deeper than {MOST_DEPTH}"),
         ("[" * 100_000, f"manifest.yaml:1: nests deeper than {MOST_DEPTH}"),
@@ -214,6 +215,25 @@ def test_a_skill_without_its_head_is_told_with_its_line(text: str | bytes, told:
     assert problems_of(files={"skills/a/SKILL.md": text})[0].startswith(told)
 
 
+def test_knowledge_that_nothing_could_search_is_told() -> None:
+    told = problems_of(f"{HEAD}knowledge: {{files: [knowledge/a.md]}}\n", {"knowledge/a.md": "x"})
+    assert told == ["manifest.yaml:4: knowledge: nothing could search it: uses has to name knowledge_search"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Begin {{ skills }} end.", "Begin - counting: How to count. end."),
+        ("You count.", "You count.\n\nSkills, which read_skill reads:\n- counting: How to count."),
+        ("{{other}}", "{{skills}}\n\nSkills, which read_skill reads:\n- counting: How to count."),
+    ],
+)
+def test_skills_stand_where_the_prompt_says_or_at_its_end(prompt: str, told: str) -> None:
+    manifest = f"{HEAD}prompts: {{system: prompts/p.md, variables: {{other: '{{{{skills}}}}'}}}}\n"
+    pack = pack_of({"skills/a/SKILL.md": SKILL, "prompts/p.md": prompt}, manifest)
+    assert pack.personality.instructions == told
+
+
 def test_two_skills_of_one_name_are_told() -> None:
     told = problems_of(files={"skills/a/SKILL.md": SKILL, "skills/b/SKILL.md": SKILL})
     assert told == ["skills/b/SKILL.md: another skill is called 'counting'"]
@@ -237,7 +257,7 @@ def test_a_skill_of_another_agent_is_taken_as_it_is() -> None:
     ("cases", "told"),
     [
         ("cases:\n  - name: a\n    call: {tool: x}\n    expect: {}\n", "tests/a.yaml:3: cases[0].call: the pack has no tool 'x'"),
-        ("cases:\n  - name: a\n    message: m\n", "tests/a.yaml:2: cases[0].expect: value is required"),
+        ("cases:\n  - name: a\n    message: m\n", "tests/a.yaml:2: cases[0].expect: is missing"),
         ("cases:\n  - name: a\n    expect: {}\n", "tests/a.yaml:2: cases[0].action: exactly one field is required"),
         ("cases:\n  - name: a\n    message: m\n    call: {tool: which}\n    expect: {}\n", "tests/a.yaml:3: cases[0].message: stands beside call"),
         ("cases: []\n", "tests/a.yaml:1: cases: must contain at least 1 item"),
@@ -268,7 +288,7 @@ def test_a_test_may_expect_nothing_to_come_of_a_call() -> None:
 )
 def test_knowledge_is_named_by_patterns_of_names_and_folders(pattern: str, names: set[str]) -> None:
     there = ["knowledge/a.md", "knowledge/x/b.md", "knowledge/x/y/c.md", "knowledge/x/d.txt", "prompts/p.md"]
-    pack = pack_of(dict.fromkeys(there, "x"), f"{HEAD}knowledge: {{files: ['{pattern}']}}\n")
+    pack = pack_of(dict.fromkeys(there, "x"), f"{HEAD}uses: ['*']\nknowledge: {{files: ['{pattern}']}}\n")
     assert {path for path, _ in pack.knowledge()} == names
 
 
