@@ -55,17 +55,31 @@ def model_server() -> Generator[ModelServer]:
         server.stop()
 
 
-ADAPTERS = {"direct": ("openai", "scripted"), "lite": ("litellm", "openai/scripted")}
+ADAPTERS = {
+    "direct": ("openai", "scripted"),
+    "lite": ("litellm", "openai/scripted"),
+    "claude": ("litellm", "anthropic/claude-sonnet-4-5"),
+    "llama": ("litellm", "ollama_chat/llama3"),
+}
 """By the first part of a personality's name: provider, and the model as it names it."""
 CHAINED = {
+    "claude-chained": 'fallbacks = ["spare"]\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0',
+    "llama-chained": 'fallbacks = ["spare"]\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0',
     "chained": 'fallbacks = ["spare"]\ntimeout = 1.0\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0',
     "fragile": 'fallbacks = ["spare"]',
     "spare": "context_tokens = 500000\ninput_usd_per_million = 30.0\noutput_usd_per_million = 40.0",
     "kept": "cache_seconds = 600.0\ninput_usd_per_million = 1.0\noutput_usd_per_million = 2.0",
 }
-"""Models of the direct adapter by name, with what else is said of them; personalities `chained-react` and so on."""
-HASTY_SECONDS = 1.0
+"""Models by name, with what else is said of them, of the adapter that the name begins with, else of the direct one;
+personalities `chained-react` and so on.
+"""
+HASTY_SECONDS = 2.0
 """Timeout of a call for personalities whose names begin with `hasty-`."""
+
+
+def endpoint(model: str, server: ModelServer) -> str:
+    """Where a model is asked: Anthropic's and Ollama's paths are not below /v1, or bring it along."""
+    return server.url.removesuffix("/v1") if model.startswith(("anthropic/", "ollama")) else server.url
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +97,7 @@ def model_live_server(model_server: ModelServer) -> Generator[LiveServer]:
 [models.{name}]
 provider = "{provider}"
 model = "{model}"
-base_url = "{model_server.url}"
+base_url = "{endpoint(model, model_server)}"
 api_key = "env:STUB_KEY"
 timeout = {timeout}
 max_output_tokens = 60000
@@ -94,12 +108,13 @@ output_usd_per_million = 2.0
         for planner in ("react", "plan", "hybrid"):
             sections.append(f'[personalities.{name}-{planner}]\nplanner = "{planner}"\nmodels = ["{name}"]\n')
     for name, more in CHAINED.items():
+        provider, model = ADAPTERS.get(name.partition("-")[0], ("openai", name))
         sections.append(
             f"""
 [models.{name}]
-provider = "openai"
-model = "{name}"
-base_url = "{model_server.url}"
+provider = "{provider}"
+model = "{model}"
+base_url = "{endpoint(model, model_server)}"
 api_key = "env:STUB_KEY"
 {more}
 [personalities.{name}-react]

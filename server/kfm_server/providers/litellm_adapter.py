@@ -139,7 +139,7 @@ class LiteLLMProvider:
         except TimeoutError:
             raise errors.stalled(request.stall_seconds) from None
         except Exception as error:  # whatever a provider's adapter raises
-            raise self._failed(error, None) from None
+            raise self._failed(error, Collected(request)) from None
 
     async def _next(self, chunks: Any, collected: Collected) -> Any:
         seconds = collected.request.stall_seconds
@@ -154,7 +154,7 @@ class LiteLLMProvider:
     def _ended_early(self, answer: Any, collected: Collected) -> ProviderError:
         if answer.chunks:
             return errors.cut(collected.request_id, collected.spent())
-        return errors.unreadable(collected.request_id)
+        return errors.unreadable(collected.request_id, collected.spent())
 
     def _failed(self, error: Exception, collected: Collected | None) -> ProviderError:
         """What LiteLLM raised, in the words of the error model. Its class says little: most is 500 for it."""
