@@ -30,7 +30,7 @@ VOCABULARY = frozenset(
     }
 )
 """Modules that every room may use; of ours they know only each other."""
-ADAPTERS = frozenset({"journal", "bus", "memory", "personalities", "providers", "sandbox", "tools"})
+ADAPTERS = frozenset({"journal", "bus", "cache", "memory", "personalities", "providers", "sandbox", "tools"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "__main__": frozenset(),
