@@ -26,7 +26,8 @@ PARALLEL = (
     },
     {"reply": {"text": "Seventeen times three is fifty-one, and milk is on your list.", "chunk_chars": 4}},
 )
-both = pytest.mark.parametrize("adapter", ["direct", "lite"])
+each = pytest.mark.parametrize("adapter", ["direct", "lite", "claude", "llama"])
+"""OpenAI and what is compatible with it, directly and by LiteLLM; Anthropic; Ollama."""
 
 
 def models_of(turn: Turn) -> list[Any]:
@@ -41,7 +42,7 @@ async def plans_of(live: Client, turn_id: str) -> list[PlanEvent]:
     return [event for event in found if isinstance(event, PlanEvent)]
 
 
-@both
+@each
 async def test_two_tool_calls_run_side_by_side_and_the_answer_streams_in_pieces(
     adapter: str, model_live: Client, model_server: ModelServer
 ) -> None:
@@ -67,7 +68,7 @@ async def test_two_tool_calls_run_side_by_side_and_the_answer_streams_in_pieces(
     assert model_server.count() == 2
 
 
-@both
+@each
 async def test_a_plan_is_written_run_and_summed_up(
     adapter: str, model_live: Client, model_server: ModelServer
 ) -> None:
@@ -104,7 +105,7 @@ async def test_a_session_remembers_what_was_said_in_it(model_live: Client, model
     ]
 
 
-@both
+@each
 async def test_an_answer_comes_in_the_type_that_was_asked_for(
     adapter: str, model_live: Client, model_server: ModelServer
 ) -> None:
