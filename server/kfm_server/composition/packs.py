@@ -10,7 +10,7 @@ from kfm_server.personalities import SHIPPED
 from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore, Rows
 from kfm_server.personalities.tools import SandboxedTools
-from kfm_server.personalities.trust import Trust, TrustError, known_keys
+from kfm_server.personalities.trust import Trust, TrustError
 from kfm_server.settings import Settings, SettingsError
 
 
@@ -40,7 +40,7 @@ async def open_packs(sandboxes: Sandboxes, settings: Settings, rows: Rows) -> Pa
     """Read the packs. Raises SettingsError, OSError, JournalUnavailable; a pack that cannot be used is told, and left out."""
     home = settings.home
     try:
-        trust = Trust(known_keys(home / "pack-keys"), settings.pack_trust)
+        trust = Trust(home / "pack-keys", settings.pack_trust)
     except TrustError as error:
         raise SettingsError(f"KFM_HOME: pack-keys: {error}") from None
     store = PackStore(home.absolute() / "packs", rows)

@@ -13,7 +13,7 @@ from kfm_server.personalities.files import read_directory
 from kfm_server.personalities.pack import Pack, check
 from kfm_server.personalities.problems import PackInvalid, Problem
 from kfm_server.personalities.store import PackStore
-from kfm_server.personalities.trust import Trust
+from kfm_server.personalities.trust import Trust, TrustError
 from kfm_server.ports.journal import JournalUnavailable
 from kfm_server.ports.packs import PackState
 
@@ -42,9 +42,11 @@ class PackRegistry:
         self._store = store
         self._trust = trust
         self._trusted = frozenset(trusted)
+        self._watched = (*directories, trust.directory)
         self._look = cannot_confine
         self._cannot_confine: str | None = None
         self._packs: dict[str, Pack] = {}
+        self._need_no_trust: set[str] = set()
         self._states: dict[str, PackState] = {}
         self._seen: _Stamps = {}
         self.personalities: Mapping[str, Personality] = {}
@@ -57,12 +59,13 @@ class PackRegistry:
     async def load(self) -> Sequence[PackChangedEvent]:
         """Read all packs now; answers what became of it: packs that came, changed, went, and were newly refused.
 
-        Raises JournalUnavailable, and OSError for a directory of packs that cannot be read.
+        Raises JournalUnavailable, TrustError, and OSError for a directory of packs that cannot be read.
         """
         others = [d for d in self._directories if d not in self._trusted]
         if self._cannot_confine is None and self._look is not None and any(map(_packs_in, others)):
             self._cannot_confine = await self._look()
-        self._seen = await asyncio.to_thread(_stamps, self._directories)
+        self._seen = await asyncio.to_thread(_stamps, self._watched)
+        await asyncio.to_thread(self._trust.read_again)
         found, problems = await asyncio.to_thread(self._read)
         for name, pack in list(found.items()):
             try:
@@ -72,8 +75,8 @@ class PackRegistry:
                 problems[name] = [Problem("pack", 0, f"cannot be unpacked: {error}")]
                 self._seen = {}  # again at the next look
         # What cannot be used any more stays as it was, as long as something of this name is there: another pack of
-        # the name, in an earlier directory, is no better than the last good one.
-        kept = {name: pack for name, pack in self._packs.items() if name in problems}
+        # the name, in an earlier directory, is no better than the last good one. Unless its key is known no more.
+        kept = {name: p for name, p in self._packs.items() if name in problems and self._is_trusted(p)}
         self._packs = dict(sorted({**found, **kept}.items()))
         self.personalities = {name: pack.personality for name, pack in self._packs.items()}
         states = {name: self._state(name, problems.get(name, ())) for name in {*self._packs, *problems}}
@@ -92,16 +95,17 @@ class PackRegistry:
         last, waits_for = self._seen, ""
         while True:
             await asyncio.sleep(poll)
-            before, last = last, await asyncio.to_thread(_stamps, self._directories)
+            before, last = last, await asyncio.to_thread(_stamps, self._watched)
             if last == self._seen or last != before:
                 continue
             try:
                 changes, waits_for = await self.load(), ""
-                if changes:
+                if any(change.digest != change.digest_before for change in changes):
                     in_force = {name: p.version for name, p in self.personalities.items()}
                     log.info("packs_changed", in_force=in_force)
+                if changes:
                     await changed(changes)
-            except (JournalUnavailable, OSError) as away:
+            except (JournalUnavailable, TrustError, OSError) as away:
                 self._seen = {}  # again at the next look
                 if str(away) != waits_for:
                     waits_for = str(away)
@@ -133,11 +137,16 @@ class PackRegistry:
                     in_force = self._packs.get(name)
                     pack = in_force if in_force is not None and in_force.files == files else check(files)
                     self._admit(at, pack)
+                    if at.parent in self._trusted:
+                        self._need_no_trust.add(pack.digest)
                     found[name] = pack
                     problems.pop(name, None)
                 except PackInvalid as error:
                     problems[name] = error.problems
         return found, problems
+
+    def _is_trusted(self, pack: Pack) -> bool:
+        return pack.digest in self._need_no_trust or not self._trust.refuses(pack)
 
     def _admit(self, at: Path, pack: Pack) -> None:
         """Raises PackInvalid for a pack that is whole and yet not wanted here."""

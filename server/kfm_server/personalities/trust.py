@@ -32,9 +32,15 @@ class TrustError(Exception):
 class Trust:
     """The keys that are known, and what is asked of packs."""
 
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey], policy: Policy = "any") -> None:
-        self._keys = keys
+    def __init__(self, directory: Path, policy: Policy = "any") -> None:
+        """`directory`: of `known_keys`. Raises TrustError."""
+        self.directory = directory
         self._policy = policy
+        self._keys = known_keys(directory)
+
+    def read_again(self) -> None:
+        """Go by the keys that are there now. Raises TrustError; then those before stay."""
+        self._keys = known_keys(self.directory)
 
     def signer(self, pack: Pack) -> str:
         """The name of the known key that signed exactly these files; empty for none."""

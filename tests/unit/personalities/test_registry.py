@@ -14,7 +14,7 @@ from kfm_server.personalities.files import read_directory, to_archive, write
 from kfm_server.personalities.pack import load
 from kfm_server.personalities.registry import PackRegistry
 from kfm_server.personalities.store import PackStore
-from kfm_server.personalities.trust import Trust, known_keys, new_key, private_key, sign
+from kfm_server.personalities.trust import Trust, TrustError, new_key, private_key, sign
 
 pytestmark = pytest.mark.requirement("K2")
 SECONDS = 30.0
@@ -50,7 +50,7 @@ class Room:
             directory.mkdir(parents=True, exist_ok=True)
         self.rows = Rows()
         self.store = PackStore(home / "packs", self.rows)
-        trust = how.pop("trust", Trust({}))
+        trust = Trust(home / "keys", how.pop("policy", "any"))
         self.registry = PackRegistry(
             (self.shipped, self.own), self.store, trust, trusted=(self.shipped,), **how
         )
@@ -186,7 +186,7 @@ async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(t
     private, public = new_key()
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "us.pem").write_bytes(public)
-    room = Room(tmp_path, trust=Trust(known_keys(tmp_path / "keys"), "signed"))
+    room = Room(tmp_path, policy="signed")
     room.put("shipped", "1.0.0", directory=room.shipped)
     at = room.put("mine", "1.0.0")
     await room.registry.load()
@@ -204,6 +204,39 @@ async def test_where_signatures_are_asked_for_only_the_shipped_packs_need_none(t
         "signature.json: is of other files: something was changed since; known keys: us; only signed packs are taken here",
     )
     assert room.registry.personalities["mine"].pack in room.rows.kept, "the signed one stays in force"
+
+
+@pytest.mark.requirement("K4")
+async def test_a_key_counts_from_when_it_is_there_until_it_is_gone(tmp_path: Path) -> None:
+    private, public = new_key()
+    room = Room(tmp_path, policy="signed")
+    room.put("mine", "1.0.0", directory=room.shipped)
+    at = room.put("mine", "2.0.0")
+    (at / "signature.json").write_bytes(sign(load(at), private_key(private)))
+    await room.registry.load()
+    assert room.versions() == {"mine": "1.0.0"}
+    changed = asyncio.Event()
+
+    async def note(_: Sequence[PackChangedEvent]) -> None:
+        changed.set()
+
+    watching = asyncio.create_task(room.registry.run(note, poll=0.01))
+    try:
+        (tmp_path / "keys").mkdir()
+        (tmp_path / "keys" / "us.pem").write_bytes(public)
+        async with asyncio.timeout(SECONDS):
+            await changed.wait()
+    finally:
+        watching.cancel()
+    assert (room.versions(), room.problems()) == ({"mine": "2.0.0"}, {})
+    (tmp_path / "keys" / "us.pem").write_text("no key")
+    with pytest.raises(TrustError, match=r"us\.pem is no public key"):
+        await room.registry.load()
+    assert room.versions() == {"mine": "2.0.0"}, "what cannot be read says nothing"
+    (tmp_path / "keys" / "us.pem").unlink()
+    (event,) = await room.registry.load()
+    assert (event.version_before, event.version) == ("2.0.0", "1.0.0"), "it is trusted no more"
+    assert "of no known key" in event.problems[0]
 
 
 async def test_changes_are_seen_once_they_are_over_and_half_of_one_is_never_taken(tmp_path: Path) -> None:

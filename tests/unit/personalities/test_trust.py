@@ -1,6 +1,7 @@
 """Who signed a pack: exactly its files, with a key that is known."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ from kfm_server.personalities.trust import (
 )
 
 pytestmark = pytest.mark.requirement("K4")
+_, PUBLIC = new_key()
 FILES = {"manifest.yaml": b"name: a\nversion: 1.0.0\ndescription: d\n", "prompts/p.md": b"Be brief."}
 
 
 def keys_of(directory: Path, **named: bytes) -> Trust:
     for name, pem in named.items():
         (directory / f"{name}.pem").write_bytes(pem)
-    return Trust(known_keys(directory), "signed")
+    return Trust(directory, "signed")
 
 
 def signed(private: bytes, files: dict[str, bytes] = FILES) -> Pack:
@@ -66,7 +68,7 @@ def test_a_signature_holds_for_no_other_files_and_no_other_names(tmp_path: Path)
 def test_who_asks_for_no_signature_takes_all_and_still_tells_who_signed(tmp_path: Path) -> None:
     private, public = new_key()
     keys_of(tmp_path, us=public)
-    trust = Trust(known_keys(tmp_path))
+    trust = Trust(tmp_path)
     assert trust.refuses(check(FILES)) == ""
     assert trust.signer(signed(private)) == "us"
 
@@ -81,9 +83,8 @@ def test_who_asks_for_no_signature_takes_all_and_still_tells_who_signed(tmp_path
 )  # fmt: skip
 def test_any_bytes_as_a_signature_are_of_nobody(content: bytes) -> None:
     pack = check({**FILES, "signature.json": content})
-    _, public = new_key()
-    key = serialization.load_pem_public_key(public)
-    assert Trust({"us": key}, "signed").signer(pack) == ""  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as directory:
+        assert keys_of(Path(directory), us=PUBLIC).signer(pack) == ""
     assert signature_of(pack) in (None, b"\0\0\0") or content.startswith(b'{"ed25519": "')
 
 

@@ -256,9 +256,9 @@ def _signer(pack: "Pack") -> str:
 
 
 def _trust(keys: Path | None = None) -> "Trust":
-    from kfm_server.personalities.trust import Trust, TrustError, known_keys
+    from kfm_server.personalities.trust import Trust, TrustError
 
     try:
-        return Trust(known_keys(keys or home() / "pack-keys"))
+        return Trust(keys or home() / "pack-keys")
     except TrustError as error:
         raise typer.BadParameter(str(error), param_hint="--keys") from None
