@@ -36,7 +36,7 @@ class Members:
     async def join(self) -> WorkGroup:
         """One more."""
         broker = self._carrier.broker
-        member: WorkGroup = await self._stack.enter_async_context(broker.group("pool-a", TOPIC))  # type: ignore[attr-defined]
+        member = await self._stack.enter_async_context(broker.group("pool-a", TOPIC))
         await member.join()
         return member
 

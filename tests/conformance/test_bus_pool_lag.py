@@ -39,7 +39,7 @@ async def test_a_pool_without_workers_falls_behind_and_recovers_when_they_come(
     waiting, age = said("gpu")
     assert waiting == 5 * PARTITIONS
     assert 0 <= age <= time.time() - began + 1
-    async with carrier.broker.group(pool_group("gpu"), STEPS) as worker:  # type: ignore[attr-defined]
+    async with carrier.broker.group(pool_group("gpu"), STEPS) as worker:
         await worker.join()
 
         async def all_mine() -> bool:

@@ -1,8 +1,9 @@
 """What the relay promises over every broker: all that is committed, in order, at least once, also after the broker was wiped."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from kfm.catalogue.events import TOPICS, fill
@@ -26,6 +27,7 @@ from kfm_server.ports.broker import (
     Received,
     message_id,
 )
+from kfm_server.ports.bus import CursorStore, LetterStore
 from kfm_server.ports.journal import Entry, Record, Stored
 
 from tests.support.bus import (
@@ -63,7 +65,7 @@ async def relaying(
     relay = Relay(
         journal=journal.journal,
         broker=broker,
-        store=store,  # type: ignore[arg-type]
+        store=cast(CursorStore, store),
         assigned=lambda: owned,
         clock=SystemClock(),
         poll=0.05,
@@ -257,7 +259,7 @@ async def test_what_the_broker_never_takes_becomes_a_dead_letter_and_the_rest_is
     async with relaying(journal, carrier.broker, store):
         found = await published(carrier.broker, 2)
         assert [copied_from(m) for m in found] == [1, 3]
-    (letter,), _ = await DeadLetterDesk(store).list(ME, RELAY, 10, "")  # type: ignore[arg-type]
+    (letter,), _ = await DeadLetterDesk(cast(LetterStore, store)).list(ME, RELAY, 10, "")
     assert (letter.offset, letter.topic) == (2, TOPIC)
     assert str(PAYLOAD_LIMIT) in letter.error.message
 
@@ -296,7 +298,7 @@ class Breaking(MemoryBroker):
         self.break_after = -1
         self.broke = asyncio.Event()
 
-    async def publish(self, topic: str, partition: int, messages: list[Message]) -> None:  # type: ignore[override]
+    async def publish(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
         """Fails after the last publication that it may take."""
         if self.break_after == 0:
             self.away = True

@@ -2,7 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Any, Protocol
 
 from kfm.catalogue.events import EVENT_TYPES, fill
@@ -12,7 +18,7 @@ from kfm_server.bus.consumer import Consumer, consume
 from kfm_server.bus.copies import SESSION
 from kfm_server.bus.sources import BrokerSource, JournalSource
 from kfm_server.clock import SystemClock
-from kfm_server.ports.broker import Broker, BrokerUnavailable, Message, message_id
+from kfm_server.ports.broker import Broker, BrokerUnavailable, Message, WorkGroup, message_id
 from kfm_server.ports.bus import Delivery, EventSource, Group, Handler, Retries
 from kfm_server.ports.journal import Entry, Record, TurnRow
 
@@ -22,6 +28,14 @@ PARTITIONS = 4
 
 
 Break = Callable[[], Awaitable[None]]
+
+
+class GroupedBroker(Broker, Protocol):
+    """A broker that also shares a topic among workers: each of ours does."""
+
+    def group(self, name: str, topic: str) -> AbstractAsyncContextManager[WorkGroup]:
+        """A connection of its own for one member, which has yet to join."""
+        ...
 
 
 async def nothing() -> None:
@@ -44,7 +58,7 @@ class Carrier(Protocol):
         """The consumer is told of what grew, while the context lasts."""
         ...
 
-    async def break_off(self) -> None:
+    def break_off(self) -> Awaitable[None]:
         """Break the connections to where events are, if there are any; it can be reached again at once."""
         ...
 
@@ -83,7 +97,7 @@ class JournalCarrier:
 class BrokerCarrier:
     """The bus over a broker: what is put there is no copy of a journal's event."""
 
-    def __init__(self, broker: Broker, break_off: Break = nothing, wipe: Break = nothing) -> None:
+    def __init__(self, broker: GroupedBroker, break_off: Break = nothing, wipe: Break = nothing) -> None:
         self.broker = broker
         self.break_off = break_off
         self.wipe = wipe
