@@ -18,7 +18,7 @@ from xenocomm._gen.types import Worker as WorkerInfo
 
 from tests.e2e.test_first_turn import kfm
 from tests.support.ledger import read_ledger
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.live_worker import LiveWorker
 from tests.support.plans import Gate, call, given, started, until, waits
 
@@ -74,8 +74,8 @@ async def client(site: Site) -> AsyncIterator[Client]:
 async def listed(client: Client, wanted: Callable[[Sequence[WorkerInfo]], bool]) -> list[str]:
     """Wait until the workers of the pool are as wanted; answers the names of those that perform something."""
     async with asyncio.timeout(SECONDS):
-        while not wanted(found := (await client.server.workers("gpu")).workers):  # noqa: ASYNC110 (another process)
-            await asyncio.sleep(0.02)
+        while not wanted(found := (await client.server.workers("gpu")).workers):
+            await a_moment()
     return [w.worker for w in found if w.running]
 
 
@@ -93,8 +93,8 @@ async def serving(client: Client, *names: str, running: int | None = None) -> li
 async def written(site: Site, rows: int = 1) -> None:
     """Wait until tools have written so many rows to the ledger."""
     async with asyncio.timeout(SECONDS):
-        while len(site.done()) < rows:  # noqa: ASYNC110 (another process)
-            await asyncio.sleep(0.02)
+        while len(site.done()) < rows:
+            await a_moment()
 
 
 def dispatched(step_key: str, attempt: int) -> Callable[[Envelope], bool]:

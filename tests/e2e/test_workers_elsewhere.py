@@ -10,7 +10,7 @@ from xenocomm import Client, TurnHandle
 from xenocomm._gen.types import Outcome
 
 from tests.support.ledger import read_ledger
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.live_worker import LiveWorker
 from tests.support.plans import Gate, call, given
 
@@ -42,8 +42,8 @@ class Sites:
         self.worker = LiveWorker(self.home, addresses, "w1").start()
         for server in (self.first, self.second):
             async with Client(server.grpc, timeout=SECONDS) as client, asyncio.timeout(SECONDS):
-                while not (found := (await client.server.workers("gpu"))).pools or not found.workers:  # noqa: ASYNC110 (another process)
-                    await asyncio.sleep(0.02)
+                while not (found := (await client.server.workers("gpu"))).pools or not found.workers:
+                    await a_moment()
 
     def calls(self) -> list[str]:
         """The key of each call of the ledger's tools."""
@@ -54,8 +54,8 @@ class Sites:
         step = call("a", "ledger_once", hold=self.gate.hold)
         turns = [await client.turns.start(given(step)) for _ in range(TURNS)]
         async with Client(at.grpc, timeout=SECONDS) as beside, asyncio.timeout(SECONDS):
-            while await performed(beside) < TURNS:  # noqa: ASYNC110 (another process)
-                await asyncio.sleep(0.02)
+            while await performed(beside) < TURNS:
+                await a_moment()
         return turns
 
 

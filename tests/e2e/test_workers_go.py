@@ -17,7 +17,7 @@ from kfm.type.v1 import type_pb2 as types
 from xenocomm import Client
 from xenocomm._gen.types import Outcome, StepResultEvent, StepStatus
 
-from tests.support.live import LiveServer
+from tests.support.live import LiveServer, a_moment
 from tests.support.plans import call, given
 from tests.support.work_server import WorkServer, lease
 
@@ -85,8 +85,8 @@ async def test_a_turn_goes_through_the_worker_in_go(home: Path, program: Path, d
     worker = GoWorker(program, server.grpc, home / "worker.log")
     try:
         async with Client(server.grpc, timeout=SECONDS) as client, asyncio.timeout(SECONDS):
-            while not (await client.server.workers("go")).workers:  # noqa: ASYNC110 (another process)
-                await asyncio.sleep(0.02)
+            while not (await client.server.workers("go")).workers:
+                await a_moment()
             turn = await client.turns.start(
                 given(call("a", "word_count", text="one two three"), call("b", "sha256", "a", text="one"))
             )

@@ -14,6 +14,7 @@ from tests.faults.conftest import Report
 from tests.faults.footprint import SLACK_MIB, footprint
 from tests.faults.work import amount, seeds
 from tests.support.iggy import Iggy
+from tests.support.live import a_moment
 
 __all__ = ["site"]
 AT_ONCE = 8
@@ -60,7 +61,7 @@ async def relayed_more(site: Site) -> None:
     before = await told(site, "kfm_relay_published_total")
     async with asyncio.timeout(SECONDS):
         while await told(site, "kfm_relay_published_total") == before:
-            pass
+            await a_moment()
 
 
 async def relayed(site: Site) -> None:
@@ -157,8 +158,8 @@ async def published(site: Site, name: str, sums: list[str], draw: random.Random 
     left: list[Any] = []
     async with asyncio.timeout(SECONDS):
         for _, session, _ in events:
-            while not (turns := [t async for t in site.kfm.turns.list(session_id=session)]):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            while not (turns := [t async for t in site.kfm.turns.list(session_id=session)]):
+                await a_moment()
             ended = [await site.kfm.turns.attach(t.turn_id).result(check=False) for t in turns]
             left.append([(t.outcome, [part.text for part in t.output], t.last_sequence) for t in ended])
     return left
