@@ -25,6 +25,7 @@ from kfm_server.bus.turn_metrics import TURN_METRICS
 from kfm_server.bus.turn_traces import TurnTraces
 from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
+from kfm_server.composition.cache import open_cache
 from kfm_server.composition.mcp import open_mcp
 from kfm_server.composition.memory import bind_knowledge, open_memory
 from kfm_server.composition.ops import open_ops
@@ -154,7 +155,8 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         owner = new_id("proc")
         tracing = tracing_of(settings.telemetry, owner)
         now = clock.monotonic if virtual is None else lambda: clock.now_us() / 1_000_000
-        providers = Providers(settings.models, now)
+        cache = await open_cache(stack, settings, now)
+        providers = Providers(settings.models, now, cache)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         memory = await open_memory(stack, settings, dsn, providers, history)

@@ -9,6 +9,7 @@ from typing import Final
 from kfm_server import metrics
 from kfm_server.breaker import Breaker
 from kfm_server.models import ModelSpec
+from kfm_server.ports.cache import Cache
 from kfm_server.ports.models import ModelProvider, ProviderError
 from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.litellm_adapter import LiteLLMProvider, load
@@ -32,10 +33,15 @@ class UnknownModel(LookupError):
 class Providers:
     """The configured models, each with its guarded provider. Nothing connects before the first call."""
 
-    def __init__(self, models: Mapping[str, ModelSpec], now: Callable[[], float] = time.monotonic) -> None:
-        """`now`: seconds, by which breakers close and cached replies age. Raises ModelsInvalid."""
+    def __init__(
+        self,
+        models: Mapping[str, ModelSpec],
+        now: Callable[[], float] = time.monotonic,
+        cache: Cache | None = None,
+    ) -> None:
+        """`now`: seconds, by which breakers close; `cache`: where replies are kept. Raises ModelsInvalid."""
         self._now = now
-        self._cache = ReplyCache(now)
+        self._cache = ReplyCache(cache)
         self._breakers: dict[tuple[str, ...], Breaker] = {}
         self._shared: dict[tuple[str, ...], ModelProvider] = {}
         self._retired: list[ModelProvider] = []

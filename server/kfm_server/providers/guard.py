@@ -36,17 +36,17 @@ class GuardedProvider:
     async def generate(self, request: ModelRequest) -> ModelReply:
         """One reply, whole. Raises ProviderError."""
         key = self._key(request)
-        if (kept := self._kept(key)) is not None:
+        if (kept := await self._kept(key)) is not None:
             return kept
         with self._call(request):
             reply = await self.inner.generate(request)
-        self._keep(key, reply)
+        await self._keep(key, reply)
         return reply
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta | ModelReply]:
         """The reply in pieces, then whole; one from the cache is one piece. Raises ProviderError."""
         key = self._key(request)
-        if (kept := self._kept(key)) is not None:
+        if (kept := await self._kept(key)) is not None:
             if kept.text:
                 yield ModelDelta("text", kept.text)
             yield kept
@@ -55,7 +55,7 @@ class GuardedProvider:
             async with aclosing(self.inner.stream(request)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, ModelReply):
-                        self._keep(key, piece)
+                        await self._keep(key, piece)
                     yield piece
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
@@ -94,13 +94,13 @@ class GuardedProvider:
         spec = self._spec
         return "\n".join((spec.name, spec.provider, spec.base_url, request.tenant, digest_of(request)))
 
-    def _kept(self, key: str) -> ModelReply | None:
+    async def _kept(self, key: str) -> ModelReply | None:
         if not key:
             return None
-        kept = self._cache.get(key)
+        kept = await self._cache.get(key)
         metrics.MODEL_CACHE.labels(self._spec.name, "miss" if kept is None else "hit").inc()
         return kept
 
-    def _keep(self, key: str, reply: ModelReply) -> None:
+    async def _keep(self, key: str, reply: ModelReply) -> None:
         if key:
-            self._cache.put(key, reply, self._spec.cache_seconds)
+            await self._cache.put(key, reply, self._spec.cache_seconds)

@@ -1,65 +1,54 @@
-"""Replies kept in memory, for calls that are equal in all that an answer depends on."""
+"""Replies that are kept for a while, for calls that are equal in all that an answer depends on."""
 
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any, Final
 
-from kfm_server.ports.models import ModelReply, TokenUsage, reply_bytes
+import orjson
 
-MAX_ENTRIES: Final = 4_096
-"""Most replies kept; the one that was asked for longest ago goes."""
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""Most that they take together, in bytes of their texts; one larger than a sixteenth of that is not kept."""
+from kfm_server.ports.cache import Cache, CacheInvalid, CacheUnavailable
+from kfm_server.ports.models import ModelReply, TokenUsage, ToolUse
 
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    reply: ModelReply
-    size: int
-    until: float
+NAMESPACE: Final = "replies-1"
+"""Of the cache; another number for another form of what is kept."""
 
 
 class ReplyCache:
-    """Bounded in number and in bytes. `now` tells seconds."""
+    """Keeps replies in a cache, which may be shared with other processes. Without one it keeps nothing."""
 
-    def __init__(
-        self, now: Callable[[], float], *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES
-    ) -> None:
-        self._now = now
-        self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._bytes = 0
+    def __init__(self, cache: Cache | None) -> None:
+        self._cache = cache
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: str) -> ModelReply | None:
+    async def get(self, key: str) -> ModelReply | None:
         """The reply as it was, but for free: no tokens, `cached`, and `cache:` before the provider's id."""
-        kept = self._kept.get(key)
-        if kept is None:
+        if self._cache is None:
             return None
-        if kept.until <= self._now():
-            self._drop(key)
+        try:
+            kept = await self._cache.get(NAMESPACE, _digest(key))
+        except CacheUnavailable:
             return None
-        self._kept.move_to_end(key)
-        return replace(
-            kept.reply, usage=TokenUsage(), request_id=f"cache:{kept.reply.request_id}", cached=True
-        )
+        if kept is None or not kept.fresh:
+            return None
+        reply = _reply(orjson.loads(kept.value))
+        return replace(reply, usage=TokenUsage(), request_id=f"cache:{reply.request_id}", cached=True)
 
-    def put(self, key: str, reply: ModelReply, seconds: float) -> None:
+    async def put(self, key: str, reply: ModelReply, seconds: float) -> None:
         """Keep it so long, if it is one that may be given again: an answer that came to its own end."""
-        if reply.finish not in ("stop", "tool_calls") or not (reply.text.strip() or reply.tool_uses):
+        if self._cache is None or reply.finish not in ("stop", "tool_calls"):
             return
-        size = reply_bytes(reply)
-        if size * 16 > self._max_bytes:
+        if not (reply.text.strip() or reply.tool_uses):
             return
-        if key in self._kept:
-            self._drop(key)
-        self._kept[key] = _Kept(reply, size, self._now() + seconds)
-        self._bytes += size
-        while len(self._kept) > self._max_entries or self._bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+        try:
+            await self._cache.put(NAMESPACE, _digest(key), orjson.dumps(asdict(reply)), seconds)
+        except (CacheUnavailable, CacheInvalid, orjson.JSONEncodeError):
+            return  # it is no worse an answer for that
 
-    def _drop(self, key: str) -> None:
-        self._bytes -= self._kept.pop(key).size
+
+def _digest(key: str) -> str:
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _reply(told: dict[str, Any]) -> ModelReply:
+    told["usage"] = TokenUsage(**told["usage"])
+    told["tool_uses"] = tuple(ToolUse(**use) for use in told["tool_uses"])
+    return ModelReply(**told)

@@ -95,6 +95,8 @@ class Settings:
     """port 0 takes a free one"""
     database_url: Secret = NO_SECRET
     """a postgresql:// URL of Postgres 15 or newer; empty is the embedded one"""
+    redis_url: Secret = NO_SECRET
+    """a redis://, rediss:// or unix:// URL of a cache for all processes; empty: each has its own"""
     token: Secret = NO_SECRET
     """visible ASCII that every door asks for, 8 characters or more beyond loopback; empty asks for none"""
     role: tuple[str, ...] = ("api", "runtime")
@@ -147,12 +149,14 @@ class Settings:
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """All that must not be shown, whole and in the parts that are secret by themselves."""
-        url, headers = self.database_url.reveal(), self.telemetry.otlp_headers.reveal()
-        password = re.match(r"[a-z]+://[^:/@]*:([^@/]+)@", url)
-        parts = [password[1] if password else "", *re.findall(r"=(?:Bearer |Basic )?([^,]+)", headers)]
+        headers = self.telemetry.otlp_headers.reveal()
+        urls = f"{self.database_url.reveal()} {self.redis_url.reveal()}"
+        passwords = re.findall(r"\b[a-z]+://[^:/@ ]*:([^@/ ]+)@", urls)
+        parts = [*passwords, *re.findall(r"=(?:Bearer |Basic )?([^,]+)", headers)]
         kept = (
             self.token,
             self.database_url,
+            self.redis_url,
             self.iggy.password,
             self.iggy.token,
             *map(Secret, parts),
@@ -208,6 +212,11 @@ KEYS: tuple[Key, ...] = (
     _top("grpc_address", _address),
     _top("http_address", _address),
     _top("database_url", readers.database_url, kind="secret"),
+    _top(
+        "redis_url",
+        readers.matching(r"(rediss?|unix)://\S{1,1000}", "of the form redis://user:password@host:port/0"),
+        kind="secret",
+    ),
     _top("token", readers.token, kind="secret"),
     _top("role", readers.some_of("api", "runtime", "worker")),
     _top("tools", readers.text()),

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 from kfm_server.breaker import FAILURES, Breaker
+from kfm_server.cache.in_process import InProcessCache
+from kfm_server.cache.redis import RedisCache
 from kfm_server.models import ModelSpec
 from kfm_server.ports.models import (
     Embeddings,
@@ -23,6 +25,7 @@ from kfm_server.providers import errors
 from kfm_server.providers.guard import GuardedProvider
 from kfm_server.providers.reply_cache import ReplyCache
 
+from tests.support.redis_stub import RedisStub
 from tests.unit.test_breaker import Clock
 
 pytestmark = pytest.mark.requirement("P2")
@@ -64,7 +67,7 @@ class Provider:
 
 def guarded(provider: ModelProvider, clock: Clock, **spec: float) -> GuardedProvider:
     made = ModelSpec("m", "scripted", "small", **spec)  # pyright: ignore[reportArgumentType]
-    return GuardedProvider(provider, made, Breaker(clock), ReplyCache(clock))
+    return GuardedProvider(provider, made, Breaker(clock), ReplyCache(InProcessCache(clock)))
 
 
 async def fail(guard: GuardedProvider, request: ModelRequest = HELLO) -> ProviderError:
@@ -184,15 +187,32 @@ async def test_a_reply_that_would_not_do_again_is_not_kept(reply: ModelReply) ->
     assert not (await guard.generate(HELLO)).cached
 
 
-def test_the_cache_is_bounded_in_entries_and_in_bytes() -> None:
-    cache = ReplyCache(Clock(), max_entries=3, max_bytes=10_000_000)
-    for n in range(5):
-        cache.put(str(n), ANSWER, 60)
-        cache.get("2")
-    assert [cache.get(str(n)) is not None for n in range(5)] == [False, False, True, True, True]
-    small = ReplyCache(Clock(), max_entries=100, max_bytes=32_000)
-    for n in range(100):
-        small.put(str(n), replace(ANSWER, tool_uses=(ToolUse("1", "f", "x" * 1000),)), 60)
-    assert 0 < len(small) <= 32_000 // 1500
-    small.put("large", replace(ANSWER, text="x" * 3000), 60)
-    assert small.get("large") is None
+async def test_a_kept_reply_is_whole_and_one_from_a_cache_that_is_away_is_none() -> None:
+    reply = replace(ANSWER, finish="tool_calls", tool_uses=(ToolUse("1", "f", '{"å": 1'),), reasoning="so")
+    cache = ReplyCache(InProcessCache(Clock()))
+    await cache.put("k", reply, 60)
+    assert await cache.get("k") == replace(reply, usage=TokenUsage(), request_id="cache:r1", cached=True)
+    await cache.put("broken", replace(ANSWER, text="\ud800"), 60)
+    assert await cache.get("broken") is None
+
+    async with RedisStub(Clock()).serve() as gone:
+        pass
+    async with RedisCache.open(gone) as away:
+        guard = GuardedProvider(
+            Provider(ANSWER),
+            ModelSpec("m", "scripted", "small", cache_seconds=60.0),
+            Breaker(Clock()),
+            ReplyCache(away),
+        )
+        assert [(await guard.generate(HELLO)).cached for _ in range(2)] == [False, False]
+
+
+@pytest.mark.requirement("M3")
+async def test_processes_with_one_redis_share_their_replies() -> None:
+    clock = Clock()
+    async with RedisStub(clock).serve() as url:
+        for cached in (False, True):
+            async with RedisCache.open(url, call_seconds=60) as cache:
+                spec = ModelSpec("m", "scripted", "small", cache_seconds=60.0)
+                guard = GuardedProvider(Provider(ANSWER), spec, Breaker(clock), ReplyCache(cache))
+                assert (await guard.generate(HELLO)).cached == cached
