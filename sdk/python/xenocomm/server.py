@@ -39,6 +39,8 @@ KNOWN_CAPABILITIES = frozenset(
     }
 )
 """Names of `GetServerInfoResponse.capabilities` that this release knows."""
+_OF_MCP_SERVERS = ("mcp.", "mcp-away.")
+"""Followed by the name of an MCP server that the configuration names: whether it is reached."""
 
 
 class VersionSkew(UserWarning):
@@ -88,7 +90,9 @@ def skew(info: GetServerInfoResponse) -> list[str]:
             f"the server speaks schema {info.schema_release}, newer than this client's {SCHEMA_RELEASE}:"
             " new fields and events are not shown"
         )
-    unknown = sorted(set(info.capabilities) - KNOWN_CAPABILITIES)
+    unknown = sorted(
+        name for name in {*info.capabilities} - KNOWN_CAPABILITIES if not name.startswith(_OF_MCP_SERVERS)
+    )
     if unknown:
         found.append(f"the server can do what this client does not know: {', '.join(unknown)}")
     return found

@@ -62,17 +62,20 @@ class _Lost(Exception):
 class _Session:
     """One session, from its connection to its loss."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: asyncio.Event) -> None:
         self.client: Client | None = None
         """Once its tools are known."""
+        self._connected = connected
         self.lost = ""
         """Why it is no good any more."""
         self.news = asyncio.Event()
         """Its tools may have changed, or it is lost."""
 
     def lose(self, why: str) -> None:
-        """It is no good any more."""
-        self.lost = self.lost or why
+        """It is no good any more; calls wait for another one from now on."""
+        if not self.lost:
+            self.lost = why
+            self._connected.clear()
         self.news.set()
 
     async def told(self, message: object) -> None:
@@ -95,8 +98,8 @@ class McpServer:
         self._version = version
         self._supply = supply
         self._breaker = Breaker(now, failures=spec.breaker_failures, open_seconds=spec.breaker_seconds)
-        self._session = _Session()
         self._connected = asyncio.Event()
+        self._session = _Session(self._connected)
         self._listed: Mapping[str, ToolSpec] | None = None
         self._complaints: list[str] = []
 
@@ -109,14 +112,13 @@ class McpServer:
         """Connect, and again whenever the session is lost, until cancelled."""
         wait = FIRST_WAIT_SECONDS
         while True:
-            self._session = session = _Session()
+            self._session = session = _Session(self._connected)
             began = asyncio.get_running_loop().time()
             try:
                 await self._hold(session)
             except Exception as error:  # the SDK and its transports raise anything, also in groups
                 session.lose(_said(error))
             session.client = None
-            self._connected.clear()
             if (self.state, self.why) != ("away", session.lost):
                 log.warning("mcp_server_away", server=self.spec.name, error=session.lost)
             self.state, self.why = "away", session.lost
@@ -140,6 +142,8 @@ class McpServer:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await stack.enter_async_context(client)
                 await self._take(client)
+            if session.lost:
+                return
             session.client = client
             self._connected.set()
             async with anyio.create_task_group() as tasks:
@@ -208,10 +212,10 @@ class McpServer:
                 async with asyncio.timeout(min(self.spec.deadline, PATIENCE_SECONDS)):
                     await self._connected.wait()
             session = self._session
-            if session.client is None:
+            if session.client is None or session.lost:
                 outcome = "failed"
                 raise ToolError(
-                    f"{_sentence(source)} is not connected: {self.why or 'it has not answered yet'}.",
+                    f"{_sentence(source)} is not connected: {session.lost or self.why or 'it has not answered yet'}.",
                     retryable=True,
                 )
             try:

@@ -18,7 +18,7 @@ from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.tools.mcp.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger(__name__)
-_STOP_SECONDS = 2.0
+_STOP_SECONDS = 1.0
 """How long a child may take to end once its input is closed, and once more after SIGTERM."""
 _LOG_LINE = 500
 

@@ -1,0 +1,144 @@
+"""The session of an MCP server, a real one in a process of its own: what breaks it, what it may cost, how it comes back."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfm.type.v1 import type_pb2 as types
+from kfm_server.ports.mcp_settings import McpServerSpec
+from kfm_server.ports.tools import ToolCall, ToolError
+from kfm_server.tools.mcp.server import McpServer
+from kfm_server.tools.registry import ToolRegistry
+
+from tests.support.mcp_tools import ROOT, HttpServer
+
+pytestmark = [pytest.mark.requirement("T1", "T2"), pytest.mark.timeout(180)]
+
+
+class Used:
+    """A server and what it brings. `seconds` is what its breaker takes for the time."""
+
+    def __init__(self, spec: McpServerSpec) -> None:
+        self.seconds = 0.0
+        self.registry = ToolRegistry(())
+        self.refused: list[str] = []
+        self.server = McpServer(spec, "1", lambda: self.seconds, self._supply)
+
+    def _supply(self, source: str, tools: Any) -> list[str]:
+        _, self.refused = self.registry.supply(source, tools)
+        return self.refused
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        """Call it, as a step would."""
+        called = ToolCall("k", 1, 1, "acme", "ann", lambda message: None)
+        return await self.registry.tools[f"s_{tool}"].call(arguments, called)
+
+    async def error(self, tool: str, **arguments: Any) -> ToolError:
+        """What a call fails with."""
+        with pytest.raises(ToolError) as failed:
+            await self.call(tool, **arguments)
+        return failed.value
+
+
+@contextlib.asynccontextmanager
+async def used(spec: McpServerSpec) -> AsyncGenerator[Used]:
+    """Its session is kept while this is entered, once it is known whether it answers."""
+    it = Used(spec)
+    async with asyncio.TaskGroup() as tasks:
+        kept = tasks.create_task(it.server.run())
+        async with asyncio.timeout(60):
+            await it.server.settled.wait()
+        yield it
+        kept.cancel()
+
+
+def piped(directory: Path, **how: Any) -> McpServerSpec:
+    """The server over standard streams."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = [{str(directory)!r}]; import runpy"
+    code += "; runpy.run_module('tests.support.mcp_tools', run_name='__main__')"
+    how = {"deadline": 30.0, "trust_read_only": True, **how}
+    return McpServerSpec("s", command=sys.executable, args=("-c", code), **how)
+
+
+async def test_a_server_that_fails_again_and_again_is_left_alone_and_then_tried_by_one_call(
+    tmp_path: Path,
+) -> None:
+    async with used(piped(tmp_path, breaker_failures=2, breaker_seconds=1.0)) as it:
+        for _ in range(2):
+            died = await it.error("die")
+            assert (died.retryable, died.unsure) == (True, True)
+            assert str(died).startswith("The connection with the MCP server s broke: ")
+        assert it.server.failing
+        refused = await it.error("echo", text="hi")
+        assert str(refused) == (
+            "Calls of the MCP server s failed 2 times in a row: it is left alone for another 1 s."
+        )
+        assert (refused.retryable, refused.unsure) == (True, False)
+        it.seconds += 1.0
+        assert await it.call("echo", text="hi") == {"data": {"said": "hi\x00"}}
+        assert not it.server.failing
+    assert (tmp_path / "ledger").read_text().split() == ["die", "die", "echo"]
+
+
+async def test_a_call_ends_at_the_deadline_of_its_server_and_the_session_goes_on(tmp_path: Path) -> None:
+    async with used(piped(tmp_path, deadline=3.0)) as it:
+        late = await it.error("slow")
+        assert str(late) == "The MCP server s did not answer within deadline=3 s."
+        assert (late.retryable, late.unsure) == (True, True)
+        assert await it.call("get_time_v2") == {"text": "done"}
+        assert it.server.state == "up"
+
+
+async def test_a_message_without_bounds_is_refused_by_name_over_standard_streams(tmp_path: Path) -> None:
+    async with used(piped(tmp_path)) as it:
+        said = str(await it.error("huge", bytes=20_000_000))
+        assert said.endswith("it sent a message larger than max_message_bytes=16777216.")
+        async with asyncio.timeout(60):
+            while it.server.state != "up":
+                with contextlib.suppress(ToolError):
+                    await it.call("get_time_v2")
+        assert await it.call("get_time_v2") == {"text": "done"}, "it comes back"
+
+
+async def test_an_answer_without_bounds_is_refused_by_name_over_http(tmp_path: Path) -> None:
+    http = HttpServer(tmp_path)
+    await asyncio.to_thread(http.start)
+    try:
+        async with used(McpServerSpec("s", url=http.url, trust_read_only=True)) as it:
+            said = str(await it.error("huge", bytes=20_000_000))
+            assert "larger than max_message_bytes=16777216" in said
+            assert await it.call("get_time_v2") == {"text": "done"}
+    finally:
+        http.stop()
+
+
+async def test_what_is_not_allowed_is_not_offered_and_what_is_not_there_is_told(tmp_path: Path) -> None:
+    spec = piped(tmp_path, tools=("Get-Time.v2", "send", "nothing"), effect="idempotent")
+    async with used(spec) as it:
+        assert {n: e.effect for n, e in it.registry.catalogue.items()} == {
+            "s_get_time_v2": types.EFFECT_CONTRACT_PURE,
+            "s_send": types.EFFECT_CONTRACT_IDEMPOTENT,
+        }
+    async with used(piped(tmp_path, tools=("Get-Time.v2",), trust_read_only=False)) as it:
+        effects = [entry.effect for entry in it.registry.catalogue.values()]
+        assert effects == [types.EFFECT_CONTRACT_AT_MOST_ONCE], "a hint that nobody trusts says nothing"
+
+
+async def test_descriptions_are_cut_and_clean(tmp_path: Path) -> None:
+    async with used(piped(tmp_path)) as it:
+        assert it.registry.catalogue["s_echo"].description == "Says it again."
+        assert len(it.registry.catalogue["s_long"].description) == 2001
+        assert it.refused == [
+            "s_wrong: its schema is not valid: "
+            "\"objekt\" is not valid under any of the schemas listed in the 'anyOf' keyword"
+        ]
+
+
+async def test_a_program_that_is_not_there_is_told_and_stops_nothing() -> None:
+    async with used(McpServerSpec("s", command="/nonexistent/mcp")) as it:
+        assert (it.server.state, it.server.why) == ("away", "there is no program /nonexistent/mcp")
+        assert dict(it.registry.tools) == {}
