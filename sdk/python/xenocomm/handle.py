@@ -28,6 +28,7 @@ from xenocomm.sessions import Sessions
 from xenocomm.transport import Stream, Transport
 
 T = TypeVar("T")
+_PART_BYTES = 1024 * 1024
 _LONGEST_WAIT_S = 60.0
 
 
@@ -189,6 +190,19 @@ class TurnHandle:
     async def get(self) -> Turn:
         """The turn as it is now. TurnNotFound."""
         return await self._turn("GetTurn", {})
+
+    async def step_output(self, step_key: str) -> str:
+        """The whole output of a step that succeeded, as JSON: also one that `get` leaves out for its size.
+
+        StepNotFound; StateConflict before it succeeded.
+        """
+        body = b""
+        while True:
+            fields = {"turn_id": self.id, "step_key": step_key, "offset": len(body), "max_bytes": _PART_BYTES}
+            answer = await self._transport.call("TurnService.ReadStepOutput", fields)
+            body += answer.data
+            if not answer.data or len(body) >= answer.total_bytes:
+                return body.decode()
 
     async def explain(self) -> ExplainTurnResponse:
         """What it waits for, since when, until when, what happens then, and which verb ends it now."""

@@ -309,6 +309,11 @@ class SyncTurnHandle:
         """
     def get(self) -> Turn:
         """The turn as it is now. TurnNotFound."""
+    def step_output(self, step_key: str) -> str:
+        """The whole output of a step that succeeded, as JSON: also one that `get` leaves out for its size.
+
+        StepNotFound; StateConflict before it succeeded.
+        """
     def explain(self) -> ExplainTurnResponse:
         """What it waits for, since when, until when, what happens then, and which verb ends it now."""
     def cancel(self, reason: str = "", *, idempotency_key: str = "") -> Turn:

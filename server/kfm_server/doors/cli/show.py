@@ -50,9 +50,8 @@ def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
         plan = step.definition
         name = (plan.tool or plan.kind) if plan else ""
         arguments = plan.arguments_json if plan else ""
-        rows.append(
-            (plan.key if plan else "", name, step.state, len(step.attempts), arguments, step.output_json)
-        )
+        gave = step.output_json or (f"({step.output_bytes} bytes)" if step.output_bytes else "")
+        rows.append((plan.key if plan else "", name, step.state, len(step.attempts), arguments, gave))
     if rows:
         show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
 

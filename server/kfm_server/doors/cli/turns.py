@@ -57,6 +57,16 @@ def get(
     with_client(endpoint, token, body)
 
 
+@app.command()
+def output(turn_id: TurnId, step_key: StepKey, endpoint: Endpoint = None, token: Token = None) -> None:
+    """Print what a step gave, whole, as JSON: also what is too large for `kfm turn get`."""
+
+    async def body(client: "Client") -> None:
+        typer.echo(await client.turns.attach(turn_id).step_output(step_key))
+
+    with_client(endpoint, token, body)
+
+
 @app.command("list")
 def list_(
     session: Annotated[
