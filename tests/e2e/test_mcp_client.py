@@ -16,7 +16,7 @@ from tests.support.live import LiveServer
 from tests.support.mcp_tools import ROOT, HttpServer
 from tests.support.plans import call, given, until, waits
 
-pytestmark = [pytest.mark.requirement("T1", "T2"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.requirement("T1", "T2", "ST7"), pytest.mark.timeout(240)]
 
 BOTH = ("pipe", "web")
 SERVERS = """
