@@ -3,7 +3,9 @@
 Reserved: only a personality that names them has them. What they show holds words of users, models and tools.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from kfm.type.v1 import type_pb2 as types
@@ -27,6 +29,12 @@ PAGE: Final = 100
 TENANT: Final = ExecutionContext().tenant_id
 """Whose things the API shows to the server's own token."""
 _TURN: Final[Json] = {"type": "string", "pattern": "^turn_[0-9A-Za-z]{1,60}$"}
+_HOURS: Final[Json] = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "maximum": 24 * 366,
+    "description": "Only turns submitted in the last so many hours.",
+}
 _STATES: Final = ("queued", "running", "waiting", "finished")
 _OUTCOMES: Final = ("succeeded", "failed", "cancelled", "timed_out")
 
@@ -69,8 +77,10 @@ def ops_tools() -> list[OpsTool]:
     return [
         OpsTool(
             "runs_list",
-            f"Lists runs (turns), newest first, without their steps. With `outcome` the newest {MAX_LOOKED_AT} are looked through.",
+            "Lists runs (turns), newest first, without their steps, and counts all that fit by their error. `now` is the time. "
+            f"With `outcome` or `hours` the newest {MAX_LOOKED_AT} are looked through.",
             {
+                "hours": _HOURS,
                 "state": {"enum": list(_STATES)},
                 "outcome": {"enum": list(_OUTCOMES)},
                 "session_id": {"type": "string", "pattern": "^ses_[0-9A-Za-z_-]{1,60}$"},
@@ -95,8 +105,9 @@ def ops_tools() -> list[OpsTool]:
         ),
         OpsTool(
             "costs_summary",
-            f"Sums tokens and US dollars of the newest turns by personality and by model. Models are read from at most {MAX_OPENED} turns.",
-            {"turns": {"type": "integer", "minimum": 1, "maximum": MAX_LOOKED_AT, "default": 100}},
+            f"Sums tokens and US dollars of the newest turns by personality and by model: of 100, or of what `turns` or `hours` "
+            f"say, at most {MAX_LOOKED_AT}. Models are read from at most {MAX_OPENED} turns. `now` is the time.",
+            {"turns": {"type": "integer", "minimum": 1, "maximum": MAX_LOOKED_AT}, "hours": _HOURS},
             (),
             _costs_summary,
         ),
@@ -129,13 +140,15 @@ async def _runs_list(ask: Ask, arguments: Json) -> Json:
     if "state" in arguments:
         fields["state"] = 1 + _STATES.index(arguments["state"])
     limit, outcome = arguments.get("limit", 20), arguments.get("outcome")
-    most = MAX_LOOKED_AT if outcome else limit
-    found, more = await _pages(ask, "TurnService.ListTurns", "turns", fields, most)
+    most = MAX_LOOKED_AT if outcome or "hours" in arguments else limit
+    now, found, more = await _turns(ask, fields, most, arguments.get("hours"))
     rows = [views.run(turn) for turn in found]
     fitting = [row for row in rows if outcome in (None, row.get("outcome"))]
     kept, left_out = views.bounded(fitting[:limit])
     return {
         "notice": views.NOTICE,
+        "now": now,
+        "by_error": views.by_error(fitting),
         "runs": kept,
         "left_out": left_out + max(0, len(fitting) - limit),
         "looked_at": len(rows),
@@ -160,13 +173,13 @@ async def _dead_letters_list(ask: Ask, arguments: Json) -> Json:
 
 
 async def _costs_summary(ask: Ask, arguments: Json) -> Json:
-    most = arguments.get("turns", 100)
-    turns, more = await _pages(ask, "TurnService.ListTurns", "turns", {}, most)
+    most = arguments.get("turns", MAX_LOOKED_AT if "hours" in arguments else 100)
+    now, turns, more = await _turns(ask, {}, most, arguments.get("hours"))
     asking = [turn for turn in turns if int(turn.get("usage", {}).get("model_calls", 0))]
     opened: list[Json] = []
     for turn in asking[:MAX_OPENED]:
         opened.append((await ask("TurnService.GetTurn", {"turn_id": turn["turn_id"]})).get("turn", {}))
-    return views.costs(turns, opened, len(asking) - len(opened)) | {"there_are_more": more}
+    return views.costs(turns, opened, len(asking) - len(opened)) | {"now": now, "there_are_more": more}
 
 
 async def _pools_list(ask: Ask, arguments: Json) -> Json:
@@ -184,13 +197,31 @@ async def _config_show(ask: Ask, arguments: Json) -> Json:
     return {"settings": kept, "left_out": left_out, "last_error": found.get("last_error", "")[:500]}
 
 
-async def _pages(ask: Ask, rpc: str, name: str, fields: Json, most: int) -> tuple[list[Json], bool]:
-    """At most so many rows from the start, and whether there are more."""
+async def _turns(ask: Ask, fields: Json, most: int, hours: float | None) -> tuple[str, list[Json], bool]:
+    """The time, at most so many turns of the last hours, newest first, and whether there are more of them."""
+    now = datetime.now(UTC)
+    since = now - timedelta(hours=hours) if hours else None
+
+    def fits(turn: Json) -> bool:
+        return since is None or datetime.fromisoformat(turn["submitted_at"]) >= since
+
+    found, more = await _pages(ask, "TurnService.ListTurns", "turns", fields, most, fits)
+    return now.isoformat(timespec="seconds"), found, more
+
+
+async def _pages(
+    ask: Ask, rpc: str, name: str, fields: Json, most: int, fits: Callable[[Json], bool] = lambda _: True
+) -> tuple[list[Json], bool]:
+    """At most so many rows up to the first that does not fit, and whether there are more that do."""
     rows: list[Json] = []
     token = ""
     while True:
         answer = await ask(rpc, {**fields, "page_size": min(PAGE, most - len(rows)), "page_token": token})
-        rows += answer.get(name, [])
+        page: list[Json] = answer.get(name, [])
+        fitting = list(itertools.takewhile(fits, page))
+        rows += fitting
+        if len(fitting) < len(page):
+            return rows, False
         token = answer.get("next_page_token", "")
         if not token or len(rows) >= most:
             return rows[:most], bool(token)

@@ -1,5 +1,6 @@
 """What the tools of `ops` show of the API's messages: few fields, short texts, bounded wholes."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -56,6 +57,12 @@ def run(turn: Json) -> Json:
     if "usage" in turn:
         row["usage"] = usage(turn["usage"])
     return row
+
+
+def by_error(runs: Sequence[Json]) -> Json:
+    """How many of them have each reason of an error, the most frequent ones first."""
+    reasons = Counter(row["error"].partition(":")[0] for row in runs if "error" in row)
+    return dict(reasons.most_common(20))
 
 
 def run_in_full(turn: Json, waits: Sequence[Json]) -> Json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -99,10 +100,28 @@ async def test_runs_are_looked_through_for_an_outcome_as_far_as_is_said() -> Non
     answer = await ask("runs_list", api, outcome="failed", limit=3)
     assert [run["turn_id"] for run in answer["runs"]] == ["turn_1", "turn_3", "turn_5"]
     assert (answer["looked_at"], answer["there_are_more"]) == (MAX_LOOKED_AT, True)
+    assert answer["by_error"] == {"REASON_TOOL_FAILED": MAX_LOOKED_AT // 2}, (
+        "of all that fit, not of those shown"
+    )
     assert answer["runs"][0] | {"usage": 0} == {
         "turn_id": "turn_1", "session_id": "", "state": "finished", "outcome": "failed", "seconds": 1.5, "message": "short",
         "personality": "(the default one)", "submitted_at": "2026-01-02T03:04:05Z", "error": "REASON_TOOL_FAILED: short", "usage": 0,
     }  # fmt: skip
+
+
+async def test_the_last_hours_are_read_no_further_than_they_reach() -> None:
+    api = Api(450, "short")
+    now = datetime.now(UTC)
+    for n, turn in enumerate(api.turns):
+        turn["submitted_at"] = (now - timedelta(minutes=10 * n)).isoformat()
+    answer = await ask("runs_list", api, hours=24, outcome="failed", limit=100)
+    assert (answer["looked_at"], answer["there_are_more"]) == (144, False)
+    assert api.asked == ["TurnService.ListTurns"] * 2
+    assert len(answer["runs"]) == answer["by_error"]["REASON_TOOL_FAILED"] == 72
+    assert abs(datetime.fromisoformat(answer["now"]) - now) < timedelta(minutes=5)
+    spent = await ask("costs_summary", api, hours=1.5)
+    assert (spent["turns"], spent["total"]["cost_usd"]) == (9, 0.018)
+    assert (await ask("costs_summary", api, hours=1.5, turns=4))["turns"] == 4
 
 
 async def test_costs_are_summed_by_personality_and_by_model() -> None:
@@ -119,7 +138,8 @@ async def test_costs_are_summed_by_personality_and_by_model() -> None:
     }
     assert [(row["name"], row["entries"]) for row in answer["by_personality"]] == [("(the default one)", 73), ("analyst", 37)]  # fmt: skip
     assert answer["by_model"][0]["name"] == "small"
-    assert await ask("costs_summary", Api(0)) | {"total": 0} == {
+    assert await ask("costs_summary", Api(0)) | {"total": 0, "now": ""} == {
+        "now": "",
         "turns": 0, "from": "", "to": "", "total": 0, "by_personality": [], "by_model": [],
         "turns_whose_models_were_not_read": 0, "there_are_more": False,
     }  # fmt: skip
