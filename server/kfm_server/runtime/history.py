@@ -63,15 +63,17 @@ async def fold_stored_session(journal: Journal, session_id: str, events: Iterabl
     return session
 
 
-async def fold_stored_turn(journal: Journal | None, events: Iterable[Stored]) -> Turn | None:
+async def fold_stored_turn(journal: Journal | None, events: Iterable[Stored], only: str = "") -> Turn | None:
     """One turn from all its events; None if there are none. Without a journal large outputs are left out.
+
+    With `only`, a step's key, so are those of other steps.
 
     Raises BrokenHistory.
     """
     turn: Turn | None = None
     for stored in events:
         try:
-            envelope, payload = await _whole(journal, stored)
+            envelope, payload = await _whole(journal, stored, only)
             turn = begin(envelope, payload) if turn is None else fold_turn(turn, envelope, payload)
         except JournalUnavailable:
             raise
@@ -80,9 +82,11 @@ async def fold_stored_turn(journal: Journal | None, events: Iterable[Stored]) ->
     return turn
 
 
-async def _whole(journal: Journal | None, stored: Stored) -> tuple[Envelope, Any]:
+async def _whole(journal: Journal | None, stored: Stored, only: str = "") -> tuple[Envelope, Any]:
     envelope, payload = decode_event(stored.envelope)
-    if journal is not None and isinstance(payload, ev.StepResultEvent) and payload.output_blob:
+    if journal is None or not isinstance(payload, ev.StepResultEvent):
+        return envelope, payload
+    if payload.output_blob and only in ("", payload.step_key):
         payload.output_json = (await journal.get_blob(payload.output_blob)).decode()
     return envelope, payload
 

@@ -259,8 +259,11 @@ class Sessions:
         except Fenced:
             owner.fenced()
 
-    async def load_turn(self, turn_id: str) -> Turn | None:
-        """A turn: from memory if it runs here or ended here lately, else folded from the journal."""
+    async def load_turn(self, turn_id: str, only: str = "") -> Turn | None:
+        """A turn: from memory if it runs here or ended here lately, else folded from the journal.
+
+        `only`: the step whose large output is needed; those of others may then be left out.
+        """
         recent = self._parts.recent.get(turn_id)
         if recent is not None:
             return recent
@@ -272,7 +275,7 @@ class Sessions:
         if turn is not None:
             return turn
         stored = await self._journal.read_turns([turn_id])
-        return await fold_stored_turn(self._journal, stored)
+        return await fold_stored_turn(self._journal, stored, only)
 
     def close(self) -> None:
         """Stop everything in this process; the journal has the rest."""

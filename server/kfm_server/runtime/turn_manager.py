@@ -177,7 +177,7 @@ class TurnManager:
 
     async def output(self, ctx: ExecutionContext, turn_id: str, step_key: str) -> bytes:
         """What a step gave, as JSON in UTF-8. Raises TurnNotFound, StepNotFound, StateConflict before it succeeded."""
-        step = (await self._turn(ctx, turn_id)).steps.get(step_key)
+        step = (await self._turn(ctx, turn_id, only=step_key)).steps.get(step_key)
         if step is None:
             raise StepNotFound(metadata={"turn_id": turn_id, "step_key": step_key})
         if step.phase != api.STEP_STATE_SUCCEEDED:
@@ -341,9 +341,9 @@ class TurnManager:
         except JournalUnavailable:
             raise Unavailable(retry_after_ms=1000) from None
 
-    async def _turn(self, ctx: ExecutionContext, turn_id: str) -> Turn:
+    async def _turn(self, ctx: ExecutionContext, turn_id: str, only: str = "") -> Turn:
         try:
-            turn = await self._sessions.load_turn(turn_id)
+            turn = await self._sessions.load_turn(turn_id, only)
         except JournalUnavailable:
             raise Unavailable(retry_after_ms=1000) from None
         if turn is None or turn.tenant_id != ctx.tenant_id:
