@@ -99,6 +99,40 @@ OTHERS = {
 }  # fmt: skip
 
 
+MOUNTS = {
+    "a file system": (b"none", b"/run/scratch", b"tmpfs", 0),
+    "the pack, elsewhere": (b"/", b"/run/scratch", None, 4096),
+    "its root, writable": (b"none", b"/", None, 32 | 4096),
+    "the processes of the host": (b"proc", b"/run/scratch", b"proc", 0),
+    "the kernel's settings": (b"sysfs", b"/run/scratch", b"sysfs", 0),
+    "what is shared with the host": (b"none", b"/", None, 1 << 20),
+}
+
+
+async def test_nothing_can_be_mounted_or_unmounted(prison: Prison) -> None:
+    for name, arguments in MOUNTS.items():
+        end = await prison.attempt(f"[libc.mount(*{arguments!r}, None), ctypes.get_errno()]")
+        assert end.get("value") == [-1, errno.EPERM], (name, end)
+    for place in (b"/", b"/run/scratch", b"/dev/null"):
+        end = await prison.attempt(f"[libc.umount2({place!r}, 2), ctypes.get_errno()]")
+        assert end.get("value") == [-1, errno.EPERM], (place, end)
+
+
+async def test_the_name_of_the_host_is_not_told(prison: Prison) -> None:
+    assert await prison.value("[os.uname().nodename, socket.gethostname()]") == ["sandbox", "sandbox"]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other machines have no second door")
+async def test_the_doors_of_older_programs_are_closed(prison: Prison) -> None:
+    source = """
+import mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes([0xB8, 20, 0, 0, 0, 0xCD, 0x80, 0xC3]))  # getpid by int 0x80, whose numbers are others
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()"""
+    end = await prison.attempt(source)
+    assert end["failed"] == "SystemExit" and "-31" in end["text"]  # SIGSYS
+
+
 async def test_others_cannot_be_touched_and_rights_cannot_be_won(prison: Prison) -> None:
     known = {"server": prison.process.pid, "test": os.getpid()}
     for name, source in OTHERS.items():

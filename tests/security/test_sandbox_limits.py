@@ -104,6 +104,37 @@ async def test_a_flood_of_output_is_stopped(prison: Prison, source: str) -> None
     assert (await prison.attempt(source, output_bytes=100_000)).get("limit") == "output_bytes"
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        # timers, and signals to itself that it does not take
+        "timer = ctypes.c_int()\nwhile True: taken += syscall(timer_create, 0, 0, ctypes.addressof(timer)) + 1",
+        """
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+told = (ctypes.c_char * 128)()
+while True:
+    ctypes.memset(told, 0, 128)
+    ctypes.c_int.from_buffer(told, 8).value = -1
+    taken += syscall(sigqueue, os.getpid(), 40, ctypes.addressof(told)) + 1""",
+        "kept = []\nwhile True:\n    kept.append(os.pipe())\n    taken += 2",
+    ],
+)
+async def test_what_the_kernel_keeps_for_it_is_bounded(prison: Prison, source: str) -> None:
+    numbers = (
+        "timer_create, sigqueue = (222, 129) if os.uname().machine == 'x86_64' else (107, 138)\ntaken = 0"
+    )
+    indented = "\n".join(f"    {line}" for line in source.splitlines())
+    assert await prison.value(f"{numbers}\ntry:\n{indented}\nexcept OSError: pass\ntaken") <= 64
+    assert await prison.value("1 + 1") == 2
+
+
+async def test_buffers_of_the_kernel_cannot_be_made_larger(prison: Prison) -> None:
+    end = await prison.attempt(
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)"
+    )
+    assert end["failed"] == "PermissionError"
+
+
 async def test_a_forged_end_fools_only_its_own_call(prison: Prison) -> None:
     source = """
 for number in range(3, 64):
@@ -118,6 +149,11 @@ os._exit(0)"""
         b"E[]",
         b'E{"kind": 1, "text": [], "line": -1}',
         b"X",
+        b"VNaN",
+        b"V[1e999]",
+        b'V"\\ud800"',
+        b'V{"\\ud800": 1}',
+        b"V" + b"9" * 5000,
         b"\xff",
     ):
         end = await prison.attempt(source.replace("b'V{\"forged\": true}'", repr(junk)))

@@ -74,13 +74,13 @@ class Confined:
         The process has to be ended if this is left by anything else.
         """
         limits: dict[str, Any] = dataclasses.asdict(grant)
-        path = [str(directory) for directory in limits.pop("read_only")]
-        frame = request[:-1] + b", " + json.dumps(limits | {"path": path}).encode()[1:]
+        limits["path"] = [str(directory) for directory in limits.pop("read_only")]
+        frames = (json.dumps(limits).encode(), request)
         writer = self._process.stdin
         assert writer is not None
         try:
             async with asyncio.timeout(grant.wall_seconds + GRACE_SECONDS):
-                writer.write(len(frame).to_bytes(4, "big") + frame)
+                writer.writelines(len(frame).to_bytes(4, "big") + frame for frame in frames)
                 await writer.drain()
                 end: dict[str, Any] = json.loads(await self._frame(64 * 1024))
                 told, printed = await self._frame(2 * MAX_OUTPUT), await self._frame(2 * MAX_OUTPUT)

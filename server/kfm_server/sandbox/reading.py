@@ -63,7 +63,9 @@ def check(code: Function | Snippet, arguments: Mapping[str, Any], grant: Grant) 
 def value_of(text: bytes) -> Any:
     """The value that code gave. Raises CodeFailed for what is no JSON."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # code can say what JSON cannot
+        return value
     except (ValueError, RecursionError):
         raise CodeFailed("ValueError", "the result is no JSON value, or nested too deeply") from None
 

@@ -11,21 +11,29 @@ import types
 from typing import Any, NoReturn
 
 from kfm_server.sandbox.inside import kernel, landlock
+from kfm_server.sandbox.inside.frames import receive
 from kfm_server.sandbox.inside.walls import SCRATCH
 
 SNIPPET = "<code>"
+READY = b"R"
+"""Told once the call has been read; what comes on standard input from then on is not the call's."""
 MAX_TEXT = 8192
 """Most that is told of an exception, in characters."""
 
 
-def run(request: dict[str, Any], rules: int, result: int, printed: int) -> NoReturn:
-    """Run what `request` asks for and tell its end on `result`: V and a JSON value, L and a limit, or E and the error."""
-    own = os.getpid()
+def run(limits: dict[str, Any], rules: int, result: int, printed: int) -> NoReturn:
+    """Read a call and run it, and tell its end on `result`: V and a JSON value, L and a limit, or E and the error."""
+    own, file = os.getpid(), SNIPPET
+    content = receive()
+    os.write(result, READY)
     try:
-        _close_in(request, rules, result, printed)
+        _close_in(limits, rules, result, printed)
+        request: dict[str, Any] = json.loads(content)
+        file = request["file"] or SNIPPET
+        sys.path[:0] = limits["path"]
         told = b"V" + _value(request)
     except BaseException as error:  # whatever code raises is its end
-        told = _told(error, request.get("file") or SNIPPET)
+        told = _told(error, file)
     with contextlib.suppress(OSError, ValueError, AttributeError):  # it may have closed them
         sys.stdout.flush()
         sys.stderr.flush()
@@ -41,7 +49,7 @@ def rehearse() -> None:
     sys.modules["__main__"] = main
 
 
-def _close_in(request: dict[str, Any], rules: int, result: int, printed: int) -> None:
+def _close_in(given: dict[str, Any], rules: int, result: int, printed: int) -> None:
     """From here on nothing is trusted any more."""
     os.setsid()  # signals to its group reach nothing but itself
     null = os.open("/dev/null", os.O_RDONLY)
@@ -53,12 +61,14 @@ def _close_in(request: dict[str, Any], rules: int, result: int, printed: int) ->
         os.closerange(first + 1, last)
     os.chdir(SCRATCH)
     limits = [
-        (resource.RLIMIT_AS, request["memory_bytes"], 0),
-        (resource.RLIMIT_CPU, request["cpu_seconds"], 1),
-        (resource.RLIMIT_FSIZE, request["scratch_bytes"], 0),
+        (resource.RLIMIT_AS, given["memory_bytes"], 0),
+        (resource.RLIMIT_CPU, given["cpu_seconds"], 1),
+        (resource.RLIMIT_FSIZE, given["scratch_bytes"], 0),
         (resource.RLIMIT_NOFILE, 64, 0),
         (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_NPROC, request["processes"] + 2, 0),  # and the two that wait for it
+        (resource.RLIMIT_SIGPENDING, 64, 0),  # of timers, too
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_NPROC, given["processes"] + 2, 0),  # and the two that wait for it
     ]
     for limit, value, more in limits:
         resource.setrlimit(limit, (value, value + more))
@@ -68,7 +78,6 @@ def _close_in(request: dict[str, Any], rules: int, result: int, printed: int) ->
 
 
 def _value(request: dict[str, Any]) -> bytes:
-    sys.path[:0] = request["path"]
     arguments: dict[str, Any] = request["arguments"]
     if request["file"]:
         value = _function(request["file"], request["function"])(**arguments)
@@ -116,6 +125,7 @@ def _told(error: BaseException, file: str) -> bytes:
         trace = trace.tb_next
     try:
         text = str(error.msg if isinstance(error, SyntaxError) else error)[:MAX_TEXT]
+        text = text.encode(errors="replace").decode()
     except Exception:
         text = ""
     told = {"kind": type(error).__name__[:100], "text": text, "line": line}

@@ -76,6 +76,11 @@ def restrict_mounts(path: str, attributes: int) -> None:
     syscall(_MOUNT_SETATTR, "mount_setattr", _AT_FDCWD, path.encode(), _AT_RECURSIVE, attr, len(attr))
 
 
+def set_host_name(name: bytes) -> None:
+    """The name of the host in this namespace. Raises OSError."""
+    _checked(_libc.sethostname(name, len(name)), "sethostname")
+
+
 def prctl(option: int, value: int, argument: int = 0) -> None:
     """Change a property of this process. Raises OSError."""
     given = (ctypes.c_ulong(n) for n in (value, argument, 0, 0))

@@ -37,7 +37,7 @@ DENIED: Final[dict[str, tuple[int, int]]] = {
     "fanotify_mark": (301, 263), "personality": (135, 92), "modify_ldt": (154, -1), "iopl": (172, -1),
     "ioperm": (173, -1), "uselib": (134, -1), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
     # memory that no limit counts
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "setsockopt": (54, 208),
     # the machine
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
     "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),

@@ -34,6 +34,7 @@ def go_in(read_only: Sequence[str]) -> None:
         _wait_for(first, root)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _own_root([os.path.dirname(os.__file__), *read_only])
+    kernel.set_host_name(b"sandbox")
     _become_nobody(root)
 
 

@@ -1,8 +1,9 @@
 """The first process of a sandbox: takes calls from the server, one at a time, and forks a child for each.
 
-It never runs a line that it was sent: only its children do, behind walls of their own. Frames go both ways over its
-standard input and output: four bytes of length, then so many bytes. A call is one frame of JSON; its end is three:
-JSON that says how, what the child told, and what it printed.
+It never runs a line that it was sent: only its children do, behind walls of their own. Nor does it ever hold one, or what
+came of it, where a child could find it: children have copies of its memory. Frames go both ways over its standard input and
+output. A call is two: JSON with its limits, and JSON with the rest, which the child reads itself; its end is three: JSON that
+says how, what the child told, and what it printed.
 """
 
 import base64
@@ -39,6 +40,7 @@ import uuid
 from typing import Any, NoReturn
 
 from kfm_server.sandbox.inside import job, kernel, landlock, seccomp, walls
+from kfm_server.sandbox.inside.frames import Gathered, receive, send
 
 WARM = (
     base64, collections, contextlib, csv, dataclasses, datetime, decimal, enum, fractions, functools, hashlib, inspect,
@@ -46,7 +48,6 @@ WARM = (
 )  # fmt: skip
 """What code imports often: read once here, and found ready by every call."""
 _MEMORY = 512 * 1024 * 1024
-_READ = 65536
 
 
 def main(read_only: list[str]) -> NoReturn:
@@ -59,13 +60,11 @@ def main(read_only: list[str]) -> NoReturn:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         seccomp.install(seccomp.program())
     except OSError as error:
-        _send(json.dumps({"refused": error.strerror or str(error)}).encode())
+        send(json.dumps({"refused": error.strerror or str(error)}).encode())
         os._exit(1)
-    _send(b'{"ready":true}')
+    send(b'{"ready":true}')
     while True:
-        request = json.loads(_receive())
-        for frame in _call(request, rules):
-            _send(frame)
+        _call(json.loads(receive()), rules)
 
 
 def _settle() -> None:
@@ -82,20 +81,21 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _call(request: dict[str, Any], rules: int) -> tuple[bytes, bytes, bytes]:
-    deadline = time.monotonic() + request["wall_seconds"]
-    options = f"size={request['scratch_bytes']},nr_inodes=1024,mode=700"
+def _call(limits: dict[str, Any], rules: int) -> None:
+    options = f"size={limits['scratch_bytes']},nr_inodes=1024,mode=700"
     kernel.mount(
         "tmpfs", walls.SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, options
     )
     result, result_in = os.pipe()
     printed, printed_in = os.pipe()
+    most = limits["output_bytes"]
+    told, output = Gathered(most + 3), Gathered(most + 3)
     pid = os.fork()
     if pid == 0:
-        job.run(request, rules, result_in, printed_in)
+        job.run(limits, rules, result_in, printed_in)
     os.close(result_in)
     os.close(printed_in)
-    limit, told, output = _watch(pid, result, printed, deadline, request["output_bytes"])
+    limit = _watch(pid, {result: told, printed: output}, limits["wall_seconds"], most)
     with contextlib.suppress(ProcessLookupError):  # often nothing is left
         os.kill(-1, signal.SIGKILL)
     _, status, used = os.wait4(pid, 0)
@@ -104,42 +104,50 @@ def _call(request: dict[str, Any], rules: int) -> tuple[bytes, bytes, bytes]:
     os.close(printed)
     kernel.umount(walls.SCRATCH)
     code = os.waitstatus_to_exitcode(status)
+    if not told.size:
+        os._exit(1)  # where the next call begins, nobody knows
     if not limit and (
-        code == -signal.SIGXCPU or (code < 0 and used.ru_utime + used.ru_stime >= request["cpu_seconds"])
+        code == -signal.SIGXCPU or (code < 0 and used.ru_utime + used.ru_stime >= limits["cpu_seconds"])
     ):
         limit = "cpu_seconds"
-    return json.dumps({"limit": limit, "code": code}).encode(), told, output
+    send(json.dumps({"limit": limit, "code": code}).encode())
+    told.send(len(job.READY), len(job.READY) if limit else None)
+    output.send(0, most)
+    told.close()
+    output.close()
 
 
-def _watch(pid: int, result: int, printed: int, deadline: float, most: int) -> tuple[str, bytes, bytes]:
-    """Gather what comes until the child ends, or a limit is reached: its name, else ''."""
+def _watch(pid: int, pipes: dict[int, Gathered], seconds: float, most: int) -> str:
+    """Gather what comes until the child ends, or a limit is reached: its name, else ''. Its time begins once it has its call."""
     child = os.pidfd_open(pid)
     poll = select.poll()
-    for file in (0, child, result, printed):
+    for file in (child, *pipes):
         poll.register(file, select.POLLIN)
-    gathered = {result: bytearray(), printed: bytearray()}
-    ended = False
+    told = next(iter(pipes.values()))
+    ended, deadline = False, float("inf")
     try:
         while True:
             left = 0.0 if ended else deadline - time.monotonic()
             if left < 0:
-                return "wall_seconds", b"", bytes(gathered[printed])
-            ready = [file for file, _ in poll.poll(left * 1000)]
+                return "wall_seconds"
+            ready = [file for file, _ in poll.poll(left * 1000 if left < float("inf") else None)]
             if 0 in ready:
                 os._exit(0)  # the server is gone, or wants no end of this
             for file in ready:
-                if file in gathered:
-                    chunk = os.read(file, _READ)
-                    gathered[file] += chunk
-                    if not chunk:
-                        poll.unregister(file)
-            if sum(map(len, gathered.values())) > most + 1:  # one says how it ended
-                return "output_bytes", b"", bytes(gathered[printed][:most])
+                if file in pipes and not pipes[file].read(file):
+                    poll.unregister(file)
+            if told.size and deadline == float("inf"):  # until then what comes from the server is the child's
+                deadline = time.monotonic() + seconds
+                poll.register(0, select.POLLIN)
+            if sum(gathered.size for gathered in pipes.values()) > most + 1 + len(
+                job.READY
+            ):  # one says how it ended
+                return "output_bytes"
             if child in ready:
                 ended = True
                 poll.unregister(child)
             elif ended and not ready:
-                return "", bytes(gathered[result]), bytes(gathered[printed])
+                return ""
     finally:
         os.close(child)
 
@@ -148,23 +156,3 @@ def _reap() -> None:
     with contextlib.suppress(ChildProcessError):  # until none is left
         while True:
             os.waitpid(-1, 0)
-
-
-def _send(frame: bytes) -> None:
-    unsent = len(frame).to_bytes(4, "big") + frame
-    while unsent:
-        unsent = unsent[os.write(1, unsent) :]
-
-
-def _receive() -> bytes:
-    return _exactly(int.from_bytes(_exactly(4), "big"))
-
-
-def _exactly(count: int) -> bytes:
-    got = bytearray()
-    while len(got) < count:
-        chunk = os.read(0, count - len(got))
-        if not chunk:
-            os._exit(0)
-        got += chunk
-    return bytes(got)
