@@ -8,7 +8,7 @@ shortened, and told in their order.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,8 @@ MAX_EARLIER: Final = 400
 """Most exchanges before the current turn that are looked at."""
 MAX_RECALLED: Final = 12
 """Most earlier exchanges that are recalled, shortened."""
+MAX_WORDS: Final = 256
+"""Words of the message by which it is decided what bears on it."""
 RECALLED_CHARACTERS: Final = 400
 """Of each side of a recalled exchange, so much."""
 _RECALL_SHARE: Final = 4
@@ -81,44 +83,41 @@ def _latest(earlier: Sequence[Exchange], room: int) -> Sequence[Exchange]:
 
 def _recalled(older: Sequence[Exchange], message: str, room: int) -> str:
     room -= tokens_of((Message("system", _HEAD),))
-    lines: dict[int, str] = {}
-    for index in _ranked(older, message):
-        line = _line(older[index])
-        room -= tokens_of((Message("system", line),))
-        if room < 0:
+    lines = [_line(exchange) for exchange in older]
+    chosen: list[int] = []
+    for index in _ranked(lines, message):
+        room -= tokens_of((Message("system", lines[index]),))
+        if room < 0 or len(chosen) == MAX_RECALLED:
             break
-        lines[index] = line
-        if len(lines) == MAX_RECALLED:
-            break
-    return "\n".join((_HEAD, *(lines[index] for index in sorted(lines)))) if lines else ""
+        chosen.append(index)
+    return "\n".join((_HEAD, *(lines[index] for index in sorted(chosen)))) if chosen else ""
 
 
-def _ranked(older: Sequence[Exchange], message: str) -> Sequence[int]:
-    """Exchanges that share a word with the message, the best first; of equals the later."""
-    wanted = set(_words(message))
-    texts = [Counter(_words(" ".join(m.text for m in messages_of(exchange)))) for exchange in older]
+def _ranked(lines: Sequence[str], message: str) -> Sequence[int]:
+    """Those that share a word with the message, the best first, of equals the later; last the first of all: it tends to
+    say what the conversation is about. Ranked is what would be shown, so that long messages take no time.
+    """
+    texts = [Counter(_WORD.findall(line.casefold())) for line in lines]
     sizes = [text.total() for text in texts]
-    mean = sum(sizes) / len(sizes) or 1.0
-    weights = {
-        word: math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
-        for word in wanted
-        if (having := sum(word in text for text in texts))
-    }
-    scores = [
-        sum(
-            weight * text[word] * (_K1 + 1) / (text[word] + _K1 * (1 - _B + _B * size / mean))
-            for word, weight in weights.items()
-            if text[word]
-        )
-        for text, size in zip(texts, sizes, strict=True)
-    ]
+    mean = sum(sizes) / len(sizes)
+    scores = [0.0] * len(texts)
+    for word in _wanted(message):
+        counts = [text[word] + text[word + "s"] for text in texts]
+        having = sum(map(bool, counts))
+        weight = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+        for index, count in enumerate(counts):
+            if count:
+                length = _K1 * (1 - _B + _B * sizes[index] / mean)
+                scores[index] += weight * count * (_K1 + 1) / (count + length)
     found = [index for index, score in enumerate(scores) if score > 0]
-    return sorted(found, key=lambda index: (-scores[index], -index))
+    found.sort(key=lambda index: (-scores[index], -index))
+    return found if 0 in found else [*found, 0]
 
 
-def _words(text: str) -> list[str]:
-    """Words, without case and the commonest English ending: `dogs` is `dog`."""
-    return [word.removesuffix("s") if len(word) > 3 else word for word in _WORD.findall(text.casefold())]
+def _wanted(message: str) -> Iterable[str]:
+    """Its first words, each once, without case and the commonest English ending: `dogs` is `dog`."""
+    found = _WORD.findall(message[: 16 * MAX_WORDS].casefold())
+    return dict.fromkeys(word.removesuffix("s") if len(word) > 3 else word for word in found[:MAX_WORDS])
 
 
 def _line(exchange: Exchange) -> str:
@@ -127,5 +126,5 @@ def _line(exchange: Exchange) -> str:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = " ".join(text[: 4 * RECALLED_CHARACTERS].split())
     return flat if len(flat) <= RECALLED_CHARACTERS else f"{flat[:RECALLED_CHARACTERS]}…"

@@ -43,6 +43,20 @@ def test_a_fact_of_long_ago_is_recalled_when_the_message_bears_on_it() -> None:
     assert "Bruno" not in window_of(earlier, parts("Good morning!"), 2_000).recalled
 
 
+def test_how_a_long_conversation_began_is_told_also_when_nothing_bears_on_the_message() -> None:
+    earlier = conversation(("Help me to plan a garden.", "Gladly."), *FILLER)
+    assert window_of(earlier, parts("Good morning!"), 2_000).recalled.splitlines()[1:] == [
+        "- user: Help me to plan a garden.",
+        "  you: Gladly.",
+    ]
+
+
+def test_a_message_is_ranked_by_what_of_it_would_be_shown() -> None:
+    late = "x " * 2_000 + "zebra"
+    window = window_of(conversation(*FILLER[:9], (late, late), *FILLER), parts("A zebra?"), 2_000)
+    assert "zebra" not in window.recalled and "x x" not in window.recalled
+
+
 def test_what_is_recalled_stands_in_the_order_in_which_it_was_said() -> None:
     said = [(f"My cat number {n} is old", "ok") for n in range(30)]
     recalled = window_of(conversation(*said, *FILLER[:30]), parts("my cat?"), 10_000).recalled
