@@ -42,6 +42,8 @@ def serving(home: Path, dsn: str, models: ModelServer, embedder: str = "") -> Li
                 'model = "scripted"',
                 f'base_url = "{models.url}"',
                 'api_key = "env:STUB_KEY"',
+                "input_usd_per_million = 20",
+                "output_usd_per_million = 0",
                 "[personalities.reader]",
                 'planner = "react"',
                 'models = ["stub"]',
@@ -50,6 +52,14 @@ def serving(home: Path, dsn: str, models: ModelServer, embedder: str = "") -> Li
         )
     )
     return LiveServer(home, database_url=dsn, environment={"STUB_KEY": models.token})
+
+
+def counted(server: LiveServer, name: str, labels: str) -> float:
+    """What /metrics has under this name with these labels."""
+    start = f"{name}{{{labels}}} "
+    found = [line for line in server.metrics().splitlines() if line.startswith(start)]
+    assert found, server.metrics()
+    return float(found[0].removeprefix(start))
 
 
 @pytest.fixture
@@ -123,6 +133,11 @@ async def test_a_configured_model_embeds_over_http(
             assert turn.outcome == Outcome.SUCCEEDED
             found: dict[str, Any] = json.loads(turn.steps[0].output_json)
             assert found["passages"][0]["source"] == "recipes.md"
+        # What a question to the embedder costs is counted as what a question to a model costs.
+        assert counted(server, "kfm_model_call_seconds_count", 'model="stub"') == 2
+        tokens = counted(server, "kfm_model_tokens_total", 'direction="input",model="stub"')
+        assert tokens > 0
+        assert counted(server, "kfm_model_cost_usd_total", 'model="stub"') == pytest.approx(tokens * 2e-5)
         assert server.stop() == 0, server.log_tail()
     finally:
         server.kill()

@@ -1,5 +1,6 @@
 """Memory in this process: where vectors are kept, what makes them, and the tool that searches them."""
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from kfm_server.memory.documents import DocumentStore
@@ -12,9 +13,11 @@ from kfm_server.memory.service import MemoryService
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.memory import Knowledge, PackLibrary
+from kfm_server.ports.models import Embeddings
 from kfm_server.ports.vectors import VectorStore, VectorsUnavailable
 from kfm_server.providers.factory import Providers
 from kfm_server.settings import Settings, SettingsError
+from kfm_server.steps.gateway import Gateway
 from kfm_server.tools.knowledge_search import KnowledgeSearch
 from kfm_server.tools.registry import ToolRegistry
 
@@ -35,14 +38,27 @@ async def open_memory(
             vectors = await stack.enter_async_context(FileVectorStore.open(settings.home / VECTORS_FILE))
         except VectorsUnavailable as error:
             raise SettingsError(f"KFM_KNOWLEDGE_STORE: {error}") from error
-    name = settings.knowledge.embedder
+    name, gateway = settings.knowledge.embedder, Gateway(providers.get)
 
     def model() -> EmbeddingModel:
-        provider, spec = providers.get(name)
-        return EmbeddingModel(provider, spec.provider, spec.model)
+        _, spec = providers.get(name)
+        return EmbeddingModel(_Priced(gateway, name), spec.provider, spec.model)
 
     embedder = ProviderEmbedder(model) if name else HashingEmbedder()
     return MemoryService(history, Facts(pool), KnowledgeBase(DocumentStore(pool), vectors, embedder))
+
+
+class _Priced:
+    """Embeds by a configured model, within its time, and has each call counted with its tokens and its price."""
+
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self._gateway, self._name = gateway, name
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """As Embeds says."""
+        del model  # the gateway knows it by its configured name
+        found, _ = await self._gateway.embed(self._name, texts)
+        return found
 
 
 def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge, packs: PackLibrary) -> None:

@@ -3,21 +3,29 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from kfm_server.ports.embedder import EmbedderFailed
-from kfm_server.ports.models import ModelProvider, ProviderError
+from kfm_server.ports.models import Embeddings, ProviderError
 from kfm_server.ports.vectors import MAX_DIMS, EmbedderIdentity, Vector
 
 TEXTS_AT_ONCE: Final = 64
 """Most texts of one call of the provider."""
 
 
+class Embeds(Protocol):
+    """What is asked for vectors: a provider, or what stands before one."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """A vector for each text. Raises ProviderError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingModel:
     """A model that embeds. `kind`: its provider's name; `model`: as that provider calls it."""
 
-    provider: ModelProvider
+    provider: Embeds
     kind: str
     model: str
 
