@@ -1,4 +1,4 @@
-"""The loop of one session (ENGINE section 4): facts in, one append, then tell and start."""
+"""The loop of one session (ENGINE section 4): facts in, one append, then start and tell."""
 
 import asyncio
 from collections import deque
@@ -260,7 +260,6 @@ class SessionLane:
         if request is not None and request.reply is not None and not request.reply.done():
             assert accepted is not None
             request.reply.set_result(accepted)
-        self._start(draft)
         if isinstance(facts[0], TakenOver):
             self._settled = True
 
@@ -302,7 +301,7 @@ class SessionLane:
         consumed: tuple[int, ...],
         append: Callable[[Entry], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """Append, and only then take the new state and tell of it."""
+        """Append, and only then take the new state, start what it asks for and tell of it."""
         if draft.events or claim is not None or consumed:
             touched = draft.touched.values()
             if any(len(event.payload.value) > MAX_BODY_BYTES for event in draft.events):
@@ -322,13 +321,14 @@ class SessionLane:
                 if turn.phase == api.TURN_STATE_FINISHED:
                     self._parts.recent.add(turn)
             self.session = draft.session
-            failpoints.hit(_BEFORE_TELL)
-            self._parts.broadcaster.publish(draft.events, self._owner.epoch)
-            failpoints.hit(_AFTER_TELL)
         for stop in draft.stops:
             self._attempts.stop(stop.turn_id, stop.step_key, stop.attempt)
         for stop in draft.withdrawals:
             self._parts.runner.withdraw(stop.turn_id, stop.step_key, stop.attempt)
+        self._start(draft)  # before anybody is told, who would run before it
+        failpoints.hit(_BEFORE_TELL)
+        self._parts.broadcaster.publish(draft.events, self._owner.epoch)
+        failpoints.hit(_AFTER_TELL)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -375,7 +375,6 @@ class SessionLane:
                     draft = self._draft()
                     attempt_ended(draft, attempt.turn_id, attempt.attempt, result)
                     await self._commit(draft, None, (), transaction.commit)
-                    self._start(draft)
                     return
                 if not transaction.lost:
                     fact = Ended(attempt.turn_id, attempt.attempt, result)
