@@ -9,7 +9,8 @@ WorkerService; `bus`, when KFM_IGGY_ADDRESS and the rest of KFM_IGGY_* name a br
 
 Bare, one after the other: `notify`: pg_notify on one asyncpg connection, until another hears of it; `notify-durable`: a row is committed, its
 reader notified, and reads it, from the commit's stamp to the row (the least that a bus over Postgres which loses nothing can do);
-`iggy`: the SDK's send, to a reader that polls as fast as it goes, on a topic as durable as ours. One caller, idle machine, one Postgres
+`iggy`: the SDK's send, to a reader that polls as fast as it goes, on a topic as durable as ours; `iggy-durable`: a row is committed, then sent so,
+from the commit's stamp to the reader (the least that an outbox over Iggy which loses nothing can do). One caller, idle machine, one Postgres
 for all; rounds visit every way. JSON lines in milliseconds, then the ratios of the medians.
 """
 
@@ -44,6 +45,7 @@ PAIRS = (
     ("worker", "notify-durable"),
     ("wakeup", "notify"),
     ("bus", "iggy"),
+    ("bus", "iggy-durable"),
 )
 BODY = b"x" * 450
 """As long as a dispatch."""
@@ -150,6 +152,16 @@ async def bare_postgres(url: str) -> AsyncGenerator[dict[str, Way]]:
     await hearer.close()
 
 
+async def sent_from(database: Any, raw: Raw) -> float:
+    """Commit a row, send it over the bare SDK, and see it at the reader: seconds from the commit's stamp."""
+    id = await database.fetchval("insert into bench_raw (body) values ($1) returning id", BODY)
+    await raw.once(BODY)
+    seen = time.time()
+    row = "select pg_xact_commit_timestamp(xmin) as committed from bench_raw where id = $1"
+    committed: datetime = (await database.fetchrow(row, id))["committed"]
+    return seen - committed.timestamp()
+
+
 async def measure(server: Server, url: str, tools: dict[str, str], rounds: int, turns: int) -> None:
     """Rounds of all ways, and what they come to."""
     taken: dict[str, list[list[float]]] = {}
@@ -162,6 +174,7 @@ async def measure(server: Server, url: str, tools: dict[str, str], rounds: int, 
         if "bus" in tools:
             raw = await stack.enter_async_context(Raw.open())
             ways["iggy"] = repeated(lambda: raw.once(BODY))
+            ways["iggy-durable"] = repeated(lambda: sent_from(database, raw))
         for way in ways.values():
             await way(5)
         for _ in range(rounds):
