@@ -23,6 +23,10 @@ MESSAGES = [
     for case in tests.cases
     if case.HasField("message")
 ]
+MISTAKES = {
+    "arguments that were wrong are mended once",
+    "a run that is not there is told as such, and the answer says so",
+}
 OPS = ("runs_list", "dead_letters_list", "costs_summary", "pools_list", "config_show")
 
 
@@ -59,7 +63,8 @@ async def test_what_their_tests_say_of_messages_holds(
     assert [s.definition.tool for s in turn.steps if s.definition and s.definition.tool] == [
         *case.expect.calls
     ]
-    assert all(step.state == StepState.SUCCEEDED for step in turn.steps)
+    failed = [step for step in turn.steps if step.state != StepState.SUCCEEDED]
+    assert len(failed) == (case.name in MISTAKES)
     system = model_server.requests()[0]["body"]["messages"][0]
     assert system["content"].startswith(pack.personality.instructions[:200])
 
