@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from kfm_server.turns.planners import rules
 from kfm_server.turns.planners.types import Planned
 
 from tests.e2e.test_first_turn import command
+from tests.support import forking
 from tests.support.live import LiveServer
 from tests.support.model_server import ModelServer
 
@@ -107,6 +109,7 @@ async def test_the_commands_of_the_readme_work_one_after_the_other(server: LiveS
     turn = out = ""
     for typed in commands(block):
         line = typed.replace("127.0.0.1:50051", server.grpc)
+        line = line.replace(".venv/bin/kfm ", f"{shlex.join(forking.kfm())} ")
         if "Bearer" not in line:
             line = line.replace(
                 "buf curl", """buf curl -H "authorization: Bearer $KFM_TOKEN" --reflect-header '*'"""
@@ -115,7 +118,7 @@ async def test_the_commands_of_the_readme_work_one_after_the_other(server: LiveS
         known = {"KFM_ENDPOINT": server.grpc, "KFM_TOKEN": TOKEN, "TURN": turn}
         code, out, err = await command("sh", "-c", line, **known)
         assert code == (7 if waits else 0), f"{typed}: {out} {err}"
-        turn = json.loads(out)["turn_id"] if "kfm run" in line else turn
+        turn = json.loads(out)["turn_id"] if "kfm run" in typed else turn
     assert "SUCCEEDED" in out or "schemaRelease" in out, out
 
 
