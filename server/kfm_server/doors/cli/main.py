@@ -21,6 +21,7 @@ from kfm_server.doors.cli import (
     entry,
     events,
     mcp,
+    memory,
     model_server,
     new_turn,
     personalities,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command()(new_turn.run)
 app.add_typer(turns.app, name="turn")
 app.add_typer(sessions.app, name="session")
+app.add_typer(memory.app, name="memory")
 app.add_typer(personalities.app, name="personality")
 app.add_typer(events.app, name="events")
 app.add_typer(config.app, name="config")

@@ -1,0 +1,179 @@
+"""`kfm memory ...`: documents that are searched, and what is kept of users."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from kfm_server.doors.cli.console import Endpoint, Token, Yes, confirm, with_client
+from kfm_server.doors.cli.printing import Fields, Form, Output
+from kfm_server.doors.cli.show import time_of
+
+if TYPE_CHECKING:
+    from xenocomm import Client
+    from xenocomm._gen.types import Collection, Passage
+
+app = typer.Typer(
+    no_args_is_help=True, help="Memory: documents that are searched, and what is kept of users."
+)
+
+Name = Annotated[str, typer.Argument(help="The collection's name.")]
+User = Annotated[str, typer.Argument(help="The user's id.")]
+_READ: Final = frozenset({".md", ".markdown", ".txt", ".rst", ".text", ".html", ".htm", ".xhtml", ".pdf"})
+_SHOWN: Final = 200
+"""Characters of a passage in a table."""
+
+
+@app.command()
+def add(
+    collection: Name,
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Documents, and folders of them.")],
+    owner: Annotated[str, typer.Option(help="The user whose the collection is alone.")] = "",
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Have documents in a collection: Markdown, text, HTML, PDF. What is unchanged stays; one that cannot be read is named, and the exit code is 2."""
+    form = Form(output)
+    documents = list(_documents(paths))
+    for name, count in Counter(source for source, _ in documents).items():
+        if count > 1:
+            raise typer.BadParameter(
+                f"{count} documents are called {name}: add them apart", param_hint="paths"
+            )
+
+    async def body(client: "Client") -> None:
+        from xenocomm._gen.errors import InvalidArgument, PayloadTooLarge
+
+        counts: dict[str, int] = {"added": 0, "changed": 0, "unchanged": 0}
+        failed: list[dict[str, str]] = []
+        for source, path in documents:
+            try:
+                done = await client.memory.put_document(collection, source, path.read_bytes(), owner=owner)
+            except (InvalidArgument, PayloadTooLarge, OSError) as error:
+                why = str(error).removeprefix(f"{source}: ")
+                failed.append({"source": source, "why": why})
+                typer.echo(f"{source}: {why}", err=True)
+            else:
+                counts[done.name.lower()] = counts.get(done.name.lower(), 0) + 1
+        told = {**counts, "failed": len(failed)}
+        text = ", ".join(f"{count} {what}" for what, count in told.items())
+        form.one({**told, "failures": failed}, lambda: typer.echo(text), "")
+        if failed:
+            raise typer.Exit(2)
+
+    with_client(endpoint, token, body)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What is looked for.")],
+    collection: Annotated[list[str] | None, typer.Option(help="Of these alone; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="Most passages.")] = 8,
+    user: Annotated[str, typer.Option(help="On whose behalf; else the caller's.")] = "",
+    output: Output = None,
+    fields: Fields = "",
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """The passages that answer a question best, best first."""
+    form = Form(output, fields)
+
+    async def body(client: "Client") -> None:
+        found = await client.memory.search(query, collections=collection or (), limit=limit, user=user)
+        form.rows(found, ("SCORE", "COLLECTION", "SOURCE", "TEXT"), _passage_row, "source")
+
+    with_client(endpoint, token, body)
+
+
+@app.command("list")
+def list_(
+    user: Annotated[str, typer.Option(help="What this user may read; else what the caller may.")] = "",
+    output: Output = None,
+    fields: Fields = "",
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """List collections."""
+    form = Form(output, fields)
+
+    async def body(client: "Client") -> None:
+        found = await client.memory.collections(user=user)
+        form.rows(found, ("COLLECTION", "OWNER", "DOCUMENTS", "SINCE"), _collection_row, "collection")
+
+    with_client(endpoint, token, body)
+
+
+@app.command()
+def drop(
+    collection: Name, yes: Yes = False, output: Output = None, endpoint: Endpoint = None, token: Token = None
+) -> None:
+    """Forget a collection and all its documents. Asks first; a program says --yes."""
+    confirm(f"Forget all of {collection}?", yes)
+    form = Form(output)
+
+    async def body(client: "Client") -> None:
+        count = await client.memory.drop_collection(collection)
+        told = {"collection": collection, "documents": count}
+        form.one(told, lambda: typer.echo(f"{count} documents forgotten"), "collection")
+
+    with_client(endpoint, token, body)
+
+
+@app.command()
+def export(user: User, endpoint: Endpoint = None, token: Token = None) -> None:
+    """All that is kept of a user outside of turns: a line of JSON for each thing."""
+
+    async def body(client: "Client") -> None:
+        async for thing in client.memory.export_user(user):
+            typer.echo(json.dumps({"kind": thing.kind, **json.loads(thing.value_json)}, ensure_ascii=False))
+
+    with_client(endpoint, token, body)
+
+
+@app.command()
+def erase(
+    user: User, yes: Yes = False, output: Output = None, endpoint: Endpoint = None, token: Token = None
+) -> None:
+    """Erase all that is kept of a user outside of turns, for good. Asks first; a program says --yes."""
+    confirm(f"Erase all that is kept of {user}?", yes)
+    form = Form(output)
+
+    async def body(client: "Client") -> None:
+        erased = await client.memory.erase_user(user)
+        text = ", ".join(f"{count} {kind}" for kind, count in sorted(erased.items()))
+        form.one({"user": user, "erased": erased}, lambda: typer.echo(f"erased: {text}"), "user")
+
+    with_client(endpoint, token, body)
+
+
+def _documents(paths: list[Path]) -> Iterator[tuple[str, Path]]:
+    """By name: below a folder, the path from there; otherwise the file's own. Hidden ones are left out."""
+    for path in paths:
+        if not path.is_dir():
+            yield path.name, path
+            continue
+        for found in sorted(path.rglob("*")):
+            within = found.relative_to(path)
+            if found.is_file() and found.suffix.lower() in _READ and not _hidden(within):
+                yield within.as_posix(), found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _passage_row(passage: "Passage") -> tuple[object, ...]:
+    return (
+        f"{passage.score:.4f}",
+        passage.collection,
+        passage.source,
+        " ".join(passage.text.split())[:_SHOWN],
+    )
+
+
+def _collection_row(collection: "Collection") -> tuple[object, ...]:
+    return collection.collection, collection.owner, collection.documents, time_of(collection.created_at)

@@ -1,0 +1,92 @@
+"""`kfm memory` against a whole server: a folder goes in, is searched, and one user's data is shown and erased."""
+
+import asyncio
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from xenocomm.testing import ServerInProcess, server
+
+from tests.support import forking
+
+pytestmark = [pytest.mark.requirement("M1", "M4", "E6"), pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def running() -> Generator[ServerInProcess]:
+    with server() as found:
+        yield found
+
+
+async def memory(running: ServerInProcess, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `kfm memory WORDS`."""
+    pipe = asyncio.subprocess.PIPE
+    environment = {"KFM_ENDPOINT": running.endpoint, "HOME": "/nowhere", "PATH": os.environ["PATH"]}
+    process = await asyncio.create_subprocess_exec(
+        *forking.kfm(),
+        "memory",
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Documents, and what is none."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "hidden.md").write_text("# Hidden")
+    (tmp_path / "code.py").write_text("pass")
+    (tmp_path / "travel.md").write_text("# Travel\n\nA night in a hotel may cost 180 euros at most.")
+    (tmp_path / "deep" / "cats.txt").write_text("Cats sleep a lot.")
+    return tmp_path
+
+
+async def test_a_folder_goes_in_is_searched_and_goes(running: ServerInProcess, folder: Path) -> None:
+    code, out, _ = await memory(running, "add", "handbook", str(folder))
+    assert (code, json.loads(out)["added"]) == (0, 2)
+    _, out, _ = await memory(running, "add", "handbook", str(folder))
+    assert json.loads(out)["unchanged"] == 2
+    _, out, _ = await memory(running, "search", "what may a hotel cost", "--limit", "1", "-o", "id")
+    assert out.split() == ["travel.md"]
+    _, out, _ = await memory(running, "search", "cats", "--collection", "handbook", "-o", "table")
+    assert "deep/cats.txt" in out
+    _, out, _ = await memory(running, "list", "-o", "jsonl", "--fields", "collection,documents")
+    assert {"collection": "handbook", "documents": 2} in map(json.loads, out.splitlines())
+    code, _, err = await memory(running, "drop", "handbook")
+    assert (code, "--yes" in err) == (2, True)
+    _, out, _ = await memory(running, "drop", "handbook", "--yes")
+    assert json.loads(out) == {"collection": "handbook", "documents": 2}
+    code, _, err = await memory(running, "search", "cats", "--collection", "handbook")
+    assert (code, json.loads(err)["error"]["reason"]) == (3, "REASON_MEMORY_NOT_FOUND")
+
+
+async def test_one_document_that_cannot_be_read_is_named_and_the_others_go_in(
+    running: ServerInProcess, folder: Path
+) -> None:
+    (folder / "broken.pdf").write_bytes(b"no PDF")
+    code, out, err = await memory(running, "add", "mixed", str(folder))
+    told = json.loads(out)
+    assert (code, told["added"], told["failed"]) == (2, 2, 1)
+    assert told["failures"][0]["source"] == "broken.pdf"
+    assert err.startswith("broken.pdf: this is no PDF")
+    code, _, err = await memory(running, "add", "mixed", str(folder), str(folder / "travel.md"))
+    assert (code, "2 documents are called travel.md" in err) == (2, True)
+
+
+async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
+    await memory(running, "add", "of-ada", str(folder / "travel.md"), "--owner", "ada")
+    _, out, _ = await memory(running, "export", "ada")
+    (kept,) = map(json.loads, out.splitlines())
+    assert (kept["kind"], kept["source"]) == ("documents", "travel.md")
+    _, out, _ = await memory(running, "erase", "ada", "--yes")
+    assert json.loads(out)["erased"]["documents"] == 1
+    assert (await memory(running, "export", "ada"))[1] == ""
