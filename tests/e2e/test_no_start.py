@@ -197,3 +197,14 @@ async def test_a_host_that_is_not_of_this_machine_is_named(tmp_path: Path, datab
         KFM_TOKEN="long-enough",
     )
     assert (code, "gRPC cannot listen on 192.0.2.1:0" in said) == (1, True)
+
+
+@pytest.mark.requirement("K2")
+async def test_a_directory_of_packs_that_is_none_is_named_by_its_setting(
+    tmp_path: Path, database: str
+) -> None:
+    (tmp_path / "file").touch()
+    code, said = await no_start(
+        KFM_HOME=str(tmp_path / "home"), KFM_DATABASE_URL=database, KFM_PACKS=str(tmp_path / "file")
+    )
+    assert (code, said) == (2, f"error: the server could not start: packs: {tmp_path}/file is no directory")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from kfm_server.composition.sandboxes import Sandboxes
 from kfm_server.models import DEFAULT_PERSONALITY, Personality
 from kfm_server.personalities import SHIPPED
@@ -12,6 +14,8 @@ from kfm_server.personalities.store import PackStore, Rows
 from kfm_server.personalities.tools import SandboxedTools
 from kfm_server.personalities.trust import Trust, TrustError
 from kfm_server.settings import Settings, SettingsError
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,10 @@ async def open_packs(sandboxes: Sandboxes, settings: Settings, rows: Rows) -> Pa
         raise SettingsError(f"KFM_HOME: pack-keys: {error}") from None
     store = PackStore(home.absolute() / "packs", rows)
     own = Path(settings.packs) if settings.packs else home / "personalities"
+    if own.exists() and not own.is_dir():
+        raise SettingsError(f"{'packs' if settings.packs else 'KFM_HOME'}: {own} is no directory")
+    if settings.packs and not own.exists():  # it may still come: it is looked at once a second
+        log.warning("packs_directory_missing", directory=str(own))
     registry = PackRegistry(
         (SHIPPED, own),
         store,
