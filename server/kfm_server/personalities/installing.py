@@ -3,11 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from kfm_server.personalities.files import Files, read_archive, read_directory, replace
+from kfm_server.personalities.files import MOST_BYTES, Files, read_archive, read_directory, replace
 from kfm_server.personalities.pack import MANIFEST, Pack, check, load
 from kfm_server.personalities.problems import PackInvalid, Problem
-
-_MOST_ARCHIVE = 64 * 1024 * 1024
 
 
 def read(source: Path) -> Pack:
@@ -20,8 +18,8 @@ def read_files(source: Path) -> Files:
     if source.is_dir():
         return read_directory(source)
     try:
-        if source.stat().st_size > _MOST_ARCHIVE:
-            raise PackInvalid([Problem(source.name, 0, f"has more than {_MOST_ARCHIVE} bytes")])
+        if source.stat().st_size > MOST_BYTES:
+            raise PackInvalid([Problem(source.name, 0, f"has more than {MOST_BYTES} bytes")])
         return _unwrapped(read_archive(source.read_bytes()))
     except OSError as error:
         raise PackInvalid([Problem(source.name, 0, f"cannot be read: {error.strerror}")]) from None
