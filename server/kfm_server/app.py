@@ -27,7 +27,7 @@ from kfm_server.clock import SharedClock, VirtualClock, on_the_loop
 from kfm_server.composition.broker import over_broker
 from kfm_server.composition.cache import open_cache
 from kfm_server.composition.mcp import open_mcp
-from kfm_server.composition.memory import bind_knowledge, open_memory
+from kfm_server.composition.memory import bind_memory, open_memory
 from kfm_server.composition.ops import open_ops
 from kfm_server.composition.packs import open_packs
 from kfm_server.composition.prepared import (
@@ -160,7 +160,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
         memory = await open_memory(stack, settings, dsn, providers, history)
-        bind_knowledge(tools, memory.knowledge, PackKnowledge(packs.store, memory.knowledge))
+        bind_memory(tools, memory, PackKnowledge(packs.store, memory.knowledge))
         models = model_step(providers.get, tools.catalogue, history)
         call_later = virtual.call_later if virtual is not None else on_the_loop
         local = StepProcessor(

@@ -12,7 +12,7 @@ from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
 from kfm_server.memory.service import MemoryService
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.history import SessionHistory
-from kfm_server.ports.memory import Knowledge, PackLibrary
+from kfm_server.ports.memory import Memory, PackLibrary
 from kfm_server.ports.models import Embeddings
 from kfm_server.ports.vectors import VectorStore, VectorsUnavailable
 from kfm_server.providers.factory import Providers
@@ -20,6 +20,7 @@ from kfm_server.settings import Settings, SettingsError
 from kfm_server.steps.gateway import Gateway
 from kfm_server.tools.knowledge_search import KnowledgeSearch
 from kfm_server.tools.registry import ToolRegistry
+from kfm_server.tools.user_memory import Recall, Remember
 
 VECTORS_FILE = "vectors.sqlite"
 """Below the home directory, where vectors are kept in a file."""
@@ -61,8 +62,10 @@ class _Priced:
         return found
 
 
-def bind_knowledge(tools: ToolRegistry, knowledge: Knowledge, packs: PackLibrary) -> None:
-    """Let the tool knowledge_search search this, and what packs bring."""
-    tool = tools.tools.get(KnowledgeSearch.spec.name)
-    if isinstance(tool, KnowledgeSearch):
-        tool.bind(knowledge, packs)
+def bind_memory(tools: ToolRegistry, memory: Memory, packs: PackLibrary) -> None:
+    """Let the tools of memory use this, and what packs bring."""
+    for tool in tools.tools.values():
+        if isinstance(tool, KnowledgeSearch):
+            tool.bind(memory.knowledge, packs)
+        elif isinstance(tool, Remember | Recall):
+            tool.bind(memory.facts)

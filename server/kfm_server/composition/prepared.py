@@ -16,6 +16,7 @@ from kfm_server.tools.knowledge_search import KnowledgeSearch
 from kfm_server.tools.ops import ops_tools
 from kfm_server.tools.outbound import PatternInvalid
 from kfm_server.tools.registry import ToolRegistry, ToolsInvalid, build_registry
+from kfm_server.tools.user_memory import Recall, Remember
 from kfm_server.turns.decide.draft import World
 from kfm_server.turns.planners.agent import ASK_PERSON
 from kfm_server.worker.program import WorkerOptions, worker_registry
@@ -47,7 +48,8 @@ def prepare(config: Config) -> tuple[ToolRegistry, ToolRegistry]:
         fetch = _fetch_tools(tuple(filter(None, map(str.strip, settings.http_fetch_allow.split(",")))))
     with _named("KFM_TOOLS"):
         tools = build_registry(
-            settings.tools, (*ops_tools(), KnowledgeSearch(), *code_tools(settings.code), *fetch)
+            settings.tools,
+            (*ops_tools(), KnowledgeSearch(), Remember(), Recall(), *code_tools(settings.code), *fetch),
         )
     config.require_tools({*tools.catalogue, ASK_PERSON})
     if settings.role == ("worker",):
