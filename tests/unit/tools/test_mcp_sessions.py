@@ -37,6 +37,11 @@ class Used:
         called = ToolCall("k", 1, 1, "acme", "ann", lambda message: None)
         return await self.registry.tools[f"s_{tool}"].call(arguments, called)
 
+    async def connected(self) -> None:
+        """Wait, bounded, until it can be called."""
+        async with asyncio.timeout(60):
+            await self.server.connected.wait()
+
     async def error(self, tool: str, **arguments: Any) -> ToolError:
         """What a call fails with."""
         with pytest.raises(ToolError) as failed:
@@ -69,6 +74,7 @@ async def test_a_server_that_fails_again_and_again_is_left_alone_and_then_tried_
 ) -> None:
     async with used(piped(tmp_path, breaker_failures=2, breaker_seconds=1.0)) as it:
         for _ in range(2):
+            await it.connected()
             died = await it.error("die")
             assert (died.retryable, died.unsure) == (True, True)
             assert str(died).startswith("The connection with the MCP server s broke: ")
@@ -79,15 +85,16 @@ async def test_a_server_that_fails_again_and_again_is_left_alone_and_then_tried_
         )
         assert (refused.retryable, refused.unsure) == (True, False)
         it.seconds += 1.0
+        await it.connected()
         assert await it.call("echo", text="hi") == {"data": {"said": "hi\x00"}}
         assert not it.server.failing
     assert (tmp_path / "ledger").read_text().split() == ["die", "die", "echo"]
 
 
 async def test_a_call_ends_at_the_deadline_of_its_server_and_the_session_goes_on(tmp_path: Path) -> None:
-    async with used(piped(tmp_path, deadline=3.0)) as it:
+    async with used(piped(tmp_path, deadline=5.0)) as it:
         late = await it.error("slow")
-        assert str(late) == "The MCP server s did not answer within deadline=3 s."
+        assert str(late) == "The MCP server s did not answer within deadline=5 s."
         assert (late.retryable, late.unsure) == (True, True)
         assert await it.call("get_time_v2") == {"text": "done"}
         assert it.server.state == "up"
@@ -97,10 +104,7 @@ async def test_a_message_without_bounds_is_refused_by_name_over_standard_streams
     async with used(piped(tmp_path)) as it:
         said = str(await it.error("huge", bytes=20_000_000))
         assert said.endswith("it sent a message larger than max_message_bytes=16777216.")
-        async with asyncio.timeout(60):
-            while it.server.state != "up":
-                with contextlib.suppress(ToolError):
-                    await it.call("get_time_v2")
+        await it.connected()
         assert await it.call("get_time_v2") == {"text": "done"}, "it comes back"
 
 

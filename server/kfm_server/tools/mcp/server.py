@@ -98,8 +98,9 @@ class McpServer:
         self._version = version
         self._supply = supply
         self._breaker = Breaker(now, failures=spec.breaker_failures, open_seconds=spec.breaker_seconds)
-        self._connected = asyncio.Event()
-        self._session = _Session(self._connected)
+        self.connected = asyncio.Event()
+        """Set while calls can be made."""
+        self._session = _Session(self.connected)
         self._listed: Mapping[str, ToolSpec] | None = None
         self._complaints: list[str] = []
 
@@ -112,7 +113,7 @@ class McpServer:
         """Connect, and again whenever the session is lost, until cancelled."""
         wait = FIRST_WAIT_SECONDS
         while True:
-            self._session = session = _Session(self._connected)
+            self._session = session = _Session(self.connected)
             began = asyncio.get_running_loop().time()
             try:
                 await self._hold(session)
@@ -145,7 +146,7 @@ class McpServer:
             if session.lost:
                 return
             session.client = client
-            self._connected.set()
+            self.connected.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, session, client)
                 await self._keep(session, client)
@@ -210,7 +211,7 @@ class McpServer:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(self.spec.deadline, PATIENCE_SECONDS)):
-                    await self._connected.wait()
+                    await self.connected.wait()
             session = self._session
             if session.client is None or session.lost:
                 outcome = "failed"
