@@ -407,13 +407,13 @@ async def test_a_worker_that_reads_nothing_and_tells_much_costs_the_server_littl
     output = '"' + "x" * 100_000 + '"'
     async with working(server, hello("deaf", "deaf")) as deaf:
         before = server.gauge("process_resident_memory_bytes")
-        for n in range(4000):
+        for n in range(6000):
             ref = pb.AttemptRef(session_id="ses", turn_id=f"turn_{n}", step_key="a", attempt=1)
             await deaf.say(
                 result=pb.LeaseResult(ref=ref, status=ev.STEP_STATUS_SUCCEEDED, output_json=output)
             )
         grown = server.gauge("process_resident_memory_bytes") - before
-        assert grown < 350 << 20  # 400 MB were told
+        assert grown < 500 << 20  # 600 MB were told; what is on the way takes up to 400, however much is told
         turn = await client.turns.start(given(call("a", "ledger_once")))
         assert (await turn.result(timeout=SECONDS)).outcome == Outcome.SUCCEEDED
 
