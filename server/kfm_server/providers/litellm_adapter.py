@@ -117,6 +117,8 @@ class LiteLLMProvider:
         except TimeoutError:
             raise errors.stalled(STALL_SECONDS) from None
         except Exception as error:
+            if "Unmapped LLM provider" in str(error):  # nobody was asked
+                raise errors.failure(errors.REJECTED, f"LiteLLM has no embeddings for {model}.") from None
             raise self._failed(error, None) from None
         told, id = answer.model or model, _request_id(answer)
         return embeddings(answer.data, texts, _usage(answer.usage), model=told, request_id=id)

@@ -101,6 +101,13 @@ async def test_llama_is_asked_and_read_in_its_own_dialect() -> None:
     assert (reply.text, reply.finish, reply.usage) == ("Hello.", "stop", TokenUsage(3, 4))
 
 
+async def test_a_provider_without_embeddings_is_told_and_not_asked() -> None:
+    async with raw_server(whole("{}")) as raw:
+        with pytest.raises(ProviderError, match=f"no embeddings for {CLAUDE}") as caught:
+            await provider(raw).embed(CLAUDE, ["one"])
+    assert not raw.requests and not caught.value.retryable
+
+
 async def test_llama_embeds() -> None:
     body = {"model": "nomic", "embeddings": [[0.0, 1.0], [1.0, 0.0]], "prompt_eval_count": 7}
     async with raw_server(whole(json.dumps(body))) as raw:
