@@ -180,8 +180,8 @@ class Consumer:
     async def _probe(self, shortest: float, longest: float) -> None:
         pause = shortest
         while True:
+            began, grown = self._clock.monotonic(), False
             try:
-                grown = False
                 for channel in self._source.channels:
                     heads = await self._source.heads(channel) if self._running else {}
                     for partition, head in heads.items():
@@ -190,7 +190,9 @@ class Consumer:
                             running.head = head
                             running.wake.set()
                             grown = True
-                pause = shortest if grown or self._quick.is_set() else min(pause * 1.5, longest)
+                pause = shortest if grown or self._quick.is_set() else pause * 1.5
+                # Where a look takes long, more of them would take it from those who work.
+                pause = min(max(pause, self._clock.monotonic() - began), longest)
                 self._quick.clear()
             except AWAY as error:
                 self._tell_away(error)

@@ -33,7 +33,7 @@ REQUESTS_PROBE: Final = (0.05, 0.05)
 """How long until what somebody published is seen, in seconds: while there is much, and after a while of nothing."""
 REQUESTS_LINGER: Final = 0.25
 """Most that is found are copies of our own: a busy partition is read this seldom."""
-RESULTS_PROBE: Final = (0.003, 0.05)
+RESULTS_PROBE: Final = (0.001, 0.05)
 """The same for results: a turn waits for each, so the relay says when one can be expected."""
 _RECORDED_SECONDS = 5.0
 """By then a result is in the journal, or its owner has lost the partition."""

@@ -43,8 +43,8 @@ _BEFORE_COMMIT = failpoints.declare("worker.bus.commit.before")
 ASSIGNMENT_SECONDS: Final = 0.2
 """Between two looks at which partitions are ours."""
 COMMIT_SECONDS: Final = 0.5
-IDLE_SECONDS: Final = (0.003, 0.01)
-"""Between two looks at the heads, at first and after a while without work."""
+IDLE_SECONDS: Final = (0.001, 0.01)
+"""Between two looks at the heads, at first and after a while without work; as long as a look took, if that is longer."""
 _AWAY_SECONDS: Final = 0.5
 _READ: Final = 64
 _TAKEN = (types.EFFECT_CONTRACT_PURE, types.EFFECT_CONTRACT_IDEMPOTENT)
@@ -110,7 +110,9 @@ class BusWorker:
                     if loop.time() - looked > ASSIGNMENT_SECONDS:
                         await self._follow()
                         looked = loop.time()
+                    began = loop.time()
                     took = await self._take()
+                    busy = loop.time() - began
                     if loop.time() - committed > COMMIT_SECONDS:
                         await self._commit()
                         committed = loop.time()
@@ -122,7 +124,7 @@ class BusWorker:
                     self._lanes.clear()  # what is uncommitted comes again
                     await asyncio.sleep(_AWAY_SECONDS)
                     continue
-                idle = IDLE_SECONDS[0] if took else min(idle * 1.2, IDLE_SECONDS[1])
+                idle = min(max(IDLE_SECONDS[0] if took else idle * 1.1, busy), IDLE_SECONDS[1])
                 self._changed.clear()
                 try:
                     async with asyncio.timeout(idle):
