@@ -125,6 +125,11 @@ async def test_models_are_listed_with_the_state_of_their_breakers_and_without_th
     assert "key-of-the-stub" not in repr(listed) and "http://" not in repr(listed)
 
 
+async def test_a_model_that_is_not_configured_is_told_with_those_that_are(model_live: Client) -> None:
+    with pytest.raises(ModelNotFound, match=r"There is no model 'nobody'; configured: .*direct"):
+        await model_live.models.generate("nobody", "Hello")
+
+
 @pytest.mark.parametrize(
     ("model", "prompt", "error"),
     [

@@ -177,7 +177,7 @@ def _told(error: Exception, model: str) -> KfmError:
         return IdempotencyConflict()
     if isinstance(error, FlightsFull):
         return Overloaded("Too many calls with idempotency keys are under way.", retry_after_ms=1000)
-    return ModelNotFound(metadata={"model": model})
+    return ModelNotFound(clean_text(str(error)), metadata={"model": model})
 
 
 def _piece(piece: ModelDelta | Answer) -> pb.StreamGenerateResponse:
