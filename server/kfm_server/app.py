@@ -340,13 +340,14 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             roles=settings.role,
             sandboxes=sandboxes.look,
         )
+        address = settings.advertised_address or reachable(bound)
         keeper = LeaseKeeper(
             leases=leases,
             sessions=sessions,
             broadcaster=broadcaster,
             clock=clock,
             owner=owner,
-            address=settings.advertised_address or reachable(bound),
+            address=address,
             on_serving=serving,
             owns=owns,
         )
@@ -373,6 +374,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
             pools,
             leases,
             owner=owner,
+            address=address,
             partitions=settings.partitions,
             token=settings.token.reveal(),
             clock=clock,

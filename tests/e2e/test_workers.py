@@ -54,7 +54,7 @@ own_postgres = pytest.mark.parametrize("site", [""], indirect=True, ids=["own Po
 def site(request: pytest.FixtureRequest, database: str) -> Iterator[Site]:
     home = Path(tempfile.mkdtemp(prefix="kfm-workers-"))
     home.chmod(0o755)
-    site = Site(home, getattr(request, "param", database))
+    site = Site(home, database if (own := getattr(request, "param", None)) is None else own)
     try:
         site.server.start()
         yield site
@@ -213,7 +213,7 @@ async def test_a_frozen_workers_late_result_is_refused_and_counted(site: Site, c
 
 
 @pytest.mark.requirement("R6")
-@own_postgres
+@pytest.mark.parametrize("site", ["", None], indirect=True, ids=["own Postgres", "leases that outlive it"])
 async def test_a_server_that_is_killed_adopts_what_its_worker_goes_on_with(
     site: Site, client: Client
 ) -> None:

@@ -117,6 +117,7 @@ class Process:
             self.pools,
             connection,
             owner=name,
+            address=f"{name}:1",
             partitions=database.memory.partitions,
             token="",
             clock=clock,

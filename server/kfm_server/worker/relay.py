@@ -100,18 +100,23 @@ class WorkerRelay:
         leases: Leases,
         *,
         owner: str,
+        address: str,
         partitions: int,
         token: str,
         clock: Clock,
         spawn: Spawn,
     ) -> None:
-        """`owner`: this process in the lease table; `token`: what the doors of all processes ask for."""
+        """`owner`: this process in the lease table; `token`: what the doors of all processes ask for.
+
+        `address`: where others reach this process. A lease of another owner there is of the process that was killed here.
+        """
         self.token = token
         self.clock = clock
         self.spawn = spawn
         self._pools = pools
         self._leases = leases
         self._owner = owner
+        self._not_at = ("", address)
         self._partitions = partitions
         self._upstreams: dict[tuple[str, str], _Upstream] = {}
         self._poke = asyncio.Event()
@@ -141,7 +146,9 @@ class WorkerRelay:
             return
         holders = {lease.partition: lease for lease in await self._leases.holders()}
         addresses = {
-            lease.address for lease in holders.values() if lease.owner != self._owner and lease.address
+            lease.address
+            for lease in holders.values()
+            if lease.owner != self._owner and lease.address not in self._not_at
         }
         for (address, pool), upstream in list(self._upstreams.items()):
             idle = pool not in served and not upstream.leases.refs()
