@@ -15,6 +15,8 @@ KNOWN: dict[str, Json] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d{1,9})?s$"},
     "google.protobuf.Any": {"type": "object", "properties": {"@type": {"type": "string"}}},
+    "google.protobuf.Struct": {"type": "object"},
+    "google.protobuf.Value": {},
 }
 
 
@@ -41,7 +43,7 @@ def _item(
 ) -> Json:
     if field.message_type is not None:
         known = KNOWN.get(field.message_type.full_name)
-        return dict(known) if known else nested(field.message_type)
+        return nested(field.message_type) if known is None else dict(known)
     if field.enum_type is not None:
         return enum(field.enum_type)
     if field.type in WIDE:
@@ -79,6 +81,8 @@ def apply_rules(schema: Schema, field: FieldDescriptor, out: Json) -> bool:
         if text.HasField("pattern"):
             target["pattern"] = text.pattern
             needed = needed or not text.pattern.endswith(")?$")
+        if allowed := list(getattr(text, "in")):
+            target["enum"] = allowed
         needed = needed or bool(text.min_len)
     for kind in ("int32", "uint32", "int64", "uint64"):
         if rules.HasField(kind):
@@ -91,8 +95,11 @@ def apply_rules(schema: Schema, field: FieldDescriptor, out: Json) -> bool:
     return needed
 
 
-def event_schema(schema: Schema, message: Descriptor) -> Json:
-    """A message as a complete JSON Schema 2020-12 document; readers keep what they do not know."""
+def document_schema(schema: Schema, message: Descriptor, *, closed: bool = False) -> Json:
+    """A message as a complete JSON Schema 2020-12 document; readers keep what they do not know.
+
+    Closed, it is a file's that people write: keys as the proto spells them, others refused, what must be there required.
+    """
     defs: dict[str, Json] = {}
 
     def enum(kind: EnumDescriptor) -> Json:
@@ -113,13 +120,21 @@ def event_schema(schema: Schema, message: Descriptor) -> Json:
 
     def body(kind: Descriptor) -> Json:
         properties: Json = {}
+        required: list[str] = []
         for field in kind.fields:
             wide = {"type": ["string", "integer"], "pattern": r"^-?\d+$"}
             one = field_schema(field, nested, enum, wide)
-            apply_rules(schema, field, one)
+            name = field.name if closed else field.json_name
+            if apply_rules(schema, field, one) and field.containing_oneof is None:
+                required.append(name)
             one["description"] = schema.comment(f"{kind.full_name}.{field.name}")
-            properties[field.json_name] = one
-        return {"type": "object", "description": schema.comment(kind.full_name), "properties": properties}
+            properties[name] = one
+        out: Json = {
+            "type": "object",
+            "description": schema.comment(kind.full_name),
+            "properties": properties,
+        }
+        return out | {"required": required, "additionalProperties": False} if closed else out
 
     out = body(message)
     out["$defs"] = dict(sorted(defs.items()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+import yaml
 from kfm.catalogue import events
 from kfm.catalogue.methods import METHODS
 
@@ -87,6 +88,21 @@ def test_the_json_of_an_event_fits_its_json_schema(name: str) -> None:
     message = events.EVENT_TYPES[name].full_name
     golden = {n: j for n, _, _, j in Tree().snapshots[-1].goldens()}[message]
     jsonschema_rs.Draft202012Validator(document).validate(golden)
+
+
+@pytest.mark.requirement("K1")
+@pytest.mark.parametrize("pack", ["assistant", "analyst", "ops"])
+def test_the_files_of_a_pack_fit_their_published_json_schemas(pack: str) -> None:
+    folder = ROOT / "server/kfm_server/personalities/shipped" / pack
+    (cases,) = (folder / "tests").glob("*.yaml")
+    for name, file in (("Manifest", folder / "manifest.yaml"), ("PackTests", cases)):
+        document = json.loads((ROOT / f"docs/reference/schemas/{name}.json").read_text(encoding="utf-8"))
+        validator = jsonschema_rs.Draft202012Validator(document)
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        validator.validate(written)
+        assert not validator.is_valid(written | {"mispelled": 1})
+        for required in document["required"]:
+            assert not validator.is_valid({k: v for k, v in written.items() if k != required})
 
 
 def test_reflection_has_our_comments_and_the_sdk_has_none_of_our_options() -> None:
