@@ -32,8 +32,8 @@ _LEFT_OUT = frozenset({"__pycache__"})
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _NO_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError)
 """What zipfile raises for a directory of an archive that is none: a broken one, one of another version, a wrong name."""
-_NOT_READ = (*_NO_ZIP, zlib.error, EOFError)
-"""What it raises for an entry: also for contents that are broken, and that end early."""
+_NOT_READ = (*_NO_ZIP, zlib.error, EOFError, OverflowError)
+"""What it raises for an entry: also for contents that are broken, that end early, and that lie where no file reaches."""
 _ENCRYPTED = 1
 _ENTRY = b"PK\x01\x02"
 _LOCAL_HEADER = 30

@@ -147,6 +147,18 @@ def test_entries_that_share_their_content_are_refused() -> None:
         read_archive(bytes(content))
 
 
+def test_an_entry_that_begins_where_no_file_reaches_is_refused() -> None:
+    content = bytearray(archive_of(("a", b"x")))
+    entry, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    far = struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    content[end + 12 : end + 16] = (end - entry + len(far)).to_bytes(4, "little")
+    content[end:end] = far
+    content[entry + 30 : entry + 32] = len(far).to_bytes(2, "little")
+    content[entry + 42 : entry + 46] = b"\xff" * 4  # it stands in the extra field
+    with pytest.raises(PackInvalid, match="a: cannot be unpacked"):
+        read_archive(bytes(content))
+
+
 def test_a_million_entries_are_refused_without_a_table_of_them() -> None:
     entry = (
         struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
