@@ -29,7 +29,10 @@ class ReplyCache:
             return None
         if kept is None or not kept.fresh:
             return None
-        reply = _reply(orjson.loads(kept.value))
+        try:
+            reply = _reply(orjson.loads(kept.value))
+        except (ValueError, TypeError, LookupError):  # of another release, or of nobody that is known
+            return None
         return replace(reply, usage=TokenUsage(), request_id=f"cache:{reply.request_id}", cached=True)
 
     async def put(self, key: str, reply: ModelReply, seconds: float) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from kfm_server.breaker import FAILURES, Breaker
@@ -23,7 +24,7 @@ from kfm_server.ports.models import (
 )
 from kfm_server.providers import errors
 from kfm_server.providers.guard import GuardedProvider
-from kfm_server.providers.reply_cache import ReplyCache
+from kfm_server.providers.reply_cache import NAMESPACE, ReplyCache
 
 from tests.support.redis_stub import RedisStub
 from tests.unit.test_breaker import Clock
@@ -187,13 +188,18 @@ async def test_a_reply_that_would_not_do_again_is_not_kept(reply: ModelReply) ->
     assert not (await guard.generate(HELLO)).cached
 
 
-async def test_a_kept_reply_is_whole_and_one_from_a_cache_that_is_away_is_none() -> None:
+async def test_a_kept_reply_is_whole_and_one_that_cannot_be_read_or_reached_is_none() -> None:
     reply = replace(ANSWER, finish="tool_calls", tool_uses=(ToolUse("1", "f", '{"å": 1'),), reasoning="so")
     cache = ReplyCache(InProcessCache(Clock()))
     await cache.put("k", reply, 60)
     assert await cache.get("k") == replace(reply, usage=TokenUsage(), request_id="cache:r1", cached=True)
     await cache.put("broken", replace(ANSWER, text="\ud800"), 60)
     assert await cache.get("broken") is None
+
+    kept = InProcessCache(Clock())
+    for strange in (b"\xff", b"null", b'{"text": "x"}', b'{"usage": {}, "tool_uses": [], "of": "tomorrow"}'):
+        await kept.put(NAMESPACE, sha256(b"k").hexdigest(), strange)
+        assert await ReplyCache(kept).get("k") is None
 
     async with RedisStub(Clock()).serve() as gone:
         pass
