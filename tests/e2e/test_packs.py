@@ -92,6 +92,10 @@ async def which(client: Client, personality: str, times: int = 1) -> tuple[int, 
 async def test_a_packs_tool_runs_in_a_turn_and_nowhere_else(client: Client) -> None:
     outcome, said = await which(client, "teller", times=2)
     assert (outcome, "1.0.01.0.0" in said) == (Outcome.SUCCEEDED, True), said
+    outcome, said = await which(client, "teller@1.0.0")
+    assert outcome == Outcome.SUCCEEDED, "of the version that is in force"
+    with pytest.raises(PersonalityNotFound):
+        await which(client, "teller@1.0.1")
     outcome, said = await which(client, "assistant")
     assert outcome != Outcome.SUCCEEDED, "another personality has no such tool"
     outcome, said = await which(client, "teller", times=0)

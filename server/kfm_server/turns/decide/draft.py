@@ -37,9 +37,14 @@ class World:
     pool_window_us: int = 60 * US
     """The same for a step of a worker pool: how long it waits for a worker. Then it backs off, and waits again."""
 
-    def personality(self, name: str) -> Personality | None:
-        """The personality that a turn asks for, the default one if it names none; None if there is none such."""
-        return self.personalities.get(name or self.default_personality)
+    def personality(self, asked: str) -> Personality | None:
+        """The personality that a turn asks for by `name` or `name@version`, the default one if it asks for none.
+
+        None if there is none such, or if another version of it is in force.
+        """
+        name, _, version = (asked or self.default_personality).partition("@")
+        found = self.personalities.get(name)
+        return found if found is not None and version in ("", found.version) else None
 
 
 @dataclass(frozen=True, slots=True)
