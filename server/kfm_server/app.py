@@ -159,7 +159,7 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         providers = Providers(settings.models, now, cache)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
-        memory = await open_memory(stack, settings, dsn, providers, history)
+        memory = await open_memory(stack, settings, dsn, providers, history, journal.rows)
         bind_memory(tools, memory, PackKnowledge(packs.store, memory.knowledge))
         models = model_step(providers.get, tools.catalogue, history)
         call_later = virtual.call_later if virtual is not None else on_the_loop

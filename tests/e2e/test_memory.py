@@ -1,5 +1,6 @@
 """Memory over the real channel: facts, knowledge, one user's data shown and erased, and the audit of it."""
 
+import json
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -9,10 +10,11 @@ from kfm.event.v1.envelope_pb2 import Envelope
 from kfm.event.v1.system_events_pb2 import AuditEvent
 from xenocomm import Client
 from xenocomm._gen.errors import InvalidArgument, MemoryNotFound
-from xenocomm._gen.types import DocumentChange, FactKind, RankingMode
+from xenocomm._gen.types import DocumentChange, FactKind, Outcome, RankingMode
 from xenocomm.testing import ServerInProcess, server
 
 from tests.support.live import a_moment
+from tests.support.plans import call, given
 
 pytestmark = [pytest.mark.requirement("M1", "M4"), pytest.mark.timeout(120)]
 TRAVEL = b"""# Travel
@@ -68,6 +70,16 @@ async def test_documents_are_found_by_what_they_say(running: tuple[Client, str])
     assert not await memory.collections()
 
 
+async def test_the_todos_of_a_user_are_shown_and_erased_with_the_rest(running: tuple[Client, str]) -> None:
+    kfm, _ = running
+    adding = call("a", "todo_store", action="add", title="Walk Bruno")
+    assert (await (await kfm.turns.start(given(adding))).result(timeout=30)).outcome == Outcome.SUCCEEDED
+    (shown,) = [one async for one in kfm.memory.export_user("anonymous")]
+    assert (shown.kind, json.loads(shown.value_json)["title"]) == ("todos", "Walk Bruno")
+    assert (await kfm.memory.erase_user("anonymous"))["todos"] == 1
+    assert [one async for one in kfm.memory.export_user("anonymous")] == []
+
+
 async def test_one_users_data_is_shown_whole_and_erased_with_proof(running: tuple[Client, str]) -> None:
     kfm, dsn = running
     memory = kfm.memory
@@ -78,9 +90,9 @@ async def test_one_users_data_is_shown_whole_and_erased_with_proof(running: tupl
     assert [c.collection for c in await memory.collections(user="grace")] == ["public"]
     shown = [one.kind async for one in memory.export_user("ada")]
     assert shown == ["facts", "documents"]
-    assert await memory.erase_user("ada") == {"facts": 1, "documents": 1}
+    assert await memory.erase_user("ada") == {"facts": 1, "documents": 1, "todos": 0}
     assert [one async for one in memory.export_user("ada")] == []
-    assert await memory.erase_user("ada") == {"facts": 0, "documents": 0}
+    assert await memory.erase_user("ada") == {"facts": 0, "documents": 0, "todos": 0}
     assert [f.key for f in await memory.facts(user="grace")] == ["cat"]
     connection = await asyncpg.connect(dsn)
     try:
@@ -94,6 +106,6 @@ async def test_one_users_data_is_shown_whole_and_erased_with_proof(running: tupl
             assert all(EVENT_TYPES[e.type] for e in found)
             events = [AuditEvent.FromString(e.payload.value) for e in found]
             reasons = [e.reason for e in events if (e.action, e.resource) == ("memory.erase", "ada")]
-        assert "documents=1 facts=1" in reasons
+        assert "documents=1 facts=1 todos=0" in reasons
     finally:
         await connection.close()

@@ -20,6 +20,7 @@ from kfm_server.settings import Settings, SettingsError
 from kfm_server.steps.gateway import Gateway
 from kfm_server.tools.knowledge_search import KnowledgeSearch
 from kfm_server.tools.registry import ToolRegistry
+from kfm_server.tools.todos_of_users import Rows, TodosOfUsers
 from kfm_server.tools.user_memory import Recall, Remember
 
 VECTORS_FILE = "vectors.sqlite"
@@ -27,9 +28,14 @@ VECTORS_FILE = "vectors.sqlite"
 
 
 async def open_memory(
-    stack: AsyncExitStack, settings: Settings, dsn: str, providers: Providers, history: SessionHistory
+    stack: AsyncExitStack,
+    settings: Settings,
+    dsn: str,
+    providers: Providers,
+    history: SessionHistory,
+    rows: Rows,
 ) -> MemoryService:
-    """Over a migrated database, which is first asked when memory is. Raises SettingsError."""
+    """Over a migrated database, which is first asked when memory is; `rows`: its named statements. Raises SettingsError."""
     pool = await stack.enter_async_context(TenantPool.open(dsn))
     vectors: VectorStore = PgVectorStore(pool)
     if settings.knowledge.store == "file":
@@ -46,7 +52,8 @@ async def open_memory(
         return EmbeddingModel(_Priced(gateway, name), spec.provider, spec.model)
 
     embedder = ProviderEmbedder(model) if name else HashingEmbedder()
-    return MemoryService(history, Facts(pool), KnowledgeBase(DocumentStore(pool), vectors, embedder))
+    knowledge = KnowledgeBase(DocumentStore(pool), vectors, embedder)
+    return MemoryService(history, Facts(pool), knowledge, (TodosOfUsers(rows),))
 
 
 class _Priced:

@@ -2213,7 +2213,7 @@ class ExportUserResponse:
     """ExportUserResponse is one thing that is kept.
 
     Attributes:
-        kind: What sort: facts or documents.
+        kind: What sort: facts, documents or todos.
         value_json: The thing, as a JSON object.
     """
 
