@@ -14,6 +14,7 @@ from kfm_server.context import ExecutionContext
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.ports.journal import Claim, Entry
 from kfm_server.ports.tools import ToolCall, ToolSpec
+from kfm_server.runtime import quick
 from kfm_server.runtime.broadcaster import Broadcaster
 from kfm_server.runtime.facts import Submitted
 from kfm_server.runtime.lane_parts import LaneParts
@@ -117,7 +118,8 @@ async def run(probe: Probe, *, steps: int = 1, inbox_id: int = 0) -> None:
 
 
 @pytest.mark.requirement("R8")
-async def test_quick_steps_need_no_commit_of_their_own() -> None:
+async def test_quick_steps_need_no_commit_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick, "INLINE_SECONDS", 10.0)  # a busy machine takes longer than steps may
     probe = Probe(CountingJournal(), quick=True)
     await run(probe, steps=3)
     assert (probe.seen, probe.journal.appends) == ([0, 0, 0], 1)
