@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,44 @@ async def test_an_answer_without_bounds_is_refused_by_name_over_http(tmp_path: P
         async with used(McpServerSpec("s", url=http.url, trust_read_only=True)) as it:
             said = str(await it.error("huge", bytes=20_000_000))
             assert "larger than max_message_bytes=16777216" in said
+            await it.connected()
             assert await it.call("get_time_v2") == {"text": "done"}
     finally:
         http.stop()
+
+
+async def deaf_at_the_end(
+    heard: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """A connection of a server of the older protocol: it makes a session, and does not answer to its end."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while (head := (await reader.readuntil(b"\r\n\r\n")).decode().lower()).startswith("post"):
+            asked = json.loads(await reader.readexactly(int(head.partition("content-length:")[2].split()[0])))
+            told = {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "serverInfo": {"name": "s", "version": "1"},
+            }
+            answers = {"initialize": {"result": told}, "tools/list": {"result": {"tools": []}}}
+            unknown = {"error": {"code": -32601, "message": "no such method"}}
+            answer = {"jsonrpc": "2.0", "id": asked.get("id")} | answers.get(asked["method"], unknown)
+            body = json.dumps(answer) if "id" in asked else ""
+            status = "200 OK\r\ncontent-type: application/json" if body else "202 Accepted"
+            writer.write(
+                f"HTTP/1.1 {status}\r\nmcp-session-id: 1\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+            )
+        heard.append(head.partition(" ")[0])
+        await reader.read()
+    writer.close()
+
+
+async def test_a_server_that_is_deaf_at_the_end_does_not_keep_a_session_from_ending() -> None:
+    heard: list[str] = []
+    async with await asyncio.start_server(partial(deaf_at_the_end, heard), "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with asyncio.timeout(120), used(McpServerSpec("s", url=f"http://127.0.0.1:{port}/mcp")) as it:
+            await it.connected()
+        assert "delete" in heard, "it was told"
 
 
 async def test_what_is_not_allowed_is_not_offered_and_what_is_not_there_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """MCP over Streamable HTTP: the SDK's transport over a client whose answers have a bound, without proxies of the environment."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -13,6 +14,8 @@ from kfm_server.tools.mcp.limits import MAX_MESSAGE_BYTES
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
 """Longest silence on a stream that is open for the server's own news."""
+_LEAVE_SECONDS = 2.0
+"""How long a server may take to hear that its session ends: who closes it waits for that."""
 
 
 @contextlib.asynccontextmanager
@@ -31,6 +34,14 @@ class _Bounded(httpx2.AsyncHTTPTransport):
     """Counts what comes. A stream of events goes on for ever: there the SDK bounds each event."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method != "DELETE":
+            return await self._counted(request)
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            response = await self._counted(request)
+            await response.aread()
+        return response
+
+    async def _counted(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
         packed = response.headers.get("content-encoding", "identity").lower() != "identity"
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
