@@ -127,4 +127,5 @@ def _line(exchange: Exchange) -> str:
 
 def _short(text: str) -> str:
     flat = " ".join(text[: 4 * RECALLED_CHARACTERS].split())
-    return flat if len(flat) <= RECALLED_CHARACTERS else f"{flat[:RECALLED_CHARACTERS]}…"
+    whole = len(flat) <= RECALLED_CHARACTERS and len(text) <= 4 * RECALLED_CHARACTERS
+    return flat if whole else f"{flat[:RECALLED_CHARACTERS]}…"

@@ -57,6 +57,11 @@ def test_a_message_is_ranked_by_what_of_it_would_be_shown() -> None:
     assert "zebra" not in window.recalled and "x x" not in window.recalled
 
 
+def test_what_is_cut_for_its_length_says_so_also_where_most_of_it_is_space() -> None:
+    said = [("My cat" + " " * 5_000 + "is old", "ok"), *FILLER[:30]]
+    assert "My cat…" in window_of(conversation(*said), parts("cat?"), 10_000).recalled
+
+
 def test_what_is_recalled_stands_in_the_order_in_which_it_was_said() -> None:
     said = [(f"My cat number {n} is old", "ok") for n in range(30)]
     recalled = window_of(conversation(*said, *FILLER[:30]), parts("my cat?"), 10_000).recalled
