@@ -20,7 +20,6 @@ MAX_WHY = 500
 def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
     """The turn as the API shows it; without steps for lists."""
     request = turn.request
-    whole = sum(len(s.output_json.encode()) for s in turn.steps.values()) <= MAX_OUTPUTS_BYTES
     return api.Turn(
         turn_id=turn.turn_id,
         session_id=turn.session_id,
@@ -37,7 +36,7 @@ def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
             output_schema_json=request.output_schema_json,
         ),
         planner=turn.planner,
-        steps=[_step(s, whole) for s in turn.steps.values()] if steps else (),
+        steps=_steps(turn) if steps else (),
         output=turn.output,
         error=turn.error,
         usage=usage_of(turn),
@@ -49,6 +48,11 @@ def show_turn(turn: Turn, *, steps: bool = True) -> api.Turn:
         parent_turn_id=request.parent_turn_id,
         effects_done=turn.effects_done,
     )
+
+
+def _steps(turn: Turn) -> list[api.Step]:
+    whole = sum(len(step.output_json.encode()) for step in turn.steps.values()) <= MAX_OUTPUTS_BYTES
+    return [_step(step, whole) for step in turn.steps.values()]
 
 
 def _step(step: Step, whole: bool) -> api.Step:
