@@ -159,9 +159,9 @@ async def serve(given: Config | Settings, virtual: VirtualClock | None = None) -
         providers = Providers(settings.models, now, cache)
         stack.push_async_callback(providers.close)
         history = Conversation(journal, PostgresSessionRows(journal.rows))
-        memory = await open_memory(stack, settings, dsn, providers, history, journal.rows)
+        memory = await open_memory(stack, settings, dsn, providers, history, journal.rows, cache)
         bind_memory(tools, memory, PackKnowledge(packs.store, memory.knowledge))
-        models = model_step(providers.get, tools.catalogue, history)
+        models = model_step(providers.get, tools.catalogue, history, memory.facts)
         call_later = virtual.call_later if virtual is not None else on_the_loop
         local = StepProcessor(
             tools.tools,

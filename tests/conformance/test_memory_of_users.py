@@ -1,10 +1,12 @@
 """Facts and preferences, and all that is kept of one user: shown and erased, counted, and of nobody else."""
 
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import asyncpg
 import pytest
+from kfm_server.cache.in_process import InProcessCache
 from kfm_server.journal.history import MemorySessionRows
 from kfm_server.journal.memory import MemoryJournal
 from kfm_server.memory import facts as limits
@@ -13,6 +15,7 @@ from kfm_server.memory.facts import Facts
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase, SourceDocument
 from kfm_server.memory.pgvector import PgVectorStore
+from kfm_server.memory.preferences import CachedFacts
 from kfm_server.memory.service import Exported, MemoryService
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import MemoryInvalid
@@ -27,7 +30,8 @@ async def memory(database: str) -> AsyncGenerator[MemoryService]:
     journal = MemoryJournal()
     async with TenantPool.open(database) as pool:
         knowledge = KnowledgeBase(DocumentStore(pool), PgVectorStore(pool), HashingEmbedder())
-        yield MemoryService(Conversation(journal, MemorySessionRows(journal)), Facts(pool), knowledge)
+        facts = CachedFacts(Facts(pool), InProcessCache(time.monotonic))
+        yield MemoryService(Conversation(journal, MemorySessionRows(journal)), facts, knowledge)
 
 
 async def test_a_preference_is_kept_once_and_knows_where_it_came_from(memory: MemoryService) -> None:

@@ -1,11 +1,13 @@
 """remember and recall in turns of a real server: what a user said in one session is known in another."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xenocomm import Client, Outcome
 from xenocomm._gen.types import FactKind
+from xenocomm.testing import server
 
 from tests.support.plans import call, given
 
@@ -47,3 +49,27 @@ async def test_what_is_remembered_of_a_user_is_recalled_in_another_session(live:
 async def test_what_cannot_be_kept_is_refused_by_the_schema(live: Client, arguments: dict[str, Any]) -> None:
     turn = await live.turns.start(given(call("s1", "remember", **arguments)))
     assert (await turn.result(timeout=60, check=False)).outcome == Outcome.FAILED
+
+
+SCRIPT = {
+    "rules": [
+        {"system": "- units: metric", "reply": {"text": "Kilometres."}},
+        {"reply": {"text": "Miles."}},
+    ]
+}
+
+
+@pytest.mark.requirement("R5")
+async def test_a_model_is_told_what_the_user_prefers(database: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps(SCRIPT))
+    with server(script=script, database_url=database) as running:
+        async with running.client(timeout=30) as kfm:
+            said: list[str | None] = []
+            for value in ("imperial", "metric"):
+                await output(kfm, "remember", kind="preference", subject="units", value=value)
+                done = await kfm.turns.run("How far is it?")
+                said += [part.text for part in done.output]
+            await kfm.memory.erase_user("anonymous")
+            said += [part.text for part in (await kfm.turns.run("How far is it?")).output]
+    assert said == ["Miles.", "Kilometres.", "Miles."]

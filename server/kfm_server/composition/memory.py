@@ -8,9 +8,11 @@ from kfm_server.memory.facts import Facts
 from kfm_server.memory.hashing import HashingEmbedder
 from kfm_server.memory.knowledge import KnowledgeBase
 from kfm_server.memory.pgvector import PgVectorStore
+from kfm_server.memory.preferences import CachedFacts
 from kfm_server.memory.provider_embedder import EmbeddingModel, ProviderEmbedder
 from kfm_server.memory.service import MemoryService
 from kfm_server.memory.tenants import TenantPool
+from kfm_server.ports.cache import Cache
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.memory import Memory, PackLibrary
 from kfm_server.ports.models import Embeddings
@@ -34,6 +36,7 @@ async def open_memory(
     providers: Providers,
     history: SessionHistory,
     rows: Rows,
+    cache: Cache,
 ) -> MemoryService:
     """Over a migrated database, which is first asked when memory is; `rows`: its named statements. Raises SettingsError."""
     pool = await stack.enter_async_context(TenantPool.open(dsn))
@@ -53,7 +56,7 @@ async def open_memory(
 
     embedder = ProviderEmbedder(model) if name else HashingEmbedder()
     knowledge = KnowledgeBase(DocumentStore(pool), vectors, embedder)
-    return MemoryService(history, Facts(pool), knowledge, (TodosOfUsers(rows),))
+    return MemoryService(history, CachedFacts(Facts(pool), cache), knowledge, (TodosOfUsers(rows),))
 
 
 class _Priced:

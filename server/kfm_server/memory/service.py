@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
-from kfm_server.memory.facts import Facts
 from kfm_server.memory.knowledge import KnowledgeBase
+from kfm_server.memory.preferences import CachedFacts
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.memory import Erasure, Exported, MemoryInvalid
 
@@ -68,7 +68,7 @@ class MemoryService:
     def __init__(
         self,
         history: SessionHistory,
-        facts: Facts,
+        facts: CachedFacts,
         knowledge: KnowledgeBase,
         others: Sequence[UserData] = (),
     ) -> None:

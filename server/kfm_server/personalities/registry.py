@@ -62,7 +62,8 @@ class PackRegistry:
         Raises JournalUnavailable, TrustError, and OSError for a directory of packs that cannot be read.
         """
         others = [d for d in self._directories if d not in self._trusted]
-        if self._cannot_confine is None and self._look is not None and any(map(_packs_in, others)):
+        # A host that can confine stays so; of one that cannot, it is asked again.
+        if self._cannot_confine != "" and self._look is not None and any(map(_packs_in, others)):
             self._cannot_confine = await self._look()
         self._seen = await asyncio.to_thread(_stamps, self._watched)
         await asyncio.to_thread(self._trust.read_again)

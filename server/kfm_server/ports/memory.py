@@ -209,6 +209,22 @@ class PackLibrary(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What a user prefers: `units` is `metric`."""
+
+    key: str
+    value: str
+
+
+class Preferences(Protocol):
+    """What prompts are told of a user."""
+
+    async def preferences(self, tenant_id: str, user_id: str) -> Sequence[Preference]:
+        """By key. Where memory cannot be reached, what was known last, or none: a turn goes on without."""
+        ...
+
+
 class UserFacts(Protocol):
     """Facts and preferences, by tenant and user. Every method may raise MemoryUnavailable, MemoryInvalid."""
 

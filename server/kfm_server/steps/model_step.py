@@ -15,6 +15,7 @@ from kfm_server.canonical import clean_text, sanitised_json
 from kfm_server.models import ModelSpec
 from kfm_server.ports.history import SessionHistory
 from kfm_server.ports.journal import JournalUnavailable
+from kfm_server.ports.memory import Preference, Preferences
 from kfm_server.ports.models import (
     ModelDelta,
     ModelProvider,
@@ -48,8 +49,16 @@ _FIRST = failpoints.declare("model.delta.first")
 _AFTER = failpoints.declare("model.call.after")
 
 
-def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistory) -> Handler:
-    """The handler of model and plan steps. It never retries; a call that would pass a limit is not made."""
+def model_step(
+    models: ModelLookup,
+    tools: ToolCatalogue,
+    history: SessionHistory,
+    preferences: Preferences | None = None,
+) -> Handler:
+    """The handler of model and plan steps. It never retries; a call that would pass a limit is not made.
+
+    `preferences`: of the turn's principal, which prompts are told.
+    """
 
     async def handle(invocation: Invocation) -> AttemptResult:
         attempt = invocation.attempt
@@ -68,11 +77,14 @@ def model_step(models: ModelLookup, tools: ToolCatalogue, history: SessionHistor
             return failed("REASON_UNAVAILABLE", "The session's history cannot be read now.", retryable=True)
         except HistoryUnreadable as unreadable:
             return failed(unreadable.reason, unreadable.message)
+        prefers: Sequence[Preference] = ()
+        if preferences is not None:
+            prefers = await preferences.preferences(context.tenant_id, context.principal)
         specs = [spec for _, spec in chain.values()]
         refused: dict[str, ProviderError] = {}
         spec = next_model(specs, recipe.failed) or specs[0]
         while True:
-            request = render(recipe, spec, tools, earlier)
+            request = render(recipe, spec, tools, earlier, prefers)
             most, problem = _allowed(recipe, spec, request)
             if problem:
                 return failed("REASON_BUDGET_EXCEEDED", problem)
