@@ -169,8 +169,10 @@ async def test_a_pack_in_a_directory_of_another_name_is_refused(tmp_path: Path) 
 async def test_tools_are_refused_where_nothing_confines_them_and_packs_without_tools_are_not(
     tmp_path: Path,
 ) -> None:
+    reasons = ["no namespaces", "", "unasked"]
+
     async def why() -> str:
-        return "no namespaces"
+        return reasons.pop(0)
 
     room = Room(tmp_path, cannot_confine=why)
     room.put("shipped", "1.0.0", WITH_TOOL, room.shipped)
@@ -179,6 +181,9 @@ async def test_tools_are_refused_where_nothing_confines_them_and_packs_without_t
     await room.registry.load()
     assert room.versions() == {"plain": "1.0.0", "shipped": "1.0.0"}
     assert "cannot confine them: no namespaces" in room.problems()["tools"][0]
+    for _ in range(2):
+        await room.registry.load()
+        assert (room.versions()["tools"], room.problems()) == ("1.0.0", {}), "a host may be mended"
 
 
 @pytest.mark.requirement("K4")
