@@ -6,7 +6,7 @@ import pytest
 from kfm_server.cache.in_process import InProcessCache
 from kfm_server.composition.cache import LIFETIMES
 from kfm_server.memory.facts import Facts
-from kfm_server.memory.preferences import FRESH_SECONDS, MAX_TOLD, STALE_SECONDS, CachedFacts
+from kfm_server.memory.preferences import FRESH_SECONDS, MAX_TOLD, NAMESPACE, STALE_SECONDS, CachedFacts
 from kfm_server.memory.tenants import TenantPool
 from kfm_server.ports.memory import Preference
 
@@ -73,3 +73,11 @@ async def test_so_many_are_told_and_users_that_cannot_be_have_none(facts: Facts)
         await facts.remember("acme", "ann", "preference", f"p{n:03}", "x", "user")
     assert [p.key for p in await told(cached)] == [f"p{n:03}" for n in range(MAX_TOLD)]
     assert await told(cached, "u" * 300) == []
+
+
+async def test_what_cannot_be_read_in_a_shared_cache_is_read_from_memory(facts: Facts) -> None:
+    cache = InProcessCache(Clock(), LIFETIMES)
+    await facts.remember("acme", "ann", "preference", "units", "metric", "user")
+    for broken in (b"", b"{", b"[1]", b'[{"else": 1}]', b"7"):
+        assert await cache.put(NAMESPACE, "4:acme:ann", broken)
+        assert await told(CachedFacts(facts, cache)) == [METRIC]

@@ -30,25 +30,30 @@ class CachedFacts:
     def __init__(self, facts: Facts, cache: Cache) -> None:
         self._facts = facts
         self._cache = cache
+        self._changes = 0
+        """Made here. What was read while one was made is not kept: it may be what was before."""
 
     async def preferences(self, tenant_id: str, user_id: str) -> Sequence[Preference]:
         """What the user prefers: from the cache, else from memory, tried twice; stale if it cannot be reached, or none."""
         key = _key(tenant_id, user_id)
         kept = await self._kept(key)
-        if kept is not None and kept.fresh:
-            return _read(kept.value)
+        last = None if kept is None else _read(kept.value)
+        if kept is not None and kept.fresh and last is not None:
+            return last
         for _ in range(TRIES):
+            changes = self._changes
             try:
                 known = await self._facts.known(tenant_id, user_id, "preference", limit=MAX_TOLD)
             except MemoryUnavailable as away:
-                log.warning("preferences_not_read", error=str(away), stale=kept is not None)
+                log.warning("preferences_not_read", error=str(away), stale=last is not None)
                 continue
             except MemoryInvalid:  # nothing can be kept of a user of this name
                 return []
             found = [Preference(fact.key, fact.value) for fact in known]
-            await self._keep(key, found)
+            if changes == self._changes:
+                await self._keep(key, found)
             return found
-        return [] if kept is None else _read(kept.value)
+        return last or []
 
     async def remember(
         self, tenant_id: str, user_id: str, kind: Kind, key: str, value: str, source: str
@@ -98,6 +103,7 @@ class CachedFacts:
             return  # then the next one asks memory
 
     async def _changed(self, tenant_id: str, user_id: str) -> None:
+        self._changes += 1
         try:
             await self._cache.forget(NAMESPACE, _key(tenant_id, user_id))
         except (CacheUnavailable, CacheInvalid):
@@ -108,5 +114,8 @@ def _key(tenant_id: str, user_id: str) -> str:
     return f"{len(tenant_id)}:{tenant_id}:{user_id}"
 
 
-def _read(value: bytes) -> Sequence[Preference]:
-    return [Preference(**told) for told in orjson.loads(value)]
+def _read(value: bytes) -> Sequence[Preference] | None:
+    try:
+        return [Preference(**told) for told in orjson.loads(value)]
+    except (ValueError, TypeError):  # of another release, or of nobody that is known
+        return None
