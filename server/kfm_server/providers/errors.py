@@ -92,11 +92,12 @@ def cut(request_id: str = "", usage: TokenUsage | None = None) -> ProviderError:
     )
 
 
-def not_asked(model: str, failures: int, seconds: float) -> ProviderError:
-    """The call was not made: the breaker of the endpoint is open. It has cost nothing."""
+def not_asked(model: str, failures: int, seconds: float, last: str = "") -> ProviderError:
+    """The call was not made: the breaker of the endpoint is open. It has cost nothing. `last`: how it failed last."""
+    because = f" Last: {last[:300]}" if last else ""
     return failure(
         UNAVAILABLE,
-        f"The model {model} is not asked: its provider failed {failures} times in a row; try in {seconds:.0f} s.",
+        f"The model {model} is not asked: its provider failed {failures} times in a row; try in {seconds:.0f} s.{because}",
         retry_after_ms=round(seconds * 1000),
         breaker="open",
     )

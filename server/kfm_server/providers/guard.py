@@ -32,6 +32,8 @@ class GuardedProvider:
     def __init__(self, inner: ModelProvider, spec: ModelSpec, breaker: Breaker, cache: ReplyCache) -> None:
         self.inner, self.breaker = inner, breaker
         self._spec, self._cache = spec, cache
+        self._last = ""
+        """How this model's last failed call failed."""
 
     async def generate(self, request: ModelRequest) -> ModelReply:
         """One reply, whole. Raises ProviderError."""
@@ -71,7 +73,9 @@ class GuardedProvider:
         try:
             permit = self.breaker.enter()
         except BreakerOpen as refused:
-            raise errors.not_asked(self._spec.name, self.breaker.failures, refused.seconds) from None
+            raise errors.not_asked(
+                self._spec.name, self.breaker.failures, refused.seconds, self._last
+            ) from None
         outcome: Outcome = "left"
         expired = request.expired if request is not None else never
         try:
@@ -80,6 +84,7 @@ class GuardedProvider:
         except ProviderError as error:
             # Whatever else it says, it is there and answers.
             outcome = "failed" if error.reason == errors.UNAVAILABLE else "answered"
+            self._last = error.message
             raise
         except asyncio.CancelledError:
             outcome = "failed" if expired() else "left"

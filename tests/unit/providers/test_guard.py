@@ -105,6 +105,7 @@ async def test_while_it_is_open_nothing_is_asked_and_the_error_says_when_to_come
     assert provider.asked == FAILURES
     assert (error.reason, error.retryable, error.retry_after_ms) == (errors.UNAVAILABLE, True, 10_000)
     assert error.metadata == {"breaker": "open"} and error.usage is None
+    assert "Last: " in error.message, "and how it failed"
     with pytest.raises(ProviderError):
         await guard.embed("small", ["x"])
     with pytest.raises(ProviderError):
