@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.ports.tools import ToolCall, ToolError
@@ -183,3 +184,19 @@ async def test_a_program_that_is_not_there_is_told_and_stops_nothing() -> None:
     async with used(McpServerSpec("s", command="/nonexistent/mcp")) as it:
         assert (it.server.state, it.server.why) == ("away", "there is no program /nonexistent/mcp")
         assert dict(it.registry.tools) == {}
+
+
+def test_a_program_that_is_not_there_or_is_none_is_named_also_by_an_event_loop_that_does_not_say_it(
+    tmp_path: Path,
+) -> None:
+    none = tmp_path / "none"
+    none.write_text("no program")
+
+    async def why(command: str) -> str:
+        async with used(McpServerSpec("s", command=command)) as it:
+            return it.server.why
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(why("/nonexistent/mcp")) == "there is no program /nonexistent/mcp"
+        said = runner.run(why(str(none)))
+        assert said == f"the program {none} cannot be started: Permission denied"

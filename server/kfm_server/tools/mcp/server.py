@@ -33,7 +33,7 @@ from kfm_server.tools.mcp.http import http_transport
 from kfm_server.tools.mcp.limits import MAX_PAGES
 from kfm_server.tools.mcp.listing import specs_of
 from kfm_server.tools.mcp.results import value_of
-from kfm_server.tools.mcp.stdio import stdio_transport
+from kfm_server.tools.mcp.stdio import NotStarted, stdio_transport
 
 log = structlog.get_logger(__name__)
 FIRST_WAIT_SECONDS: Final = 0.5
@@ -298,7 +298,7 @@ def _said(error: BaseException) -> str:
     """In one line, of a group the first that it holds."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, FileNotFoundError):
-        return f"there is no program {error.filename}"
+    if isinstance(error, NotStarted):
+        return str(error)
     text = clean_text(str(error)).split("\n")[0][:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

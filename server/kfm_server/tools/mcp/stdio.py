@@ -23,22 +23,17 @@ _STOP_SECONDS = 1.0
 _LOG_LINE = 500
 
 
+class NotStarted(Exception):
+    """The program cannot be started; the message names it and says why."""
+
+
 @contextlib.asynccontextmanager
 async def stdio_transport(spec: McpServerSpec, closed: Callable[[str], None]) -> AsyncGenerator[Any]:
     """Start the program and speak with it; leaving ends it and what it started. `closed` is told why the stream ended.
 
-    Raises OSError if it cannot be started.
+    Raises NotStarted.
     """
-    child = await asyncio.create_subprocess_exec(
-        spec.command,
-        *spec.args,
-        env=get_default_environment() | {name: value.reveal() for name, value in spec.env.items()},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=MAX_MESSAGE_BYTES,
-        start_new_session=True,
-    )
+    child = await _start(spec)
     come, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, go = anyio.create_memory_object_stream[SessionMessage](0)
     try:
@@ -54,6 +49,25 @@ async def stdio_transport(spec: McpServerSpec, closed: Callable[[str], None]) ->
         for stream in (come, read, write, go):
             stream.close()
         await _stop(child)
+
+
+async def _start(spec: McpServerSpec) -> Any:
+    try:
+        return await asyncio.create_subprocess_exec(
+            spec.command,
+            *spec.args,
+            env=get_default_environment() | {name: value.reveal() for name, value in spec.env.items()},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=MAX_MESSAGE_BYTES,
+            start_new_session=True,
+        )
+    except FileNotFoundError:  # not every event loop says which file
+        raise NotStarted(f"there is no program {spec.command}") from None
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise NotStarted(f"the program {spec.command} cannot be started: {why}") from None
 
 
 async def _read(child: Any, come: Any, closed: Callable[[str], None]) -> None:
