@@ -200,7 +200,8 @@ def _source_problems(
         yield from error.problems
         return
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield Problem(tool.source, getattr(error, "lineno", 0) or 0, f"is no Python: {error}"[:300])
+        said = error.msg if isinstance(error, SyntaxError) else error  # str adds a file that it does not know
+        yield Problem(tool.source, getattr(error, "lineno", 0) or 0, f"is no Python: {said}"[:300])
         return
     name = function_of(tool)
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -122,7 +122,9 @@ def test_all_mistakes_are_told_at_once_and_bounded() -> None:
     ],
 )  # fmt: skip
 def test_a_tool_that_could_not_be_called_is_told_with_its_line(source: str | bytes, told: str) -> None:
-    assert any(problem.startswith(told) for problem in problems_of(TOOL, {"tools/which.py": source}))
+    problems = problems_of(TOOL, {"tools/which.py": source})
+    assert any(problem.startswith(told) for problem in problems)
+    assert "<unknown>" not in "".join(problems), "the file and the line stand before it"
 
 
 @pytest.mark.parametrize(
