@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import uvloop
 from kfm.type.v1 import type_pb2 as types
 from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.ports.tools import ToolCall, ToolError
+from kfm_server.secret import Secret
 from kfm_server.tools.mcp.server import McpServer
+from kfm_server.tools.mcp.stderr import KEPT_CHARACTERS, Stderr
 from kfm_server.tools.registry import ToolRegistry
 
 from tests.support.mcp_tools import ROOT, HttpServer
@@ -200,3 +203,27 @@ def test_a_program_that_is_not_there_or_is_none_is_named_also_by_an_event_loop_t
         assert runner.run(why("/nonexistent/mcp")) == "there is no program /nonexistent/mcp"
         said = runner.run(why(str(none)))
         assert said == f"the program {none} cannot be started: Permission denied"
+
+
+async def test_what_a_program_that_dies_said_last_is_logged_without_the_secrets_that_it_was_given() -> None:
+    code = "import os, sys; print('x' * 9000, os.environ['TOKEN'], file=sys.stderr)"
+    code += "; raise ImportError('no key ' + os.environ['TOKEN'] + ', nor ' + os.environ['TOKEN'].split()[1])"
+    secrets = {"TOKEN": Secret("Bearer s3cr3t-of-mine")}
+    spec = McpServerSpec("s", command=sys.executable, args=("-c", code), env=secrets)
+    with structlog.testing.capture_logs() as logged:
+        async with used(spec) as it:
+            assert (it.server.state, it.server.why) == ("away", "its output ended"), "callers are not told"
+    [away, *_] = [line for line in logged if line["event"] == "mcp_server_away"]
+    assert away["last"] == "ImportError: no key [secret], nor [secret]"
+    assert away["stderr"].startswith("x" * 500 + "\nTraceback") and len(away["stderr"]) <= 2048
+    assert "s3cr3t" not in str(logged)
+
+
+def test_of_what_a_program_says_the_end_is_kept_and_no_half_of_a_secret() -> None:
+    stderr = Stderr(McpServerSpec("s", command="c", env={"K": Secret("s3cr3t-of-mine")}))
+    for number in range(1000):
+        stderr.add(b"line %d \x1b[31m\n" % number)
+    stderr.add(b"y" * 495 + b"s3cr3t-of-mine\n")
+    stderr.add(b"\n")
+    assert len(stderr.tail) <= KEPT_CHARACTERS and "\x1b" not in stderr.tail
+    assert stderr.last == "y" * 495 + "[secr"

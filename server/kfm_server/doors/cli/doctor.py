@@ -98,10 +98,13 @@ async def _server(endpoint: str | None, token: str | None) -> list[Check]:
     return [Check("server", True, detail), *models, *_mcp_servers(info.capabilities)]
 
 
+_AWAY = "away or failing: the server's log says why, in mcp_server_away"
+
+
 def _mcp_servers(capabilities: Iterable[str]) -> list[Check]:
     """Whether the server reaches the MCP servers whose tools it uses."""
     return [
-        Check(f"mcp {name}", kind == "mcp", "connected" if kind == "mcp" else "away or failing", needed=False)
+        Check(f"mcp {name}", kind == "mcp", "connected" if kind == "mcp" else _AWAY, needed=False)
         for kind, _, name in (capability.partition(".") for capability in sorted(capabilities))
         if kind in ("mcp", "mcp-away")
     ]

@@ -33,6 +33,7 @@ from kfm_server.tools.mcp.http import http_transport
 from kfm_server.tools.mcp.limits import MAX_PAGES
 from kfm_server.tools.mcp.listing import specs_of
 from kfm_server.tools.mcp.results import value_of
+from kfm_server.tools.mcp.stderr import Stderr
 from kfm_server.tools.mcp.stdio import NotStarted, stdio_transport
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,8 @@ class _Lost(Exception):
 class _Session:
     """One session, from its connection to its loss."""
 
-    def __init__(self, connected: asyncio.Event) -> None:
+    def __init__(self, connected: asyncio.Event, stderr: Stderr) -> None:
+        self.stderr = stderr
         self.client: Client | None = None
         """Once its tools are known."""
         self._connected = connected
@@ -100,7 +102,7 @@ class McpServer:
         self._breaker = Breaker(now, failures=spec.breaker_failures, open_seconds=spec.breaker_seconds)
         self.connected = asyncio.Event()
         """Set while calls can be made."""
-        self._session = _Session(self.connected)
+        self._session = _Session(self.connected, Stderr(spec))
         self._listed: Mapping[str, ToolSpec] | None = None
         self._complaints: list[str] = []
 
@@ -113,7 +115,7 @@ class McpServer:
         """Connect, and again whenever the session is lost, until cancelled."""
         wait = FIRST_WAIT_SECONDS
         while True:
-            self._session = session = _Session(self.connected)
+            self._session = session = _Session(self.connected, Stderr(self.spec))
             began = asyncio.get_running_loop().time()
             try:
                 await self._hold(session)
@@ -121,7 +123,13 @@ class McpServer:
                 session.lose(_said(error))
             session.client = None
             if (self.state, self.why) != ("away", session.lost):
-                log.warning("mcp_server_away", server=self.spec.name, error=session.lost)
+                # What it said is for who runs this server alone: `why` is told to those who call its tools.
+                said = (
+                    {"last": session.stderr.last, "stderr": session.stderr.tail}
+                    if session.stderr.tail
+                    else {}
+                )
+                log.warning("mcp_server_away", server=self.spec.name, error=session.lost, **said)
             self.state, self.why = "away", session.lost
             self.settled.set()
             if asyncio.get_running_loop().time() - began > MOST_WAIT_SECONDS:
@@ -133,7 +141,7 @@ class McpServer:
         """Connect, and stay so until the session is lost. Raises anything."""
         spec = self.spec
         client = Client(
-            stdio_transport(spec, session.lose) if spec.command else http_transport(spec),
+            stdio_transport(spec, session.lose, session.stderr) if spec.command else http_transport(spec),
             read_timeout_seconds=CONNECT_SECONDS,
             message_handler=session.told,
             client_info=Implementation(name="kfm", version=self._version),

@@ -13,14 +13,15 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from kfm_server.canonical import clean_text
 from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.tools.mcp.limits import MAX_MESSAGE_BYTES
+from kfm_server.tools.mcp.stderr import Stderr
 
 log = structlog.get_logger(__name__)
 _STOP_SECONDS = 1.0
 """How long a child may take to end once its input is closed, and once more after SIGTERM."""
-_LOG_LINE = 500
+_LAST_WORDS_SECONDS = 1.0
+"""How long the end of its output waits for that of its standard error, which says why."""
 
 
 class NotStarted(Exception):
@@ -28,19 +29,23 @@ class NotStarted(Exception):
 
 
 @contextlib.asynccontextmanager
-async def stdio_transport(spec: McpServerSpec, closed: Callable[[str], None]) -> AsyncGenerator[Any]:
-    """Start the program and speak with it; leaving ends it and what it started. `closed` is told why the stream ended.
+async def stdio_transport(
+    spec: McpServerSpec, closed: Callable[[str], None], stderr: Stderr
+) -> AsyncGenerator[Any]:
+    """Start the program and speak with it; leaving ends it and what it started. `closed` is told why the stream ended,
+    once `stderr` has what the program said last, if that ends, too.
 
     Raises NotStarted.
     """
     child = await _start(spec)
     come, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, go = anyio.create_memory_object_stream[SessionMessage](0)
+    silent = asyncio.Event()
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_read, child, come, closed)
+            tasks.start_soon(_read, child, come, closed, silent)
             tasks.start_soon(_write, child, go)
-            tasks.start_soon(_log, child, spec.name)
+            tasks.start_soon(_log, child, spec.name, stderr, silent)
             try:
                 yield read, write
             finally:
@@ -70,7 +75,7 @@ async def _start(spec: McpServerSpec) -> Any:
         raise NotStarted(f"the program {spec.command} cannot be started: {why}") from None
 
 
-async def _read(child: Any, come: Any, closed: Callable[[str], None]) -> None:
+async def _read(child: Any, come: Any, closed: Callable[[str], None], silent: asyncio.Event) -> None:
     why = "its output ended"
     async with come:
         try:
@@ -80,6 +85,9 @@ async def _read(child: Any, come: Any, closed: Callable[[str], None]) -> None:
                 except ValueError as error:
                     message = error
                 await come.send(message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await silent.wait()
         except ValueError:  # what readline says of a line beyond its limit
             why = f"it sent a message larger than max_message_bytes={MAX_MESSAGE_BYTES}"
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
@@ -96,16 +104,16 @@ async def _write(child: Any, go: Any) -> None:
                 await child.stdin.drain()
 
 
-async def _log(child: Any, name: str) -> None:
+async def _log(child: Any, name: str, stderr: Stderr, silent: asyncio.Event) -> None:
     while True:
         try:
             line = await child.stderr.readline()
         except ValueError:
             continue  # a line beyond the limit is dropped
         if not line:
+            silent.set()
             return
-        said = clean_text(line[: 4 * _LOG_LINE].decode(errors="replace").rstrip())[:_LOG_LINE]
-        log.debug("mcp_server_said", server=name, said=said)
+        log.debug("mcp_server_said", server=name, said=stderr.add(line))
 
 
 async def _stop(child: Any) -> None:
