@@ -20,7 +20,7 @@ def running() -> Generator[ServerInProcess]:
         yield found
 
 
-async def memory(running: ServerInProcess, *words: str) -> tuple[int, str, str]:
+async def memory(running: ServerInProcess, *words: str, cwd: Path | None = None) -> tuple[int, str, str]:
     """Exit code, output and errors of `kfm memory WORDS`."""
     pipe = asyncio.subprocess.PIPE
     environment = {"KFM_ENDPOINT": running.endpoint, "HOME": "/nowhere", "PATH": os.environ["PATH"]}
@@ -32,6 +32,7 @@ async def memory(running: ServerInProcess, *words: str) -> tuple[int, str, str]:
         stdout=pipe,
         stderr=pipe,
         env=environment,
+        cwd=cwd,
     )
     async with asyncio.timeout(60):
         out, err = await process.communicate()
@@ -78,12 +79,28 @@ async def test_one_document_that_cannot_be_read_is_named_and_the_others_go_in(
     assert (code, told["added"], told["failed"]) == (2, 2, 1)
     assert told["failures"][0]["source"] == "broken.pdf"
     assert err.startswith("broken.pdf: this is no PDF")
-    code, _, err = await memory(running, "add", "mixed", str(folder), str(folder / "travel.md"))
-    assert (code, "2 documents are called travel.md" in err) == (2, True)
+
+
+async def test_documents_of_one_name_in_several_places_are_kept_apart(
+    running: ServerInProcess, folder: Path
+) -> None:
+    (folder / "deep" / "travel.md").write_text("# Travel deep")
+    _, out, _ = await memory(
+        running, "add", "apart", "travel.md", "./deep/../deep/travel.md", "-o", "json", cwd=folder
+    )
+    assert json.loads(out)["added"] == 2
+    _, out, _ = await memory(running, "add", "apart", "../travel.md", cwd=folder / "deep")
+    assert json.loads(out)["added"] == 1
+    _, out, _ = await memory(running, "search", "travel", "--collection", "apart", "-o", "id")
+    assert set(out.split()) == {"travel.md", "deep/travel.md", str(folder / "travel.md")}
+    _, out, err = await memory(running, "add", "apart", ".", "travel.md", cwd=folder)
+    assert json.loads(out)["failed"] == 0, err
+    code, _, err = await memory(running, "add", "apart", ".", "deep", cwd=folder)
+    assert (code, "2 documents are called travel.md: add a folder above them" in err) == (2, True)
 
 
 async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
-    await memory(running, "add", "of-ada", str(folder / "travel.md"), "--owner", "ada")
+    await memory(running, "add", "of-ada", "travel.md", "--owner", "ada", cwd=folder)
     _, out, _ = await memory(running, "export", "ada")
     (kept,) = map(json.loads, out.splitlines())
     assert (kept["kind"], kept["source"]) == ("documents", "travel.md")

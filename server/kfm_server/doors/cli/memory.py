@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from kfm_server.doors.cli.console import Endpoint, Token, Yes, confirm, with_client
+from kfm_server.doors.cli.document_files import find
 from kfm_server.doors.cli.printing import Fields, Form, Output
 from kfm_server.doors.cli.show import time_of
 
@@ -22,7 +22,6 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="The collection's name.")]
 User = Annotated[str, typer.Argument(help="The user's id.")]
-_READ: Final = frozenset({".md", ".markdown", ".txt", ".rst", ".text", ".html", ".htm", ".xhtml", ".pdf"})
 _SHOWN: Final = 200
 """Characters of a passage in a table."""
 
@@ -36,13 +35,17 @@ def add(
     endpoint: Endpoint = None,
     token: Token = None,
 ) -> None:
-    """Have documents in a collection: Markdown, text, HTML, PDF. What is unchanged stays; one that cannot be read is named, and the exit code is 2."""
+    """Have documents in a collection: Markdown, text, HTML, PDF. What is unchanged stays; one that cannot be read is named, and the exit code is 2.
+
+    Below a folder, a document is called by its path from there; otherwise by its path from the working directory.
+    """
     form = Form(output)
-    documents = list(_documents(paths))
+    documents = find(paths).documents
     for name, count in Counter(source for source, _ in documents).items():
         if count > 1:
             raise typer.BadParameter(
-                f"{count} documents are called {name}: add them apart", param_hint="paths"
+                f"{count} documents are called {name}: add a folder above them, or each to a collection of its own",
+                param_hint="paths",
             )
 
     async def body(client: "Client") -> None:
@@ -148,22 +151,6 @@ def erase(
         form.one({"user": user, "erased": erased}, lambda: typer.echo(f"erased: {text}"), "user")
 
     with_client(endpoint, token, body)
-
-
-def _documents(paths: list[Path]) -> Iterator[tuple[str, Path]]:
-    """By name: below a folder, the path from there; otherwise the file's own. Hidden ones are left out."""
-    for path in paths:
-        if not path.is_dir():
-            yield path.name, path
-            continue
-        for found in sorted(path.rglob("*")):
-            within = found.relative_to(path)
-            if found.is_file() and found.suffix.lower() in _READ and not _hidden(within):
-                yield within.as_posix(), found
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _passage_row(passage: "Passage") -> tuple[object, ...]:
