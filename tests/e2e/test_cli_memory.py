@@ -99,6 +99,24 @@ async def test_documents_of_one_name_in_several_places_are_kept_apart(
     assert (code, "2 documents are called travel.md: add a folder above them" in err) == (2, True)
 
 
+async def test_links_that_lead_out_of_the_folder_are_named_and_not_read(
+    running: ServerInProcess, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret.md").write_text("# Secret")
+    (folder / "out.md").symlink_to(outside / "secret.md")
+    (folder / "far").symlink_to(outside)
+    (folder / "round.md").symlink_to("round.md")
+    (folder / "again.md").symlink_to("travel.md")
+    code, out, err = await memory(running, "add", "linked", str(folder))
+    told = json.loads(out)
+    assert (code, told["added"]) == (2, 3)
+    assert {f["source"] for f in told["failures"]} == {"out.md", "far", "round.md"}
+    assert "out.md: the link leads out of the folder" in err
+    _, out, _ = await memory(running, "search", "secret", "--collection", "linked", "-o", "id")
+    assert set(out.split()) <= {"travel.md", "again.md", "deep/cats.txt"}
+
+
 async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
     await memory(running, "add", "of-ada", "travel.md", "--owner", "ada", cwd=folder)
     _, out, _ = await memory(running, "export", "ada")

@@ -12,13 +12,18 @@ READ: Final = frozenset({".md", ".markdown", ".txt", ".rst", ".text", ".html", "
 
 @dataclass(slots=True)
 class Found:
-    """What paths of the command line hold: documents by name."""
+    """What paths of the command line hold: documents by name, and what is not read, with the reason."""
 
     documents: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
+    refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
 def find(paths: Sequence[Path]) -> Found:
-    """Below a folder, names are the paths from there, and hidden files are left out; a file's name is its path."""
+    """Below a folder, names are the paths from there, and hidden files are left out; a file's name is its path.
+
+    Links below a folder are read where they lead to a file of the same folder, and refused where they lead out of it.
+    A link that is itself among the paths is followed.
+    """
     found = Found()
     for path in (Path(os.path.abspath(path)) for path in paths):
         if path.is_dir():
@@ -36,9 +41,32 @@ def _name(path: Path) -> str:
 
 
 def _below(root: Path, found: Found) -> None:
-    for place, folders, names in os.walk(root):
+    def unreadable(error: OSError) -> None:
+        found.refused.append((_within(root, Path(error.filename)), error.strerror or "cannot be read"))
+
+    for place, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for folder in folders:
+            if (path := Path(place, folder)).is_symlink() and (why := _leads_wrong(root, path)):
+                found.refused.append((_within(root, path), why))
         for name in sorted(names):
             path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in READ and path.is_file():
-                found.documents.append((path.relative_to(root).as_posix(), path))
+            if name.startswith(".") or path.suffix.lower() not in READ:
+                continue
+            if path.is_symlink() and (why := _leads_wrong(root, path)):
+                found.refused.append((_within(root, path), why))
+            elif path.is_file():
+                found.documents.append((_within(root, path), path))
+
+
+def _within(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _leads_wrong(root: Path, link: Path) -> str:
+    """Why a link is not read; empty if it leads to something below the folder."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "the link leads nowhere"
+    return "" if target.is_relative_to(root.resolve()) else "the link leads out of the folder"

@@ -40,8 +40,8 @@ def add(
     Below a folder, a document is called by its path from there; otherwise by its path from the working directory.
     """
     form = Form(output)
-    documents = find(paths).documents
-    for name, count in Counter(source for source, _ in documents).items():
+    found = find(paths)
+    for name, count in Counter(source for source, _ in found.documents).items():
         if count > 1:
             raise typer.BadParameter(
                 f"{count} documents are called {name}: add a folder above them, or each to a collection of its own",
@@ -53,13 +53,18 @@ def add(
 
         counts: dict[str, int] = {"added": 0, "changed": 0, "unchanged": 0}
         failed: list[dict[str, str]] = []
-        for source, path in documents:
+
+        def fail(source: str, why: str) -> None:
+            failed.append({"source": source, "why": why})
+            typer.echo(f"{source}: {why}", err=True)
+
+        for source, why in found.refused:
+            fail(source, why)
+        for source, path in found.documents:
             try:
                 done = await client.memory.put_document(collection, source, path.read_bytes(), owner=owner)
             except (InvalidArgument, PayloadTooLarge, OSError) as error:
-                why = str(error).removeprefix(f"{source}: ")
-                failed.append({"source": source, "why": why})
-                typer.echo(f"{source}: {why}", err=True)
+                fail(source, str(error).removeprefix(f"{source}: "))
             else:
                 counts[done.name.lower()] = counts.get(done.name.lower(), 0) + 1
         told = {**counts, "failed": len(failed)}
