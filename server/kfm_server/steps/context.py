@@ -4,7 +4,7 @@ Pure: the same four give the same prompt, and its digest is recorded, so that a 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from kfm_server.ports.history import Exchange
 from kfm_server.ports.memory import Preference
 from kfm_server.ports.models import Message, ModelRequest, ToolDefinition, ToolUse
 from kfm_server.recipe import CallOutcome, Recipe, Round
-from kfm_server.steps.tokens import tokens_of
+from kfm_server.steps.tokens import BYTES_A_TOKEN, tokens_of
 from kfm_server.steps.window import messages_of, text_of, window_of
 from kfm_server.tool_catalogue import ToolCatalogue
 from kfm_server.turns.planners.agent import ASK_PERSON, tools_of
@@ -22,6 +22,9 @@ from kfm_server.turns.replies import read_reply
 
 MAX_OUTCOME = 32_768
 """Longest output of a tool that a model is shown, in characters; more is cut and says so."""
+
+LEAST_OUTCOME: Final = 1_000
+"""Bytes of an output that a model is shown at least, however little room there is."""
 
 MAX_PREFERENCES: Final = 4000
 """Longest account of what a user prefers, in characters; what does not fit is not told."""
@@ -82,11 +85,14 @@ def render(
 ) -> ModelRequest:
     """The call that a recipe asks for, with as much of the earlier turns as fits the model (steps/window.py).
 
+    Where there is no room for the outcomes of calls, the oldest are cut first; `missing` tells whether that was enough.
     `prefers`: what the user prefers, of which MAX_PREFERENCES characters are told.
     """
     definitions = _definitions(recipe, tools) if recipe.purpose == "answer" else ()
     head = (Message("system", _system(recipe, tools, prefers)),)
-    body = (Message("user", text_of(recipe.input)), *_rounds(recipe))
+    shown = {call.key: _shown(call) for turn in recipe.rounds for call in turn.calls}
+    said = Message("user", text_of(recipe.input))
+    body = (said, *_rounds(recipe, shown))
     schema: dict[str, Any] | None = None
     if recipe.purpose == "plan":
         schema = _PLAN_SCHEMA
@@ -94,6 +100,9 @@ def render(
         asked = parse_json(recipe.output_schema_json)
         schema = asked if isinstance(asked, dict) else None  # true and false say nothing to a provider
     room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
+    if room < 0:
+        body = (said, *_rounds(recipe, _cut(shown, -room * BYTES_A_TOKEN)))
+        room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
     window = window_of(earlier, recipe.input, room)
     if window.recalled:
         head = (Message("system", f"{head[0].text}\n\n{window.recalled}"),)
@@ -106,6 +115,11 @@ def render(
         max_output_tokens=spec.max_output_tokens,
         temperature=spec.temperature,
     )
+
+
+def missing(request: ModelRequest, spec: ModelSpec) -> int:
+    """How many tokens the call is too large for the model, by our own estimate; 0 if it fits."""
+    return max(tokens_of(request.messages, request.tools) + spec.max_output_tokens - spec.context_tokens, 0)
 
 
 def _system(recipe: Recipe, tools: ToolCatalogue, prefers: Sequence[Preference]) -> str:
@@ -148,16 +162,32 @@ def _definitions(recipe: Recipe, tools: ToolCatalogue) -> tuple[ToolDefinition, 
     return tuple(found)
 
 
-def _rounds(recipe: Recipe) -> list[Message]:
+def _cut(shown: Mapping[str, str], over: int) -> Mapping[str, str]:
+    """The same outcomes, `over` bytes shorter if that can be: the oldest cut first, each to its beginning and a mark."""
+    texts = dict(shown)
+    for key, text in shown.items():
+        if over <= 0:
+            break
+        data = text.encode(errors="replace")
+        # The mark takes some too: less than 64 bytes.
+        kept = data[: max(len(data) - over - 64, LEAST_OUTCOME)].decode(errors="ignore")
+        cut = f"{kept}… (cut: {len(text) - len(kept)} characters are left out)"
+        if (saved := len(data) - len(cut.encode())) > 0:
+            texts[key] = cut
+            over -= saved
+    return texts
+
+
+def _rounds(recipe: Recipe, shown: Mapping[str, str]) -> list[Message]:
     messages: list[Message] = []
     for turn in recipe.rounds:
-        messages += _results(turn) if not turn.reply_json else _reply(turn)
+        messages += _results(turn, shown) if not turn.reply_json else _reply(turn, shown)
         if turn.feedback and not turn.calls:
             messages.append(Message("user", f"That cannot be used: {turn.feedback}\nPlease answer again."))
     return messages
 
 
-def _reply(turn: Round) -> list[Message]:
+def _reply(turn: Round, shown: Mapping[str, str]) -> list[Message]:
     """A reply and what its calls came to, under ids of our own: a provider's may be missing, or given twice."""
     reply = read_reply(turn.reply_json)
     uses = tuple(
@@ -169,7 +199,7 @@ def _reply(turn: Round) -> list[Message]:
     return [
         Message("assistant", reply.text, uses),
         *(
-            Message("tool", _shown(outcome), tool_use_id=call_id(outcome))
+            Message("tool", shown[outcome.key], tool_use_id=call_id(outcome))
             for outcome in turn.calls[: len(uses)]
         ),
     ]
@@ -188,8 +218,8 @@ def call_id(outcome: CallOutcome) -> str:
     return "call_" + outcome.key.replace(".", "_")
 
 
-def _results(turn: Round) -> list[Message]:
-    lines = [f"{call.key}: {call.tool} {call.arguments_json}\n-> {_shown(call)}" for call in turn.calls]
+def _results(turn: Round, shown: Mapping[str, str]) -> list[Message]:
+    lines = [f"{call.key}: {call.tool} {call.arguments_json}\n-> {shown[call.key]}" for call in turn.calls]
     return [Message("user", "Results:\n" + "\n".join(lines))] if lines else []
 
 

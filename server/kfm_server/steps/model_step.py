@@ -28,7 +28,7 @@ from kfm_server.ports.models import (
 from kfm_server.ports.steps import AttemptResult, CallRecord, Failure, Progress
 from kfm_server.recipe import FailedCall, Recipe
 from kfm_server.steps.accounting import count_call, so_far, used_by
-from kfm_server.steps.context import render
+from kfm_server.steps.context import missing, render
 from kfm_server.steps.fallback import is_to_blame, next_model
 from kfm_server.steps.middleware import MAX_RESULT_BYTES, Handler, Invocation, failed
 from kfm_server.steps.tokens import tokens_of
@@ -82,9 +82,17 @@ def model_step(
             prefers = await preferences.preferences(context.tenant_id, context.principal)
         specs = [spec for _, spec in chain.values()]
         refused: dict[str, ProviderError] = {}
+        too_large = recipe.failed
         spec = next_model(specs, recipe.failed) or specs[0]
         while True:
             request = render(recipe, spec, tools, earlier, prefers)
+            if over := missing(request, spec):
+                too_large = (*too_large, FailedCall(spec.name, "REASON_CONTEXT_OVERFLOW"))
+                other = next_model(specs, too_large, refused)
+                if other is None:
+                    return _all_open(refused) if refused else _overflow(spec, over)
+                spec = other
+                continue
             most, problem = _allowed(recipe, spec, request)
             if problem:
                 return failed("REASON_BUDGET_EXCEEDED", problem)
@@ -103,7 +111,7 @@ def model_step(
                 return await _attempt(invocation, chain[spec.name][0], spec, request, record, specs)
             except _NotAsked as open_breaker:
                 refused[spec.name] = open_breaker.error
-            other = next_model(specs, recipe.failed, refused)
+            other = next_model(specs, too_large, refused)
             if other is None:
                 return _all_open(refused)
             spec = other
@@ -170,6 +178,16 @@ def _all_open(refused: Mapping[str, ProviderError]) -> AttemptResult:
     told = {"model": name, "retry_after_ms": str(error.retry_after_ms), **error.metadata}
     failure = Failure(error.reason, error.message, retryable=True, metadata=told)
     return AttemptResult(events.STEP_STATUS_FAILED, failure=failure)
+
+
+def _overflow(spec: ModelSpec, over: int) -> AttemptResult:
+    """Nobody was asked: the call fits none that is left of the chain, and this one was the last."""
+    room = spec.context_tokens - spec.max_output_tokens
+    problem = (
+        f"The call reads about {room + over} tokens, and the model {spec.name} takes {room}: "
+        f"context_tokens {spec.context_tokens} less max_output_tokens {spec.max_output_tokens}."
+    )
+    return failed("REASON_CONTEXT_OVERFLOW", problem, model=spec.name)
 
 
 def _allowed(recipe: Recipe, spec: ModelSpec, request: ModelRequest) -> tuple[int, str]:

@@ -23,7 +23,9 @@ from tests.unit.steps.test_step_processor import FixedClock
 pytestmark = pytest.mark.requirement("P2")
 
 FIRST = ModelSpec("first", "x", "f", context_tokens=8_000, fallbacks=("second", "third"))
-SECOND = ModelSpec("second", "x", "s", context_tokens=4_000, input_nanos=10, output_nanos=20)
+SECOND = ModelSpec(
+    "second", "x", "s", context_tokens=4_000, max_output_tokens=1_000, input_nanos=10, output_nanos=20
+)
 THIRD = ModelSpec("third", "x", "t", context_tokens=16_000)
 CHAIN = (FIRST, SECOND, THIRD)
 AWAY, LIMITED = "REASON_PROVIDER_UNAVAILABLE", "REASON_PROVIDER_RATE_LIMITED"
