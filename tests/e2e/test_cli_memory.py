@@ -117,6 +117,29 @@ async def test_links_that_lead_out_of_the_folder_are_named_and_not_read(
     assert set(out.split()) <= {"travel.md", "again.md", "deep/cats.txt"}
 
 
+async def test_documents_are_removed_by_name_or_when_their_files_are_gone(
+    running: ServerInProcess, folder: Path
+) -> None:
+    (folder / "third.md").write_text("# Third")
+    await memory(running, "add", "shrinking", str(folder))
+    code, out, err = await memory(running, "remove", "shrinking", "third.md", "none.md")
+    assert (code, json.loads(out)["removed"], json.loads(out)["missing"]) == (3, 1, ["none.md"])
+    assert err == "shrinking has no document none.md\n"
+    (folder / "third.md").unlink()
+    (folder / "travel.md").unlink()
+    _, out, _ = await memory(running, "add", "shrinking", str(folder))
+    assert json.loads(out)["removed"] == 0
+    code, out, _ = await memory(running, "add", "shrinking", str(folder), "--remove-missing")
+    assert (code, json.loads(out)["removed"], json.loads(out)["unchanged"]) == (0, 1, 1)
+    _, out, _ = await memory(running, "search", "hotel cats", "--collection", "shrinking", "-o", "id")
+    assert out.split() == ["deep/cats.txt"]
+    code, _, err = await memory(running, "add", "shrinking", str(folder / ".git"), "--remove-missing")
+    assert code == 0
+    (folder / ".git" / "hidden.md").unlink()
+    code, _, err = await memory(running, "add", "shrinking", str(folder / ".git"), "--remove-missing")
+    assert (code, "nothing is removed" in err) == (2, True)
+
+
 async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
     await memory(running, "add", "of-ada", "travel.md", "--owner", "ada", cwd=folder)
     _, out, _ = await memory(running, "export", "ada")

@@ -12,10 +12,14 @@ READ: Final = frozenset({".md", ".markdown", ".txt", ".rst", ".text", ".html", "
 
 @dataclass(slots=True)
 class Found:
-    """What paths of the command line hold: documents by name, and what is not read, with the reason."""
+    """What paths of the command line hold: documents by name, and what is not read, with the reason.
+
+    `unread`: a folder could not be read, and nobody knows what it has.
+    """
 
     documents: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
     refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    unread: bool = False
 
 
 def find(paths: Sequence[Path]) -> Found:
@@ -42,6 +46,7 @@ def _name(path: Path) -> str:
 
 def _below(root: Path, found: Found) -> None:
     def unreadable(error: OSError) -> None:
+        found.unread = True
         found.refused.append((_within(root, Path(error.filename)), error.strerror or "cannot be read"))
 
     for place, folders, names in os.walk(root, onerror=unreadable):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from kfm_server.doors.cli.console import Endpoint, Token, Yes, confirm, with_client
+from kfm_server.doors.cli.console import NOT_FOUND, Endpoint, Token, Yes, confirm, with_client
 from kfm_server.doors.cli.document_files import find
-from kfm_server.doors.cli.printing import Fields, Form, Output
+from kfm_server.doors.cli.printing import Fields, Form, Output, clean
 from kfm_server.doors.cli.show import time_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def add(
     collection: Name,
     paths: Annotated[list[Path], typer.Argument(exists=True, help="Documents, and folders of them.")],
     owner: Annotated[str, typer.Option(help="The user whose the collection is alone.")] = "",
+    remove_missing: Annotated[
+        bool,
+        typer.Option(
+            "--remove-missing", help="Forget what the collection has and these paths have not any more."
+        ),
+    ] = False,
     output: Output = None,
     endpoint: Endpoint = None,
     token: Token = None,
@@ -48,10 +54,13 @@ def add(
                 param_hint="paths",
             )
 
+    if remove_missing and not found.documents:
+        raise typer.BadParameter("there is no document to read: nothing is removed", param_hint="paths")
+
     async def body(client: "Client") -> None:
         from xenocomm._gen.errors import InvalidArgument, PayloadTooLarge
 
-        counts: dict[str, int] = {"added": 0, "changed": 0, "unchanged": 0}
+        counts: dict[str, int] = {"added": 0, "changed": 0, "unchanged": 0, "removed": 0}
         failed: list[dict[str, str]] = []
 
         def fail(source: str, why: str) -> None:
@@ -67,6 +76,13 @@ def add(
                 fail(source, str(error).removeprefix(f"{source}: "))
             else:
                 counts[done.name.lower()] = counts.get(done.name.lower(), 0) + 1
+        if remove_missing and found.unread:
+            typer.echo("nothing is removed, because a folder could not be read", err=True)
+        elif remove_missing:
+            here = {source for source, _ in found.documents}
+            for document in await client.memory.documents(collection):
+                if document.source not in here:
+                    counts["removed"] += await client.memory.remove_document(collection, document.source)
         told = {**counts, "failed": len(failed)}
         text = ", ".join(f"{count} {what}" for what, count in told.items())
         form.one({**told, "failures": failed}, lambda: typer.echo(text), "")
@@ -111,6 +127,32 @@ def list_(
     async def body(client: "Client") -> None:
         found = await client.memory.collections(user=user)
         form.rows(found, ("COLLECTION", "OWNER", "DOCUMENTS", "SINCE"), _collection_row, "collection")
+
+    with_client(endpoint, token, body)
+
+
+@app.command()
+def remove(
+    collection: Name,
+    sources: Annotated[list[str], typer.Argument(help="Names of documents, as search shows them.")],
+    output: Output = None,
+    endpoint: Endpoint = None,
+    token: Token = None,
+) -> None:
+    """Forget documents of a collection. What is not there is named, and the exit code is 3."""
+    form = Form(output)
+
+    async def body(client: "Client") -> None:
+        missing: list[str] = []
+        for source in dict.fromkeys(sources):
+            if not await client.memory.remove_document(collection, source):
+                missing.append(source)
+                typer.echo(f"{collection} has no document {clean(source)}", err=True)
+        count = len(set(sources)) - len(missing)
+        told = {"collection": collection, "removed": count, "missing": missing}
+        form.one(told, lambda: typer.echo(f"{count} documents forgotten"), "collection")
+        if missing:
+            raise typer.Exit(NOT_FOUND)
 
     with_client(endpoint, token, body)
 
