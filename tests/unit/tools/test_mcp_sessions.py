@@ -108,10 +108,21 @@ async def test_a_call_ends_at_the_deadline_of_its_server_and_the_session_goes_on
 
 async def test_a_message_without_bounds_is_refused_by_name_over_standard_streams(tmp_path: Path) -> None:
     async with used(piped(tmp_path)) as it:
-        said = str(await it.error("huge", bytes=20_000_000))
-        assert said.endswith("it sent a message larger than max_message_bytes=16777216.")
+        huge = await it.error("huge", bytes=20_000_000)
+        assert str(huge).endswith("it sent a message larger than max_message_bytes=16777216.")
+        assert (huge.retryable, huge.unsure) == (False, True), "it would be as large again"
         await it.connected()
         assert await it.call("get_time_v2") == {"text": "done"}, "it comes back"
+
+
+async def test_which_of_two_answers_was_too_large_is_not_known_and_both_calls_may_be_repeated(
+    tmp_path: Path,
+) -> None:
+    async with used(piped(tmp_path)) as it, asyncio.TaskGroup() as tasks:
+        slow = tasks.create_task(it.error("slow"))
+        assert await it.call("get_time_v2") == {"text": "done"}, "asked after the slow one"
+        assert (await it.error("huge", bytes=20_000_000)).retryable
+        assert (await slow).retryable
 
 
 async def test_an_answer_without_bounds_is_refused_by_name_over_http(tmp_path: Path) -> None:
@@ -119,8 +130,9 @@ async def test_an_answer_without_bounds_is_refused_by_name_over_http(tmp_path: P
     await asyncio.to_thread(http.start)
     try:
         async with used(McpServerSpec("s", url=http.url, trust_read_only=True)) as it:
-            said = str(await it.error("huge", bytes=20_000_000))
-            assert "larger than max_message_bytes=16777216" in said
+            huge = await it.error("huge", bytes=20_000_000)
+            assert "larger than max_message_bytes=16777216" in str(huge)
+            assert not huge.retryable
             await it.connected()
             assert await it.call("get_time_v2") == {"text": "done"}
     finally:
@@ -205,7 +217,11 @@ def test_a_program_that_is_not_there_or_is_none_is_named_also_by_an_event_loop_t
         assert said == f"the program {none} cannot be started: Permission denied"
 
 
-async def test_what_a_program_that_dies_said_last_is_logged_without_the_secrets_that_it_was_given() -> None:
+async def test_what_a_program_that_dies_said_last_is_logged_without_the_secrets_that_it_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("server", "stdio"):  # those of before may hold on to how another test had logs written
+        monkeypatch.setattr(f"kfm_server.tools.mcp.{module}.log", structlog.get_logger())
     code = "import os, sys; print('x' * 9000, os.environ['TOKEN'], file=sys.stderr)"
     code += "; raise ImportError('no key ' + os.environ['TOKEN'] + ', nor ' + os.environ['TOKEN'].split()[1])"
     secrets = {"TOKEN": Secret("Bearer s3cr3t-of-mine")}

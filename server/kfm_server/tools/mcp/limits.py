@@ -4,6 +4,8 @@ from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """Largest message of a server; what is larger ends the connection."""
+TOO_LARGE: Final = f"it sent a message larger than max_message_bytes={MAX_MESSAGE_BYTES}"
+"""Why such a connection ended."""
 MAX_TOOLS: Final = 128
 """Most tools of one server; those beyond are left out."""
 MAX_PAGES: Final = 32

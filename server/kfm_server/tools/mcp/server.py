@@ -30,7 +30,7 @@ from kfm_server.canonical import clean_text
 from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.ports.tools import Tool, ToolCall, ToolError, ToolSpec
 from kfm_server.tools.mcp.http import http_transport
-from kfm_server.tools.mcp.limits import MAX_PAGES
+from kfm_server.tools.mcp.limits import MAX_PAGES, TOO_LARGE
 from kfm_server.tools.mcp.listing import specs_of
 from kfm_server.tools.mcp.results import value_of
 from kfm_server.tools.mcp.stderr import Stderr
@@ -70,6 +70,10 @@ class _Session:
         self._connected = connected
         self.lost = ""
         """Why it is no good any more."""
+        self.asking = 0
+        """Calls that wait for their answer."""
+        self.repeatable = True
+        """Whether a call that it broke under may do better in another one: not the one whose answer was too large."""
         self.news = asyncio.Event()
         """Its tools may have changed, or it is lost."""
 
@@ -77,6 +81,7 @@ class _Session:
         """It is no good any more; calls wait for another one from now on."""
         if not self.lost:
             self.lost = why
+            self.repeatable = why != TOO_LARGE or self.asking != 1
             self._connected.clear()
         self.news.set()
 
@@ -227,13 +232,14 @@ class McpServer:
                     f"{_sentence(source)} is not connected: {session.lost or self.why or 'it has not answered yet'}.",
                     retryable=True,
                 )
+            session.asking += 1
             try:
                 async with asyncio.timeout(self.spec.deadline):
                     result = await self._ask(session, session.client, name, arguments, call)
             except _Lost as lost:
                 outcome = "failed"
                 raise ToolError(
-                    f"The connection with {source} broke: {lost}.", retryable=True, unsure=True
+                    f"The connection with {source} broke: {lost}.", retryable=session.repeatable, unsure=True
                 ) from None
             except TimeoutError:
                 outcome = "failed"
@@ -242,6 +248,8 @@ class McpServer:
                     retryable=True,
                     unsure=True,
                 ) from None
+            finally:
+                session.asking -= 1
             outcome = "answered"
             return value_of(source, result)
         except ToolError:

@@ -14,7 +14,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from kfm_server.ports.mcp_settings import McpServerSpec
-from kfm_server.tools.mcp.limits import MAX_MESSAGE_BYTES
+from kfm_server.tools.mcp.limits import MAX_MESSAGE_BYTES, TOO_LARGE
 from kfm_server.tools.mcp.stderr import Stderr
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ async def _read(child: Any, come: Any, closed: Callable[[str], None], silent: as
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
                     await silent.wait()
         except ValueError:  # what readline says of a line beyond its limit
-            why = f"it sent a message larger than max_message_bytes={MAX_MESSAGE_BYTES}"
+            why = TOO_LARGE
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
             pass
         closed(why)
