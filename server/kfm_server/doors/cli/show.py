@@ -1,7 +1,7 @@
 """Turns and events as people read them."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
     from xenocomm import Envelope, Turn
     from xenocomm._gen.types import ExplainTurnResponse
+
+
+LONGEST_CELL: Final = 4000
+"""Most characters of a step's arguments or output that a table shows; of more it shows the first 200."""
+LONGEST_ANSWER: Final = 20_000
+"""Most characters of an answer that stand above the table; of more it has as many."""
+_BEGINNING = 200
 
 
 def show_id(turn_id: str, session_id: str, form: "Form") -> None:
@@ -37,8 +44,9 @@ def show_result(turn: "Turn", form: Form, *, shown: str = "") -> None:
 
 
 def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
+    whole = f"kfm turn get {turn.turn_id} -o json"
     if answer and (text := answer_text(turn)):
-        typer.echo(text)
+        typer.echo(_begun(text, LONGEST_ANSWER, LONGEST_ANSWER, f"{whole} --fields output"))
     outcome = clean(turn.outcome) if turn.outcome else clean(turn.state)
     typer.echo(f"{turn.turn_id}  {outcome}  session {turn.session_id}{usage_text(turn)}")
     if turn.error is not None and error:
@@ -48,12 +56,20 @@ def _turn_table(turn: "Turn", *, error: bool, answer: bool) -> None:
     rows: list[tuple[Any, ...]] = []
     for step in turn.steps:
         plan = step.definition
-        name = (plan.tool or plan.kind) if plan else ""
-        arguments = plan.arguments_json if plan else ""
-        gave = step.output_json or (f"({step.output_bytes} bytes)" if step.output_bytes else "")
-        rows.append((plan.key if plan else "", name, step.state, len(step.attempts), arguments, gave))
+        key, name = (plan.key, plan.tool or plan.kind) if plan else ("", "")
+        arguments = _begun(plan.arguments_json if plan else "", LONGEST_CELL, _BEGINNING, whole)
+        told = command_for("output", turn.turn_id, key)
+        gave = _begun(step.output_json, LONGEST_CELL, _BEGINNING, told)
+        if step.output_bytes and not step.output_json:
+            gave = f"({step.output_bytes} bytes; whole: {told})"
+        rows.append((key, name, step.state, len(step.attempts), arguments, gave))
     if rows:
         show_table(("STEP", "DOES", "STATE", "TRIES", "ARGUMENTS", "OUTPUT"), rows)
+
+
+def _begun(text: str, most: int, kept: int, command: str) -> str:
+    """The text if it has at most `most` characters, else its first `kept` of them, its size and what prints it whole."""
+    return text if len(text) <= most else f"{text[:kept]}…\n({len(text.encode())} bytes; whole: {command})"
 
 
 def _fallback(turn: "Turn") -> str:
