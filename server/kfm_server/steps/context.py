@@ -90,9 +90,8 @@ def render(
     """
     definitions = _definitions(recipe, tools) if recipe.purpose == "answer" else ()
     head = (Message("system", _system(recipe, tools, prefers)),)
-    shown = {call.key: _shown(call) for turn in recipe.rounds for call in turn.calls}
     said = Message("user", text_of(recipe.input))
-    body = (said, *_rounds(recipe, shown))
+    body = (said, *_rounds(recipe, _cut(recipe, 0)))
     schema: dict[str, Any] | None = None
     if recipe.purpose == "plan":
         schema = _PLAN_SCHEMA
@@ -101,7 +100,7 @@ def render(
         schema = asked if isinstance(asked, dict) else None  # true and false say nothing to a provider
     room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
     if room < 0:
-        body = (said, *_rounds(recipe, _cut(shown, -room * BYTES_A_TOKEN)))
+        body = (said, *_rounds(recipe, _cut(recipe, -room * BYTES_A_TOKEN)))
         room = spec.context_tokens - spec.max_output_tokens - tokens_of((*head, *body), definitions)
     window = window_of(earlier, recipe.input, room)
     if window.recalled:
@@ -162,18 +161,19 @@ def _definitions(recipe: Recipe, tools: ToolCatalogue) -> tuple[ToolDefinition, 
     return tuple(found)
 
 
-def _cut(shown: Mapping[str, str], over: int) -> Mapping[str, str]:
-    """The same outcomes, `over` bytes shorter if that can be: the oldest cut first, each to its beginning and a mark."""
-    texts = dict(shown)
-    for key, text in shown.items():
+def _cut(recipe: Recipe, over: int) -> Mapping[str, str]:
+    """The outcomes as they are shown, by key, `over` bytes shorter if that can be: the oldest cut first, to a beginning."""
+    calls = [call for turn in recipe.rounds for call in turn.calls]
+    texts = {call.key: _shown(call) for call in calls}
+    for call in calls:
         if over <= 0:
             break
-        data = text.encode(errors="replace")
+        data = texts[call.key].encode(errors="replace")
         # The mark takes some too: less than 64 bytes.
         kept = data[: max(len(data) - over - 64, LEAST_OUTCOME)].decode(errors="ignore")
-        cut = f"{kept}… (cut: {len(text) - len(kept)} characters are left out)"
-        if (saved := len(data) - len(cut.encode())) > 0:
-            texts[key] = cut
+        cut = _shown(call, len(kept))
+        if (saved := len(data) - len(cut.encode(errors="replace"))) > 0:
+            texts[call.key] = cut
             over -= saved
     return texts
 
@@ -223,8 +223,8 @@ def _results(turn: Round, shown: Mapping[str, str]) -> list[Message]:
     return [Message("user", "Results:\n" + "\n".join(lines))] if lines else []
 
 
-def _shown(call: CallOutcome) -> str:
+def _shown(call: CallOutcome, most: int = MAX_OUTCOME) -> str:
     text = call.output_json if not call.error else canonical_json({"error": call.error})
-    if len(text) > MAX_OUTCOME:
-        return f"{text[:MAX_OUTCOME]}… (cut: {MAX_OUTCOME} of {len(text)} characters)"
+    if len(text) > most:
+        return f"{text[:most]}… (cut: {most} of {len(text)} characters)"
     return text

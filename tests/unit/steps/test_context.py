@@ -93,8 +93,15 @@ def test_outcomes_are_cut_to_the_room_that_is_left_and_the_oldest_first(planned:
     text = "\n".join(message.text for message in request.messages)
     assert ROOM - 100 < tokens_of(request.messages, request.tools) <= ROOM
     assert all(f"{n} begins x" in text for n in range(4)), "of each a beginning"
-    assert text.count("characters are left out)") == 2 and outputs[0][3] in text and outputs[0][2] in text
-    assert f"cut: {9_000 + 9 - LEAST_OUTCOME} characters" in text
+    assert text.count(" of 9009 characters)") == 2 and outputs[0][3] in text and outputs[0][2] in text
+    assert f"… (cut: {LEAST_OUTCOME} of 9009 characters)" in text
+
+
+def test_outcomes_that_are_too_long_for_any_model_tell_their_whole_length_when_they_are_cut_further() -> None:
+    request = render(recipe_of("Look.", [["x" * 100_000] for _ in range(4)]), SMALL, {})
+    assert ROOM - 100 < tokens_of(request.messages, request.tools) <= ROOM
+    results = [message.text for message in request.messages if message.role == "tool"]
+    assert len(results) == 4 and all(text.endswith(" of 100000 characters)") for text in results)
 
 
 def test_what_is_too_long_for_a_model_is_asked_of_the_next_that_takes_it() -> None:
