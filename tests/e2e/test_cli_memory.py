@@ -140,6 +140,18 @@ async def test_documents_are_removed_by_name_or_when_their_files_are_gone(
     assert (code, "nothing is removed" in err) == (2, True)
 
 
+async def test_a_document_too_large_for_a_request_is_named_with_the_limit(
+    running: ServerInProcess, folder: Path
+) -> None:
+    (folder / "vast.txt").write_bytes(b"a" * (9 * 1024 * 1024))
+    (folder / "edge.txt").write_bytes(b"a" * (4 * 1024 * 1024))
+    code, out, err = await memory(running, "add", "sizes", str(folder))
+    told = json.loads(out)
+    assert (code, told["added"], told["failed"]) == (2, 2, 2)
+    assert "vast.txt: it is over max_message_bytes=4194304" in err
+    assert all("max_message_bytes=4194304" in failure["why"] for failure in told["failures"])
+
+
 async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
     await memory(running, "add", "of-ada", "travel.md", "--owner", "ada", cwd=folder)
     _, out, _ = await memory(running, "export", "ada")

@@ -60,6 +60,9 @@ def add(
     async def body(client: "Client") -> None:
         from xenocomm._gen.errors import InvalidArgument, PayloadTooLarge
 
+        from kfm_server.doors.grpc.limits import Limits
+
+        most = Limits().max_message_bytes
         counts: dict[str, int] = {"added": 0, "changed": 0, "unchanged": 0, "removed": 0}
         failed: list[dict[str, str]] = []
 
@@ -71,7 +74,12 @@ def add(
             fail(source, why)
         for source, path in found.documents:
             try:
-                done = await client.memory.put_document(collection, source, path.read_bytes(), owner=owner)
+                with path.open("rb") as file:
+                    read = file.read(most + 1)
+                if len(read) > most:
+                    fail(source, f"it is over max_message_bytes={most}, the largest request of the API")
+                    continue
+                done = await client.memory.put_document(collection, source, read, owner=owner)
             except (InvalidArgument, PayloadTooLarge, OSError) as error:
                 fail(source, str(error).removeprefix(f"{source}: "))
             else:
