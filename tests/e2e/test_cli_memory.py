@@ -152,6 +152,15 @@ async def test_a_document_too_large_for_a_request_is_named_with_the_limit(
     assert all("max_message_bytes=4194304" in failure["why"] for failure in told["failures"])
 
 
+async def test_files_of_other_types_are_counted_and_named_when_asked(
+    running: ServerInProcess, folder: Path
+) -> None:
+    code, out, err = await memory(running, "add", "typed", str(folder))
+    assert (code, json.loads(out)["skipped"], err) == (0, 1, "")
+    _, _, err = await memory(running, "add", "typed", str(folder), "-v")
+    assert err == "code.py: skipped, its type is not read\n"
+
+
 async def test_what_is_kept_of_a_user_is_exported_and_erased(running: ServerInProcess, folder: Path) -> None:
     await memory(running, "add", "of-ada", "travel.md", "--owner", "ada", cwd=folder)
     _, out, _ = await memory(running, "export", "ada")

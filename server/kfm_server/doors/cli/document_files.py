@@ -14,10 +14,11 @@ READ: Final = frozenset({".md", ".markdown", ".txt", ".rst", ".text", ".html", "
 class Found:
     """What paths of the command line hold: documents by name, and what is not read, with the reason.
 
-    `unread`: a folder could not be read, and nobody knows what it has.
+    `skipped`: files of a type that is not read. `unread`: a folder could not be read, and nobody knows what it has.
     """
 
     documents: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
+    skipped: list[str] = field(default_factory=list[str])
     refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     unread: bool = False
 
@@ -56,9 +57,11 @@ def _below(root: Path, found: Found) -> None:
                 found.refused.append((_within(root, path), why))
         for name in sorted(names):
             path = Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in READ:
+            if name.startswith("."):
                 continue
-            if path.is_symlink() and (why := _leads_wrong(root, path)):
+            if path.suffix.lower() not in READ:
+                found.skipped.append(_within(root, path))
+            elif path.is_symlink() and (why := _leads_wrong(root, path)):
                 found.refused.append((_within(root, path), why))
             elif path.is_file():
                 found.documents.append((_within(root, path), path))

@@ -37,6 +37,9 @@ def add(
             "--remove-missing", help="Forget what the collection has and these paths have not any more."
         ),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Name the files that are skipped for their type.")
+    ] = False,
     output: Output = None,
     endpoint: Endpoint = None,
     token: Token = None,
@@ -44,6 +47,7 @@ def add(
     """Have documents in a collection: Markdown, text, HTML, PDF. What is unchanged stays; one that cannot be read is named, and the exit code is 2.
 
     Below a folder, a document is called by its path from there; otherwise by its path from the working directory.
+    Of a folder are read .md, .markdown, .txt, .text, .rst, .html, .htm, .xhtml and .pdf; other files are counted as skipped.
     """
     form = Form(output)
     found = find(paths)
@@ -70,6 +74,9 @@ def add(
             failed.append({"source": source, "why": why})
             typer.echo(f"{source}: {why}", err=True)
 
+        if verbose:
+            for source in found.skipped:
+                typer.echo(f"{clean(source)}: skipped, its type is not read", err=True)
         for source, why in found.refused:
             fail(source, why)
         for source, path in found.documents:
@@ -91,7 +98,7 @@ def add(
             for document in await client.memory.documents(collection):
                 if document.source not in here:
                     counts["removed"] += await client.memory.remove_document(collection, document.source)
-        told = {**counts, "failed": len(failed)}
+        told = {**counts, "skipped": len(found.skipped), "failed": len(failed)}
         text = ", ".join(f"{count} {what}" for what, count in told.items())
         form.one({**told, "failures": failed}, lambda: typer.echo(text), "")
         if failed:
