@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
@@ -50,6 +50,13 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         return response
 
 
+UNREAD: Final = (
+    f"it is larger than max_message_bytes={MAX_MESSAGE_BYTES}",
+    "it is packed, which was not asked for",
+)
+"""Why an answer was not read: the server may well have done what it was asked."""
+
+
 class _Counted(httpx2.AsyncByteStream):
     def __init__(self, stream: Any, most: int) -> None:
         self._stream = stream
@@ -60,8 +67,7 @@ class _Counted(httpx2.AsyncByteStream):
         async for chunk in self._stream:
             came += len(chunk)
             if came > self._most:
-                why = f"it is larger than max_message_bytes={MAX_MESSAGE_BYTES}"
-                raise httpx2.StreamError(why if self._most else "it is packed, which was not asked for")
+                raise httpx2.StreamError(UNREAD[0] if self._most else UNREAD[1])
             yield chunk
 
     async def aclose(self) -> None:

@@ -29,7 +29,7 @@ from kfm_server.breaker import Breaker, BreakerOpen, Outcome
 from kfm_server.canonical import clean_text
 from kfm_server.ports.mcp_settings import McpServerSpec
 from kfm_server.ports.tools import Tool, ToolCall, ToolError, ToolSpec
-from kfm_server.tools.mcp.http import http_transport
+from kfm_server.tools.mcp.http import UNREAD, http_transport
 from kfm_server.tools.mcp.limits import MAX_PAGES, TOO_LARGE
 from kfm_server.tools.mcp.listing import specs_of
 from kfm_server.tools.mcp.results import value_of
@@ -282,6 +282,10 @@ class McpServer:
                 raise _Lost(session.lost) from None
             if code == INTERNAL_ERROR and said == _HTTP_ERROR:
                 raise _Lost("it answered with an error of HTTP") from None
+            if any(why in said for why in UNREAD):
+                raise ToolError(
+                    f"The answer of {source} was not read: {said}", retryable=False, unsure=True
+                ) from None
             raise ToolError(f"{_sentence(source)} did not take the call: {said}") from None
         except ValidationError:
             raise ToolError(
