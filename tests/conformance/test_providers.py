@@ -103,11 +103,12 @@ class Kit:
     async def failed(self, rule: dict[str, Any], *, stream: bool) -> ProviderError:
         """How a call fails, which asks the server once."""
         self.play(rule)
+        request = self.request(stall_seconds=0.5 if rule["failure"]["kind"] == "stall" else 30.0)
         with pytest.raises(ProviderError) as caught:
             if stream:
-                await self.streamed(self.request(stall_seconds=0.5))
+                await self.streamed(request)
             else:
-                await self.provider.generate(self.request(stall_seconds=0.5))
+                await self.provider.generate(request)
         if self.server is not None:
             assert self.server.count() == 1
         for shown in (str(caught.value), repr(caught.value)):

@@ -100,6 +100,7 @@ model = "{model}"
 base_url = "{endpoint(model, model_server)}"
 api_key = "env:STUB_KEY"
 timeout = {timeout}
+context_tokens = 500000
 max_output_tokens = 60000
 input_usd_per_million = 1.0
 output_usd_per_million = 2.0

@@ -122,7 +122,12 @@ class TodoStore:
             return await _update(call, row, arguments)
         except asyncpg.DataError as error:  # also an InterfaceError: it must come first
             raise ToolError("The database refuses a value of this todo.") from error
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+        except (
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # a connection that is cut as a statement begins
+            OSError,
+        ) as error:
             raise ToolError("The database is away.", retryable=True) from error
 
 
