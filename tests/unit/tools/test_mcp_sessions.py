@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,16 @@ def test_a_program_that_is_not_there_or_is_none_is_named_also_by_an_event_loop_t
         assert said == f"the program {none} cannot be started: Permission denied"
 
 
+@pytest.fixture
+def all_logged() -> Iterator[None]:
+    """Whatever another test made of the logs: a level above warnings is not lifted by capture_logs."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("all_logged")
 async def test_what_a_program_that_dies_said_last_is_logged_without_the_secrets_that_it_was_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
